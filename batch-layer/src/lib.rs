@@ -1,0 +1,1 @@
+//! Dwell's batch layer: archive a venue-day, recompute it, publish a generation.

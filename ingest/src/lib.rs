@@ -1,0 +1,1 @@
+//! Dwell's ingest layer: decode, validate, pseudonymise, log, raw rows.

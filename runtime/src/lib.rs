@@ -1,0 +1,1 @@
+//! What every long-running part of Dwell shares: clock, shutdown, tasks, telemetry, admin port, retry, limits.

@@ -1,0 +1,1 @@
+//! Dwell's serving API: metrics, live view, sessions, days, jobs over HTTP.

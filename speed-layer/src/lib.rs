@@ -1,0 +1,1 @@
+//! Dwell's speed layer: live sessions, live occupancy, today's metrics.

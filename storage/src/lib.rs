@@ -1,0 +1,1 @@
+//! Dwell's storage seams, their conformance suite, and the backends behind them.

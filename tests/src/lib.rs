@@ -1,0 +1,1 @@
+//! Holds the tests of the folders beside it; nothing is exported.

@@ -95,6 +95,34 @@ id! {
     VenueId
 }
 
+/// A venue with its tenant: the partition of everything that is stored.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct VenueKey {
+    /// Whose venue it is.
+    pub tenant: TenantId,
+    /// The venue.
+    pub venue: VenueId,
+}
+
+impl VenueKey {
+    /// Joins the two.
+    pub fn new(tenant: TenantId, venue: VenueId) -> Self {
+        Self { tenant, venue }
+    }
+}
+
+impl fmt::Display for VenueKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.tenant, self.venue)
+    }
+}
+
+impl fmt::Debug for VenueKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 fn check_id(id: &str) -> Result<(), NameError> {
     if id.is_empty() {
         return Err(NameError::Empty);

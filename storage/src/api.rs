@@ -1,0 +1,59 @@
+//! The seams: a trait per store, reading and writing apart, the contract on each method.
+//!
+//! No contract asks more than Cassandra and Kafka can give: one partition is atomic, a conditional write can time out
+//! with its outcome unknown (read it back), several tables are ordered writes that can be repeated. The conformance
+//! suite ([`conformance`](crate::conformance)) holds every backend to what is written here.
+
+mod aggregates;
+mod archive;
+mod checkpoints;
+mod event_log;
+mod imports;
+mod jobs;
+mod live_view;
+mod pseudonym_keys;
+mod quarantine;
+mod raw_events;
+mod registry;
+mod sessions;
+mod venue_days;
+
+pub use aggregates::*;
+pub use archive::*;
+pub use checkpoints::*;
+pub use event_log::*;
+pub use imports::*;
+pub use jobs::*;
+pub use live_view::*;
+pub use pseudonym_keys::*;
+pub use quarantine::*;
+pub use raw_events::*;
+pub use registry::*;
+pub use sessions::*;
+pub use venue_days::*;
+
+use std::sync::Arc;
+
+/// All stores of one installation, as the roles get them.
+#[derive(Clone)]
+#[allow(missing_docs)]
+pub struct Stores {
+    pub log: Arc<dyn EventLog>,
+    pub raw: Arc<dyn RawEvents>,
+    pub sessions: Arc<dyn Sessions>,
+    pub aggregates: Arc<dyn Aggregates>,
+    pub venue_days: Arc<dyn VenueDays>,
+    pub checkpoints: Arc<dyn Checkpoints>,
+    pub jobs: Arc<dyn Jobs>,
+    pub quarantine: Arc<dyn Quarantine>,
+    pub registry: Arc<dyn Registry>,
+    pub pseudonym_keys: Arc<dyn PseudonymKeys>,
+    pub imports: Arc<dyn Imports>,
+    pub archive: Arc<dyn Archive>,
+}
+
+impl std::fmt::Debug for Stores {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stores").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,200 @@
+//! The archive: all events for ever, as Parquet in a Delta table per tenant and kind, partitioned by venue and day.
+//!
+//! A venue-day's events of one kind are its *winners* (the payloads that count, each with its first delivery) in one
+//! dataset and everything else that was delivered in the dataset *superseded*; the union of both is what raw held.
+
+use async_trait::async_trait;
+use dwell_model::event::{Checksum, Delivery, EventBatch, Kind, RawRows};
+use dwell_model::ids::{TenantId, VenueKey};
+use dwell_model::time::LocalDay;
+use serde::{Deserialize, Serialize};
+
+use super::Generation;
+use crate::error::Result;
+
+/// A data file of the archive.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ArchiveFile {
+    /// Kind of its events.
+    pub kind: Kind,
+    /// Which dataset it belongs to.
+    pub dataset: Dataset,
+    /// Path below the dataset's folder, as in its Delta log.
+    pub path: String,
+    /// Rows.
+    pub rows: u64,
+    /// Size.
+    pub bytes: u64,
+    /// Over identities and payloads (winners), or identities, payloads and deliveries (superseded).
+    pub checksum: Checksum,
+}
+
+/// The two datasets of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dataset {
+    /// What counts.
+    Events,
+    /// Further deliveries and covered payloads.
+    Superseded,
+}
+
+/// What the archive holds of a venue-day's events of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ArchivedDay {
+    /// Files of the winners.
+    pub events: Vec<ArchiveFile>,
+    /// Files of what was superseded.
+    pub superseded: Vec<ArchiveFile>,
+    /// Over identities, payloads and deliveries of both datasets; two days with equal ones hold the same.
+    pub deliveries: Checksum,
+}
+
+impl ArchivedDay {
+    /// Whether nothing is archived.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.superseded.is_empty()
+    }
+
+    /// Checksum over the winners.
+    pub fn events_checksum(&self) -> Checksum {
+        let mut sum = Checksum::default();
+        self.events.iter().for_each(|file| sum.merge(file.checksum));
+        sum
+    }
+}
+
+/// Which columns a reader wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Projection {
+    /// What folds need: identity and payload.
+    Events,
+    /// That and the deliveries.
+    EventsAndDeliveries,
+}
+
+/// Reads an archived day's winners chunk by chunk, in the order (key, ts, sensor). Blocking: call it off the runtime.
+pub trait DayReader: Send {
+    /// The next chunk, some ten thousand events; `None` at the end. All chunks share one growing dictionary, so that a
+    /// name keeps its number. `first` is empty under [`Projection::Events`].
+    fn next_chunk(&mut self) -> Result<Option<DayChunk<'_>>>;
+}
+
+/// A chunk of an archived day.
+#[derive(Debug)]
+pub struct DayChunk<'a> {
+    /// The events; the reader's buffer, filled anew by the next call.
+    pub events: &'a EventBatch,
+    /// First delivery of each.
+    pub first: &'a [Delivery],
+}
+
+/// A day written beside the archive, not yet part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StagedDay {
+    /// Whose day.
+    pub venue: VenueKey,
+    /// The day.
+    pub day: LocalDay,
+    /// Kind of the events.
+    pub kind: Kind,
+    /// Fence of the lease under which it was written.
+    pub fence: Generation,
+    /// What the archive held when the day was read: the commit is conditional on it.
+    pub replaces: ArchivedDay,
+    /// What it is to hold; verified by reading back.
+    pub holds: ArchivedDay,
+}
+
+/// Outcome of rewriting a day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Rewrite {
+    /// The archive holds all of it already.
+    Unchanged(ArchivedDay),
+    /// New files are written and verified, waiting for [`ArchiveWriter::commit`].
+    Staged(StagedDay),
+}
+
+/// What became of a staged day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Committed {
+    /// It is part of the archive.
+    Yes,
+    /// Its files were no longer those that were read, or its fence was lost: read and write again.
+    Stale,
+}
+
+/// Rows on their way into a day of the archive; may be larger than memory.
+pub trait IncomingDay: Send {
+    /// The next part. Parts follow each other in the order (key, ts) without sharing an identity, each fits in
+    /// memory; within a part any order and any repetition. `None` at the end. Blocking.
+    fn next_part(&mut self) -> Result<Option<RawRows>>;
+
+    /// The first (key, ts) of the part that [`next_part`](Self::next_part) would give next, for cutting what is archived alike;
+    /// `None` at the end.
+    fn peek_bound(&mut self) -> Result<Option<(String, i64)>>;
+}
+
+/// Writing the archive.
+#[async_trait]
+pub trait ArchiveWriter: Send + Sync {
+    /// Unites rows with what the archive holds of a day, resolves winners (nothing excluded), and writes the result
+    /// as new files, verified by reading them back; or finds that nothing changes. Nothing is visible before
+    /// [`commit`](Self::commit).
+    async fn rewrite_day(
+        &self,
+        venue: &VenueKey,
+        kind: Kind,
+        day: LocalDay,
+        fence: Generation,
+        incoming: Box<dyn IncomingDay>,
+    ) -> Result<Rewrite>;
+
+    /// Makes staged days of one tenant part of the archive: superseded rows first, then the events of all days of a
+    /// kind in one atomic commit. A day whose files are no longer those that were read is left out. `still_held` is
+    /// asked before each try which days' fences are still held.
+    async fn commit(
+        &self,
+        staged: Vec<StagedDay>,
+        still_held: &(dyn StillHeld + '_),
+    ) -> Result<Vec<Committed>>;
+
+    /// Removes the files of staged days that were not committed.
+    async fn discard(&self, staged: Vec<StagedDay>) -> Result<()>;
+}
+
+/// Tells whether a day's fence is still the highest.
+#[async_trait]
+pub trait StillHeld: Send + Sync {
+    /// Whether the staged day may be committed.
+    async fn still_held(&self, day: &StagedDay) -> Result<bool>;
+}
+
+/// Reading the archive.
+#[async_trait]
+pub trait ArchiveReader: Send + Sync {
+    /// What the archive holds of a day.
+    async fn day(&self, venue: &VenueKey, kind: Kind, day: LocalDay) -> Result<ArchivedDay>;
+
+    /// The days of a venue that the archive holds, per kind, ascending by day.
+    async fn days(&self, venue: &VenueKey) -> Result<Vec<(LocalDay, Kind)>>;
+
+    /// Opens the winners of a day for reading.
+    async fn open(&self, venue: &VenueKey, day: &ArchivedDay, projection: Projection) -> Result<Box<dyn DayReader>>;
+
+    /// The superseded rows of a day, each with its deliveries.
+    async fn superseded(&self, venue: &VenueKey, kind: Kind, day: &ArchivedDay) -> Result<RawRows>;
+
+    /// Re-reads a day's files: counts and checksums. `Damaged` names the file.
+    async fn verify(&self, venue: &VenueKey, day: &ArchivedDay) -> Result<()>;
+
+    /// Tenants and kinds that have a table.
+    async fn tables(&self) -> Result<Vec<(TenantId, Kind)>>;
+}
+
+/// The archive.
+pub trait Archive: ArchiveWriter + ArchiveReader {}
+
+impl<T: ArchiveWriter + ArchiveReader> Archive for T {}

@@ -1,0 +1,125 @@
+//! Jobs: what operators and the schedule asked for, and how far it is.
+
+use async_trait::async_trait;
+use dwell_model::ids::TenantId;
+use dwell_model::time::TsMs;
+use serde::{Deserialize, Serialize};
+
+use super::Flip;
+use crate::error::Result;
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// Waits for a worker.
+    Queued,
+    /// A worker is at it.
+    Running,
+    /// Done.
+    Succeeded,
+    /// Some of its days failed; the report says which.
+    Partial,
+    /// Failed; the report says why.
+    Failed,
+    /// Taken back before it was done.
+    Cancelled,
+}
+
+impl JobState {
+    /// Whether nothing more will happen.
+    pub fn is_final(self) -> bool {
+        !matches!(self, JobState::Queued | JobState::Running)
+    }
+
+    /// The state as a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            JobState::Queued => "queued",
+            JobState::Running => "running",
+            JobState::Succeeded => "succeeded",
+            JobState::Partial => "partial",
+            JobState::Failed => "failed",
+            JobState::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Steps done of steps to do (venue-days, files), and a word on what is being done.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct JobProgress {
+    /// Steps done.
+    pub done: u64,
+    /// Steps known so far.
+    pub total: u64,
+    /// What is being done, for people.
+    pub doing: String,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Unique; sorts by time of creation.
+    pub id: String,
+    /// Whose job.
+    pub tenant: TenantId,
+    /// What to do (`recompute`, `archive`, `verify`, `import`, …).
+    pub kind: String,
+    /// The decided parameters, as the kind defines them.
+    pub spec: serde_json::Value,
+    /// How far it is.
+    pub state: JobState,
+    /// Steps.
+    pub progress: JobProgress,
+    /// Who asked for it.
+    pub requested_by: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// When it was asked for.
+    pub created_at: TsMs,
+    /// When a worker first took it.
+    pub started_at: Option<TsMs>,
+    /// When it ended.
+    pub finished_at: Option<TsMs>,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// Whether somebody asked to stop it.
+    pub cancel_requested: bool,
+    /// What it did, as the kind defines it.
+    pub report: Option<serde_json::Value>,
+    /// Why it failed, for people.
+    pub error: Option<String>,
+    /// Fence of the worker that has it; raised by every claim.
+    pub fence: u64,
+    /// Until when the worker has it.
+    pub leased_until: Option<TsMs>,
+}
+
+/// The jobs table.
+#[async_trait]
+pub trait Jobs: Send + Sync {
+    /// Stores a new job. `Conflict` when the id is taken.
+    async fn create(&self, job: &Job) -> Result<()>;
+
+    /// A job of a tenant.
+    async fn get(&self, tenant: &TenantId, id: &str) -> Result<Option<Job>>;
+
+    /// Jobs of a tenant (of all tenants for `None`), newest first, at most `limit`, before an id.
+    async fn list(
+        &self,
+        tenant: Option<&TenantId>,
+        before: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Job>>;
+
+    /// Gives the oldest job that is queued, or running with an expired lease, to a worker until `now + ttl_ms`:
+    /// raises its fence and attempts. Conditional write. `None` when there is none.
+    async fn claim(&self, now: TsMs, ttl_ms: i64) -> Result<Option<Job>>;
+
+    /// Stores a claimed job's state, progress and report, conditional on its fence; `cancel_requested` is kept as
+    /// stored. A final state ends the lease.
+    async fn update(&self, job: &Job) -> Result<Flip>;
+
+    /// Asks a job to stop: a queued one is cancelled at once. `NotFound` when there is none.
+    async fn request_cancel(&self, tenant: &TenantId, id: &str, now: TsMs) -> Result<Job>;
+}

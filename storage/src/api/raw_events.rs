@@ -1,0 +1,169 @@
+//! Raw events: each event once, with the set of its deliveries, by venue and time.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use dwell_model::event::{Kind, RawRows};
+use dwell_model::ids::VenueKey;
+use dwell_model::time::TsMs;
+use serde::{Deserialize, Serialize};
+
+use super::{Partition, Position};
+use crate::error::Result;
+
+/// What touched a slot: a log partition (`log:<epoch>/<partition>`) or a job (`job:<id>`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MarkSource(String);
+
+impl MarkSource {
+    /// The source of a log partition.
+    pub fn log(epoch: u64, partition: Partition) -> Self {
+        Self(format!("log:{epoch}/{partition}"))
+    }
+
+    /// The source of a job; it marks with a number that grows over its attempts.
+    pub fn job(id: &str) -> Self {
+        Self(format!("job:{id}"))
+    }
+
+    /// The source as text, for stores.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A source read back from a store.
+    pub fn from_stored(text: String) -> Self {
+        Self(text)
+    }
+}
+
+/// A slot was touched by a source, up to a position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Whose slot.
+    pub venue: VenueKey,
+    /// Ten-minute slot of the event time (see [`dwell_model::time::slot_of`]).
+    pub slot: i64,
+    /// What touched it.
+    pub source: MarkSource,
+    /// Highest position that did.
+    pub position: i64,
+}
+
+/// For each source the highest position that touched a venue-day. Marks are never cleared and never fall.
+///
+/// Within a source positions only grow, so the highest one over a day's slots tells whether anything came after it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Marks(pub BTreeMap<MarkSource, i64>);
+
+impl Marks {
+    /// Raises a source's mark; a lower position changes nothing.
+    pub fn raise(&mut self, source: &MarkSource, position: i64) {
+        match self.0.get_mut(source) {
+            Some(mark) => *mark = (*mark).max(position),
+            None => {
+                self.0.insert(source.clone(), position);
+            }
+        }
+    }
+
+    /// Whether any mark is missing from, or above, the published ones: then the day is dirty.
+    pub fn exceed(&self, published: &Marks) -> bool {
+        self.0.iter().any(|(source, mark)| published.0.get(source).is_none_or(|known| known < mark))
+    }
+
+    /// Raises all marks of another set.
+    pub fn merge(&mut self, other: &Marks) {
+        other.0.iter().for_each(|(source, &mark)| self.raise(source, mark));
+    }
+}
+
+/// Where a reader of the log stands, to be stored together with what it made of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsumerPosition {
+    /// The reader (for example `raw-writer`).
+    pub consumer: &'static str,
+    /// Epoch of the log.
+    pub epoch: u64,
+    /// Partition read.
+    pub partition: Partition,
+    /// Next record to read.
+    pub position: Position,
+}
+
+/// One step of the raw writer.
+#[derive(Debug, Clone, Default)]
+pub struct RawWrite {
+    /// Rows to add, by venue; several entries of a venue and kind are fine.
+    pub rows: Vec<(VenueKey, RawRows)>,
+    /// Slots that the rows touch.
+    pub marks: Vec<Mark>,
+    /// How far the log has been read.
+    pub position: Option<ConsumerPosition>,
+}
+
+/// What a step of the raw writer changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RawApplied {
+    /// Rows (identity and payload) that were not there.
+    pub new_rows: u64,
+    /// Deliveries added to rows that were there, or already known.
+    pub repeated_rows: u64,
+}
+
+/// Writing raw events.
+#[async_trait]
+pub trait RawEventsWriter: Send + Sync {
+    /// Adds rows, then raises marks, then stores the position. A row that is there gains the deliveries that it
+    /// lacks and nothing else. Embedded all three commit together; elsewhere they are durable in that order. Any
+    /// repetition and any order of writes ends in the same rows.
+    async fn apply(&self, write: RawWrite) -> Result<RawApplied>;
+}
+
+/// Reading raw events.
+#[async_trait]
+pub trait RawEventsReader: Send + Sync {
+    /// All rows of a kind with event times in a range, sorted by (ts, sensor, key, payload hash), names compared as
+    /// the store likes. The caller keeps the range short (a slot or a few): the answer is held in memory.
+    async fn scan(&self, venue: &VenueKey, kind: Kind, range: Range<TsMs>) -> Result<RawRows>;
+
+    /// Number of rows of each kind with event times in a range, kinds without rows left out.
+    async fn count(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(Kind, u64)>>;
+
+    /// The marks of all slots that overlap a range.
+    async fn marks(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Marks>;
+
+    /// The marks of a venue slot by slot, ascending, for planning.
+    async fn marked_slots(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, Marks)>>;
+
+    /// Where a reader of the log stands; `None` when it never stored a position of this epoch.
+    async fn position(&self, consumer: &str, epoch: u64, partition: Partition) -> Result<Option<Position>>;
+}
+
+/// The raw table.
+pub trait RawEvents: RawEventsWriter + RawEventsReader {}
+
+impl<T: RawEventsWriter + RawEventsReader> RawEvents for T {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_is_dirty_while_any_mark_is_missing_from_or_above_the_published_ones() {
+        let (log, job) = (MarkSource::log(1, 0), MarkSource::job("a"));
+        let mut marks = Marks::default();
+        assert!(!marks.exceed(&Marks::default()));
+        marks.raise(&log, 5);
+        assert!(marks.exceed(&Marks::default()));
+        let published = marks.clone();
+        assert!(!marks.exceed(&published));
+        marks.raise(&log, 3);
+        assert!(!marks.exceed(&published), "marks never fall");
+        marks.raise(&job, 1);
+        assert!(marks.exceed(&published));
+    }
+}

@@ -1,0 +1,191 @@
+//! Venue-days: leases, fences, and which generation is published.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use dwell_model::event::{Checksum, Kind};
+use dwell_model::ids::VenueKey;
+use dwell_model::metrics::Carry;
+use dwell_model::time::{LocalDay, TsMs, VenueCalendar};
+use serde::{Deserialize, Serialize};
+
+use super::{ArchiveFile, Generation, Marks};
+use crate::error::Result;
+
+/// The right to change a venue-day until it expires. Expiry gives liveness; safety comes from the fence, on which
+/// publishing is conditional.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Whose day.
+    pub venue: VenueKey,
+    /// The day.
+    pub day: LocalDay,
+    /// Raised by every taking of the lease; the id of the generation computed under it.
+    pub fence: Generation,
+    /// Who holds it.
+    pub holder: String,
+    /// When another may take it.
+    pub expires_at: TsMs,
+}
+
+/// What a generation was made of and what it holds. Stored as JSON: fields may be added with a default, none changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GenerationInfo {
+    /// Its number.
+    pub generation: Generation,
+    /// When it was published.
+    pub published_at: TsMs,
+    /// How long the run took.
+    pub duration_ms: i64,
+    /// Computed while the day was still open: the live view goes on answering.
+    pub provisional: bool,
+    /// Computed before the raw writer had passed the day's end.
+    pub lagging: bool,
+    /// Why it was computed, for people (for example `first computation`, `late events`).
+    pub reason: String,
+    /// How time was cut.
+    pub calendar: VenueCalendar,
+    /// The day's bounds under that cut.
+    pub day_start: TsMs,
+    /// See `day_start`.
+    pub day_end: TsMs,
+    /// Fingerprint of the layout used.
+    pub layout: u64,
+    /// Version of the metric definitions used.
+    pub definitions: u32,
+    /// Marks read before the rows: what the generation includes.
+    pub marks: Marks,
+    /// Per kind: the events that counted.
+    pub events: BTreeMap<Kind, Checksum>,
+    /// Identities with more than one payload.
+    pub conflicts: u64,
+    /// Number of aggregate rows; a reader who finds another number reads again.
+    pub rows: u64,
+    /// Number of sessions.
+    pub sessions: u64,
+    /// Archive files read.
+    pub files: Vec<ArchiveFile>,
+    /// The late ledger.
+    pub late: LateLedger,
+    /// Difference from the live view at the time of publishing; `None` when there was none to compare with.
+    pub drift: Option<Drift>,
+    /// Difference to the generation before: buckets changed, by metric family.
+    pub changed: Option<GenerationChange>,
+    /// Last samples of cumulative counters, carried into the next day.
+    pub carry: Carry,
+    /// The carry that this generation was computed with.
+    pub carry_in: Carry,
+}
+
+/// Events that came after the day had been computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LateLedger {
+    /// How many events, over all generations after the first.
+    pub events: u64,
+    /// The longest time between an event and the publishing of the generation that had missed it.
+    pub max_late_ms: i64,
+    /// Receipts that brought them, the first few.
+    pub receipts: u64,
+}
+
+/// How far the live view was from the batch result.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Drift {
+    /// Buckets compared.
+    pub buckets: u64,
+    /// Buckets that differed.
+    pub differing: u64,
+    /// Some of them, for people: `zone/aisle-01@2026-10-24T10:00:00.000Z visits 5≠4`.
+    pub examples: Vec<String>,
+}
+
+/// What a generation changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GenerationChange {
+    /// Buckets that are new.
+    pub added: u64,
+    /// Buckets that are gone.
+    pub removed: u64,
+    /// Buckets whose values differ.
+    pub changed: u64,
+}
+
+/// A venue-day's row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VenueDay {
+    /// The day.
+    pub day: LocalDay,
+    /// Highest fence given out.
+    pub fence: Generation,
+    /// Holder and expiry of the lease, when it is held.
+    pub lease: Option<(String, TsMs)>,
+    /// The published generation.
+    pub published: Option<GenerationInfo>,
+}
+
+/// Outcome of a conditional write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Flip {
+    /// It happened.
+    Done,
+    /// The fence or the generation before was another: nothing was changed.
+    Lost,
+}
+
+/// Writing venue-days.
+#[async_trait]
+pub trait VenueDaysWriter: Send + Sync {
+    /// Takes the lease of a day for `ttl_ms`: raises the fence by a conditional write. `None` while another holder's
+    /// lease has not expired at `now`. The same holder may take it again: the fence rises, the former lease is lost.
+    async fn acquire(
+        &self,
+        venue: &VenueKey,
+        day: LocalDay,
+        holder: &str,
+        now: TsMs,
+        ttl_ms: i64,
+    ) -> Result<Option<Lease>>;
+
+    /// Extends a lease; `Lost` when its fence is no longer the highest.
+    async fn renew(&self, lease: &Lease, now: TsMs, ttl_ms: i64) -> Result<Flip>;
+
+    /// Gives a lease back; a lost one is left alone.
+    async fn release(&self, lease: &Lease) -> Result<()>;
+
+    /// Publishes a generation: one atomic flip, conditional on the lease's fence being the highest and on the
+    /// generation published before. The former generation goes to the history.
+    async fn publish(
+        &self,
+        lease: &Lease,
+        published_before: Option<Generation>,
+        info: GenerationInfo,
+    ) -> Result<Flip>;
+
+    /// On unchanged input: raises the published generation's marks (and its state flags), under the same conditions.
+    async fn raise_marks(
+        &self,
+        lease: &Lease,
+        published: Generation,
+        marks: &Marks,
+        provisional: bool,
+    ) -> Result<Flip>;
+}
+
+/// Reading venue-days.
+#[async_trait]
+pub trait VenueDaysReader: Send + Sync {
+    /// A day; `None` when it was never leased.
+    async fn get(&self, venue: &VenueKey, day: LocalDay) -> Result<Option<VenueDay>>;
+
+    /// The days of a venue in a range, both ends included, ascending; days never leased are left out.
+    async fn list(&self, venue: &VenueKey, from: LocalDay, to: LocalDay) -> Result<Vec<VenueDay>>;
+
+    /// All generations of a day that were ever published and are kept, newest first.
+    async fn history(&self, venue: &VenueKey, day: LocalDay) -> Result<Vec<GenerationInfo>>;
+}
+
+/// The venue-days table.
+pub trait VenueDays: VenueDaysWriter + VenueDaysReader {}
+
+impl<T: VenueDaysWriter + VenueDaysReader> VenueDays for T {}

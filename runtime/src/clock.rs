@@ -46,14 +46,20 @@ pub async fn sleep_until_ms(clock: &dyn Clock, at_ms: i64) {
     const STEP_MS_MAX: u64 = 60_000;
     loop {
         let left_ms = at_ms.saturating_sub(clock.now_ms());
-        let Ok(left_ms @ 1..) = u64::try_from(left_ms) else { return };
+        let Ok(left_ms @ 1..) = u64::try_from(left_ms) else {
+            return;
+        };
         clock.sleep(Duration::from_millis(left_ms.min(STEP_MS_MAX))).await;
     }
 }
 
 /// Runs `future` for at most `limit`; an error means that it was dropped unfinished. A future that is ready at the
 /// moment the limit ends still wins.
-pub async fn timeout<F: Future>(clock: &dyn Clock, limit: Duration, future: F) -> Result<F::Output, TimedOut> {
+pub async fn timeout<F: Future>(
+    clock: &dyn Clock,
+    limit: Duration,
+    future: F,
+) -> Result<F::Output, TimedOut> {
     match select(pin!(future), clock.sleep(limit)).await {
         Either::Left((output, _)) => Ok(output),
         Either::Right(((), _)) => Err(TimedOut { limit }),
@@ -76,9 +82,14 @@ pub struct SystemClock {
 
 impl SystemClock {
     /// A clock whose monotonic time starts at zero now.
-    #[allow(clippy::disallowed_methods, reason = "this is the clock that everything else is told to use")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the clock that everything else is told to use"
+    )]
     pub fn new() -> Self {
-        Self { origin: Instant::now() }
+        Self {
+            origin: Instant::now(),
+        }
     }
 
     /// The same, ready to be handed around.
@@ -94,7 +105,10 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[allow(clippy::disallowed_methods, reason = "this is the clock that everything else is told to use")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the clock that everything else is told to use"
+    )]
     fn now_ms(&self) -> i64 {
         match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
             Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
@@ -106,7 +120,10 @@ impl Clock for SystemClock {
         self.origin.elapsed()
     }
 
-    #[allow(clippy::disallowed_methods, reason = "this is the clock that everything else is told to use")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the clock that everything else is told to use"
+    )]
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         // The timer itself is made at the first poll: making it needs a running tokio, this call does not.
         match Instant::now().checked_add(duration) {
@@ -119,7 +136,10 @@ impl Clock for SystemClock {
 /// Holds this thread for `duration` of real time.
 ///
 /// For threads that are not tokio's (a writer that waits for a lock, say); asynchronous code uses [`Clock::sleep`].
-#[allow(clippy::disallowed_methods, reason = "the one door to it, so that its use can be found")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one door to it, so that its use can be found"
+)]
 pub fn sleep_blocking(duration: Duration) {
     std::thread::sleep(duration);
 }
@@ -138,9 +158,14 @@ pub struct Stopwatch {
 
 impl Stopwatch {
     /// Starts measuring.
-    #[allow(clippy::disallowed_methods, reason = "measures real cost; nothing decides by it")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "measures real cost; nothing decides by it"
+    )]
     pub fn start() -> Self {
-        Self { started: Instant::now() }
+        Self {
+            started: Instant::now(),
+        }
     }
 
     /// Time since the start.
@@ -184,7 +209,12 @@ mod tests {
     async fn a_sleep_too_long_for_the_machine_does_not_panic() {
         let clock = SystemClock::new();
         let outcome = timeout(&clock, Duration::from_millis(5), clock.sleep(Duration::MAX)).await;
-        assert_eq!(outcome, Err(TimedOut { limit: Duration::from_millis(5) }));
+        assert_eq!(
+            outcome,
+            Err(TimedOut {
+                limit: Duration::from_millis(5)
+            })
+        );
     }
 
     #[tokio::test]
@@ -199,7 +229,10 @@ mod tests {
         let mut sleeping = pin!(sleep_until_ms(&clock, 600_000));
         assert!(futures::poll!(&mut sleeping).is_pending());
         clock.advance(Duration::from_secs(60));
-        assert!(futures::poll!(&mut sleeping).is_pending(), "nine minutes are left");
+        assert!(
+            futures::poll!(&mut sleeping).is_pending(),
+            "nine minutes are left"
+        );
         clock.set_ms(30_000); // stepped back by 30 s: no sleeper is touched
         clock.advance(Duration::from_secs(60));
         assert!(futures::poll!(&mut sleeping).is_pending());

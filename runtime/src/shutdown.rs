@@ -25,7 +25,7 @@ mod run;
 mod signals;
 
 pub use report::{LateParty, ShutdownReport};
-pub use signals::stop_signal;
+pub use signals::StopSignals;
 
 /// The steps of a shutdown, in the order in which they are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,7 +96,9 @@ pub struct PhaseBounds {
 impl PhaseBounds {
     /// The same bound for every phase.
     pub const fn all(bound: Duration) -> Self {
-        Self { bounds: [bound; Phase::ALL.len()] }
+        Self {
+            bounds: [bound; Phase::ALL.len()],
+        }
     }
 
     /// Changes the bound of one phase.
@@ -177,7 +179,9 @@ impl ShutdownController {
             parties: Mutex::default(),
             party_left: Notify::new(),
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Joins a phase: the shutdown will wait in it until the token and all its clones are dropped. Who registers
@@ -188,13 +192,21 @@ impl ShutdownController {
         let id = parties.next_id;
         parties.next_id += 1;
         parties.pending.insert((phase, id), name.into());
-        let party = Party { controller: Arc::clone(&self.inner), key: (phase, id) };
-        ShutdownToken { signal: self.signal(phase), party: Arc::new(party) }
+        let party = Party {
+            controller: Arc::clone(&self.inner),
+            key: (phase, id),
+        };
+        ShutdownToken {
+            signal: self.signal(phase),
+            party: Arc::new(party),
+        }
     }
 
     /// Listens for a phase without holding it up.
     pub fn signal(&self, phase: Phase) -> ShutdownSignal {
-        ShutdownSignal { begun: self.inner.begun[phase.index()].clone() }
+        ShutdownSignal {
+            begun: self.inner.begun[phase.index()].clone(),
+        }
     }
 
     /// Asks for the shutdown. Only the first cause counts.

@@ -51,7 +51,12 @@ impl ManualClock {
             sleeper_next: 0,
             sleepers: BTreeMap::new(),
         };
-        Self { inner: Arc::new(Inner { state: Mutex::new(state), sleepers_changed: Notify::new() }) }
+        Self {
+            inner: Arc::new(Inner {
+                state: Mutex::new(state),
+                sleepers_changed: Notify::new(),
+            }),
+        }
     }
 
     /// This clock as parts take it.
@@ -121,7 +126,10 @@ impl Clock for ManualClock {
         let key = (state.monotonic.saturating_add(duration), state.sleeper_next);
         state.sleeper_next += 1;
         drop(state);
-        Box::pin(Sleep { clock: Arc::clone(&self.inner), key })
+        Box::pin(Sleep {
+            clock: Arc::clone(&self.inner),
+            key,
+        })
     }
 }
 
@@ -180,23 +188,45 @@ mod tests {
     #[test]
     fn only_sleepers_whose_deadline_came_are_woken() {
         let clock = ManualClock::at_ms(0);
-        let (early, late) = (Arc::new(CountingWaker::default()), Arc::new(CountingWaker::default()));
+        let (early, late) = (
+            Arc::new(CountingWaker::default()),
+            Arc::new(CountingWaker::default()),
+        );
         let mut sleep_early = clock.sleep(Duration::from_secs(1));
         let mut sleep_late = clock.sleep(Duration::from_secs(2));
         let (early_waker, late_waker) = (
             futures::task::waker(Arc::clone(&early)),
             futures::task::waker(Arc::clone(&late)),
         );
-        assert!(sleep_early.as_mut().poll(&mut Context::from_waker(&early_waker)).is_pending());
-        assert!(sleep_late.as_mut().poll(&mut Context::from_waker(&late_waker)).is_pending());
+        assert!(
+            sleep_early
+                .as_mut()
+                .poll(&mut Context::from_waker(&early_waker))
+                .is_pending()
+        );
+        assert!(
+            sleep_late
+                .as_mut()
+                .poll(&mut Context::from_waker(&late_waker))
+                .is_pending()
+        );
 
         clock.advance(Duration::from_millis(999));
-        assert_eq!((early.0.load(Ordering::SeqCst), late.0.load(Ordering::SeqCst)), (0, 0));
+        assert_eq!(
+            (early.0.load(Ordering::SeqCst), late.0.load(Ordering::SeqCst)),
+            (0, 0)
+        );
         clock.advance(Duration::from_millis(1));
-        assert_eq!((early.0.load(Ordering::SeqCst), late.0.load(Ordering::SeqCst)), (1, 0));
+        assert_eq!(
+            (early.0.load(Ordering::SeqCst), late.0.load(Ordering::SeqCst)),
+            (1, 0)
+        );
         assert_eq!(clock.sleepers(), 1);
         clock.advance(Duration::from_secs(60));
-        assert_eq!((early.0.load(Ordering::SeqCst), late.0.load(Ordering::SeqCst)), (1, 1));
+        assert_eq!(
+            (early.0.load(Ordering::SeqCst), late.0.load(Ordering::SeqCst)),
+            (1, 1)
+        );
     }
 
     #[tokio::test]

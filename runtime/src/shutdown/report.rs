@@ -37,7 +37,12 @@ impl ShutdownReport {
 
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "shut down ({}) in {:.1} s", self.cause, self.elapsed.as_secs_f64())?;
+        write!(
+            formatter,
+            "shut down ({}) in {:.1} s",
+            self.cause,
+            self.elapsed.as_secs_f64()
+        )?;
         for (index, party) in self.late.iter().enumerate() {
             formatter.write_str(if index == 0 { ", late: " } else { ", " })?;
             write!(formatter, "{} in {}", party.name, party.phase)?;

@@ -25,7 +25,14 @@ impl ShutdownController {
             let bound = left.min(self.inner.bounds.bound(phase));
             for (id, name) in self.wait_for_phase(phase, bound, clock).await {
                 tracing::warn!(%phase, name = &*name, ?bound, "late in shutdown, going on without it");
-                late.push((id, LateParty { phase, name, finished_later: false }));
+                late.push((
+                    id,
+                    LateParty {
+                        phase,
+                        name,
+                        finished_later: false,
+                    },
+                ));
             }
         }
         self.report(late, clock.monotonic().saturating_sub(started))

@@ -34,12 +34,19 @@ async fn phases_begin_in_order_and_each_waits_for_the_one_before() {
         })
         .collect();
 
-    let (report, _) =
-        tokio::join!(controller.run_to_completion(MINUTE, &clock), futures::future::join_all(parties));
+    let (report, _) = tokio::join!(
+        controller.run_to_completion(MINUTE, &clock),
+        futures::future::join_all(parties)
+    );
 
     assert!(report.is_clean(), "{report}");
     assert_eq!(
-        order.lock().unwrap().iter().map(|phase| phase.name()).collect::<Vec<_>>(),
+        order
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|phase| phase.name())
+            .collect::<Vec<_>>(),
         [
             "not_ready",
             "stop_accepting",
@@ -94,8 +101,15 @@ async fn who_outlives_the_phase_bound_is_named_and_the_walk_goes_on() {
     drop(stores);
 
     let report = run.now_or_never().expect("nobody is waited for any more");
-    let late: Vec<_> = report.late.iter().map(|party| (&*party.name, party.finished_later)).collect();
-    assert_eq!(late, [("recompute of shop-7", false), ("archive of shop-8", true)]);
+    let late: Vec<_> = report
+        .late
+        .iter()
+        .map(|party| (&*party.name, party.finished_later))
+        .collect();
+    assert_eq!(
+        late,
+        [("recompute of shop-7", false), ("archive of shop-8", true)]
+    );
     assert_eq!(report.elapsed, Duration::from_secs(3));
     assert_eq!(
         report.to_string(),
@@ -109,21 +123,32 @@ async fn who_outlives_the_phase_bound_is_named_and_the_walk_goes_on() {
 async fn when_the_total_time_is_up_all_phases_begin_and_everyone_pending_is_named() {
     let clock = ManualClock::at_ms(0);
     let controller = ShutdownController::new(PhaseBounds::all(MINUTE));
-    let tokens: Vec<_> =
-        [(Phase::DrainIngest, "raw writer"), (Phase::CloseStores, "log.db"), (Phase::Admin, "admin port")]
-            .into_iter()
-            .map(|(phase, name)| controller.register(phase, name))
-            .collect();
+    let tokens: Vec<_> = [
+        (Phase::DrainIngest, "raw writer"),
+        (Phase::CloseStores, "log.db"),
+        (Phase::Admin, "admin port"),
+    ]
+    .into_iter()
+    .map(|(phase, name)| controller.register(phase, name))
+    .collect();
     let mut run = std::pin::pin!(controller.run_to_completion(Duration::from_secs(10), &clock));
     assert!(poll!(&mut run).is_pending());
     clock.advance(Duration::from_secs(10));
     let report = run.now_or_never().expect("the total time is up");
 
     assert!(tokens.iter().all(ShutdownToken::is_requested));
-    let late: Vec<_> = report.late.iter().map(|party| (party.phase, &*party.name)).collect();
+    let late: Vec<_> = report
+        .late
+        .iter()
+        .map(|party| (party.phase, &*party.name))
+        .collect();
     assert_eq!(
         late,
-        [(Phase::DrainIngest, "raw writer"), (Phase::CloseStores, "log.db"), (Phase::Admin, "admin port")]
+        [
+            (Phase::DrainIngest, "raw writer"),
+            (Phase::CloseStores, "log.db"),
+            (Phase::Admin, "admin port")
+        ]
     );
 }
 
@@ -142,7 +167,11 @@ async fn a_party_is_done_when_its_last_token_is_dropped_even_by_a_panic() {
         panic!("on purpose");
     }));
     assert!(panicking.is_err());
-    assert!(run.now_or_never().expect("the last token went with the panic").is_clean());
+    assert!(
+        run.now_or_never()
+            .expect("the last token went with the panic")
+            .is_clean()
+    );
 }
 
 #[tokio::test]
@@ -151,7 +180,10 @@ async fn a_signal_tells_of_the_phase_without_holding_it_up() {
     let controller = ShutdownController::default();
     let signal = controller.signal(Phase::FinishRequests);
     assert!(!signal.is_requested());
-    let report = controller.run_to_completion(MINUTE, &clock).now_or_never().expect("no party");
+    let report = controller
+        .run_to_completion(MINUTE, &clock)
+        .now_or_never()
+        .expect("no party");
     assert!(report.is_clean());
     assert!(signal.is_requested());
     assert!(signal.requested_owned().now_or_never().is_some());
@@ -177,7 +209,10 @@ async fn the_first_cause_is_kept_and_everyone_waiting_is_told() {
     let controller = ShutdownController::default();
     let mut waiting = std::pin::pin!(controller.triggered());
     assert!(poll!(&mut waiting).is_pending());
-    let failed = ShutdownCause::TaskFailed { task: "raw writer".into(), error: "disk full".into() };
+    let failed = ShutdownCause::TaskFailed {
+        task: "raw writer".into(),
+        error: "disk full".into(),
+    };
     assert!(controller.trigger_because(failed.clone()));
     controller.trigger();
     assert!(poll!(&mut waiting).is_ready());
@@ -192,7 +227,12 @@ async fn who_is_pending_is_logged_every_five_seconds() {
     let log = crate::telemetry::testing::CapturedLog::default();
     let _capturing = log.start();
     let mut run = std::pin::pin!(controller.run_to_completion(MINUTE, &clock));
-    let waiting_lines = || log.lines().into_iter().filter(|line| line.contains("shutdown is waiting")).count();
+    let waiting_lines = || {
+        log.lines()
+            .into_iter()
+            .filter(|line| line.contains("shutdown is waiting"))
+            .count()
+    };
 
     assert!(poll!(&mut run).is_pending());
     clock.advance(Duration::from_millis(4_999));
@@ -204,8 +244,15 @@ async fn who_is_pending_is_logged_every_five_seconds() {
     clock.advance(Duration::from_secs(5));
     assert!(poll!(&mut run).is_pending());
     assert_eq!(waiting_lines(), 2);
-    let line = log.lines().into_iter().find(|line| line.contains("shutdown is waiting")).unwrap();
-    assert!(line.contains("raw writer") && line.contains("drain_ingest"), "{line}");
+    let line = log
+        .lines()
+        .into_iter()
+        .find(|line| line.contains("shutdown is waiting"))
+        .unwrap();
+    assert!(
+        line.contains("raw writer") && line.contains("drain_ingest"),
+        "{line}"
+    );
     drop(slow);
     assert!(run.now_or_never().is_some());
 }

@@ -1,0 +1,130 @@
+//! The command line: what users type, and where each command is carried out.
+
+pub(crate) mod days;
+pub(crate) mod export;
+pub(crate) mod import;
+pub(crate) mod jobs;
+pub(crate) mod keys;
+pub(crate) mod quarantine;
+pub(crate) mod query;
+pub(crate) mod target;
+pub(crate) mod up;
+pub(crate) mod venues;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Overrides};
+
+/// Analytics from in-store sensors: every event kept, live numbers now, proven numbers each night.
+#[derive(Debug, Parser)]
+#[command(name = "dwell", version, max_term_width = 110, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the whole platform in this process, everything embedded in one folder.
+    Up(UpArgs),
+    /// Run the platform on real sample data, show a first table, and serve until Ctrl-C.
+    Demo(DemoArgs),
+    /// Bring in files: CSV, NDJSON, JSON or Parquet, also in gzip, zstd and zip.
+    Import(import::ImportArgs),
+    /// Change and show venues and their layouts.
+    #[command(subcommand)]
+    Venues(venues::VenuesCommand),
+    /// Run jobs and look at them.
+    #[command(subcommand)]
+    Jobs(jobs::JobsCommand),
+    /// Show the days of a venue: state, generation, completeness, late events, drift.
+    Days(days::DaysArgs),
+    /// Ask for metrics.
+    Query(query::QueryArgs),
+    /// Write the published numbers as Parquet files.
+    Export(export::ExportArgs),
+    /// Look at what was refused, and work it.
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
+    /// Make, list and take back access keys.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// Where the platform is, for every command but `up` and `demo`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TargetArgs {
+    /// Folder of an embedded installation: the instance running on it is asked, or, where none runs, the folder is
+    /// opened by this command [default: ./dwell-data]
+    #[arg(long, value_name = "DIR", global = false)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address of a running instance, for example http://127.0.0.1:7070
+    #[arg(long, env = "DWELL_URL", conflicts_with = "data_dir")]
+    pub(crate) url: Option<String>,
+    /// Access key for --url
+    #[arg(long, env = "DWELL_KEY", hide_env_values = true)]
+    pub(crate) key: Option<String>,
+    /// Configuration file [default: dwell.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl TargetArgs {
+    /// The effective configuration.
+    pub(crate) fn load_config(&self) -> anyhow::Result<Config> {
+        let flags = Overrides { data_dir: self.data_dir.clone(), ..Overrides::default() };
+        Config::load(self.config.as_deref(), &flags)
+    }
+}
+
+/// Flags of `dwell up`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct UpArgs {
+    /// Folder of everything embedded [default: ./dwell-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address of the HTTP API; port 0 takes a free one [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Address of /healthz, /readyz and /metrics [default: 127.0.0.1:7071, or a free port where --listen is given]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin_listen: Option<SocketAddr>,
+    /// Configuration file [default: dwell.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Flags of `dwell demo`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DemoArgs {
+    /// Folder of the demo [default: ./dwell-demo]
+    #[arg(long, value_name = "DIR", default_value = "./dwell-demo")]
+    pub(crate) data_dir: PathBuf,
+    /// Address of the HTTP API; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
+    pub(crate) listen: SocketAddr,
+    /// Stop once the first table is shown
+    #[arg(long)]
+    pub(crate) exit: bool,
+}
+
+/// `dwell config …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check the configuration and print the effective one as TOML.
+    Check {
+        /// Configuration file [default: dwell.toml, if it is there]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}

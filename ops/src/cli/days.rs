@@ -1,0 +1,73 @@
+//! `dwell days`
+
+use anyhow::Result;
+use clap::Args;
+use dwell_model::time::LocalDay;
+use serde_json::Value;
+
+use super::TargetArgs;
+use super::target::{venues_of, with_target};
+use super::venues::text;
+use crate::client::escape;
+use crate::output::{Output, table};
+
+/// Flags of `dwell days`.
+#[derive(Debug, Args)]
+pub(crate) struct DaysArgs {
+    /// A venue, or `all`
+    #[arg(long, default_value = "all")]
+    venue: String,
+    /// First day (local)
+    #[arg(long, value_name = "DAY")]
+    from: Option<LocalDay>,
+    /// Last day, included
+    #[arg(long, value_name = "DAY")]
+    to: Option<LocalDay>,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+pub(crate) async fn run(args: &DaysArgs) -> Result<()> {
+    let output = Output::from_flag(args.target.json);
+    with_target(&args.target, async |target| {
+        let client = target.client();
+        let mut all = Vec::new();
+        for venue in venues_of(client, &args.venue).await? {
+            let mut path = format!("/v1/venues/{}/days?limit=1000", escape(&venue));
+            for (name, day) in [("from", args.from), ("to", args.to)] {
+                if let Some(day) = day {
+                    path.push_str(&format!("&{name}={day}"));
+                }
+            }
+            let answer: Value = client.get(&path).await?;
+            let days = answer["days"].as_array().cloned().unwrap_or_default();
+            all.extend(days.into_iter().map(|mut day| {
+                day["venue"] = Value::String(venue.clone());
+                day
+            }));
+        }
+        output.result(&serde_json::json!({ "days": all }), || human(&all))
+    })
+    .await
+}
+
+fn human(days: &[Value]) -> String {
+    table(
+        &["venue", "day", "state", "generation", "events", "sessions", "completeness", "late", "drift", "reason"],
+        &[3, 4, 5, 6, 7, 8],
+        days.iter().map(|day| {
+            vec![
+                text(&day["venue"]),
+                text(&day["day"]),
+                text(&day["state"]),
+                text(&day["generation"]),
+                text(&day["events"]),
+                text(&day["sessions"]),
+                text(&day["completeness"]),
+                text(&day["late"]["events"]),
+                text(&day["drift"]["differing"]),
+                text(&day["reason"]),
+            ]
+        }),
+    )
+}

@@ -1,0 +1,70 @@
+//! `dwell query`
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::Value;
+
+use super::TargetArgs;
+use super::target::with_target;
+use super::venues::text;
+use crate::client::escape;
+use crate::output::{Output, table};
+
+/// Flags of `dwell query`.
+#[derive(Debug, Args)]
+pub(crate) struct QueryArgs {
+    /// A venue
+    #[arg(long)]
+    venue: String,
+    /// Metrics, separated by commas (see /v1/definitions)
+    #[arg(long)]
+    metric: String,
+    /// A zone [default: all zones and `_venue`]
+    #[arg(long)]
+    zone: Option<String>,
+    /// First day (local), or an instant
+    #[arg(long)]
+    from: String,
+    /// Last day, included, or an instant, excluded
+    #[arg(long)]
+    to: String,
+    /// hour, day, week, month or total
+    #[arg(long, default_value = "day")]
+    by: String,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+pub(crate) async fn run(args: &QueryArgs) -> Result<()> {
+    let output = Output::from_flag(args.target.json);
+    with_target(&args.target, async |target| {
+        let mut path = format!(
+            "/v1/venues/{}/metrics?metric={}&from={}&to={}&by={}",
+            escape(&args.venue),
+            escape(&args.metric),
+            escape(&args.from),
+            escape(&args.to),
+            escape(&args.by)
+        );
+        if let Some(zone) = &args.zone {
+            path.push_str(&format!("&zone={}", escape(zone)));
+        }
+        let answer: Value = target.client().get(&path).await?;
+        output.result(&answer, || human(&answer))
+    })
+    .await
+}
+
+fn human(answer: &Value) -> String {
+    let buckets = answer["buckets"].as_array().map(Vec::as_slice).unwrap_or_default();
+    table(
+        &["metric", "subject", "start (local)", "value", "unit", "state", "layer", "completeness"],
+        &[3, 7],
+        buckets.iter().map(|bucket| {
+            ["metric", "subject", "start_local", "value", "unit", "state", "layer", "completeness"]
+                .iter()
+                .map(|name| text(&bucket[*name]))
+                .collect()
+        }),
+    )
+}

@@ -1,0 +1,113 @@
+//! `dwell venues …`
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use axum::http::Method;
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::TargetArgs;
+use super::target::with_target;
+use crate::client::escape;
+use crate::output::{Output, table};
+
+/// `dwell venues …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum VenuesCommand {
+    /// Store the venues of a file: new ones are added, others changed; days that a change affects are computed anew.
+    Apply(ApplyArgs),
+    /// List the venues.
+    List {
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Show a venue with the layout in force.
+    Show {
+        /// Its id
+        venue: String,
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+}
+
+/// Flags of `dwell venues apply`.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    /// JSON array of venues
+    file: PathBuf,
+    /// Only check, and say what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+pub(crate) async fn run(command: &VenuesCommand) -> Result<()> {
+    match command {
+        VenuesCommand::Apply(args) => apply(args).await,
+        VenuesCommand::List { target } => list(target).await,
+        VenuesCommand::Show { venue, target } => show(venue, target).await,
+    }
+}
+
+async fn apply(args: &ApplyArgs) -> Result<()> {
+    let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
+    let venues: Value =
+        serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", args.file.display()))?;
+    let output = Output::from_flag(args.target.json);
+    with_target(&args.target, async |target| {
+        let path = if args.dry_run { "/v1/venues?dry_run=true" } else { "/v1/venues" };
+        let answer: Value = target.client().json(Method::PUT, path, Some(&venues)).await?;
+        output.result(&answer, || applied(&answer))
+    })
+    .await
+}
+
+fn applied(answer: &Value) -> String {
+    let venues = answer["venues"].as_array().map(Vec::as_slice).unwrap_or_default();
+    table(
+        &["venue", "change"],
+        &[],
+        venues.iter().map(|venue| vec![text(&venue["id"]), text(&venue["change"])]),
+    )
+}
+
+async fn list(target: &TargetArgs) -> Result<()> {
+    let output = Output::from_flag(target.json);
+    with_target(target, async |opened| {
+        let answer: Value = opened.client().get("/v1/venues").await?;
+        output.result(&answer, || {
+            let venues = answer["venues"].as_array().map(Vec::as_slice).unwrap_or_default();
+            table(
+                &["venue", "name", "time zone", "zones"],
+                &[3],
+                venues.iter().map(|venue| {
+                    vec![text(&venue["id"]), text(&venue["name"]), text(&venue["tz"]), text(&venue["zones"])]
+                }),
+            )
+        })
+    })
+    .await
+}
+
+async fn show(venue: &str, target: &TargetArgs) -> Result<()> {
+    with_target(target, async |opened| {
+        let answer: Value = opened.client().get(&format!("/v1/venues/{}", escape(venue))).await?;
+        match target.json {
+            true => crate::output::write_line(&serde_json::to_string(&answer)?),
+            false => crate::output::write_line(&serde_json::to_string_pretty(&answer)?),
+        }
+    })
+    .await
+}
+
+/// A JSON value as a table shows it; lists by their length.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "–".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.len().to_string(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,68 @@
+//! Files by which commands find the instance that runs on a data folder.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use dwell_storage::paths::DataPaths;
+use serde::{Deserialize, Serialize};
+
+/// What a running instance tells about itself, in `instance.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct InstanceFile {
+    pub(crate) pid: u32,
+    pub(crate) url: String,
+    pub(crate) admin_url: String,
+}
+
+impl InstanceFile {
+    /// Writes the file; a reader sees the old one or the new one, never half.
+    pub(crate) fn write(&self, paths: &DataPaths) -> Result<()> {
+        let unfinished = paths.instance().with_extension("unfinished");
+        std::fs::write(&unfinished, serde_json::to_vec_pretty(self)?)?;
+        std::fs::rename(&unfinished, paths.instance())?;
+        Ok(())
+    }
+
+    /// The instance that runs on a folder now: its file is there and the folder's lock is held.
+    pub(crate) fn of_running(data_dir: &Path) -> Result<Option<Self>> {
+        let paths = DataPaths::new(data_dir);
+        if !dwell_storage::paths::is_locked(&paths) {
+            return Ok(None);
+        }
+        match std::fs::read(paths.instance()) {
+            Ok(bytes) => {
+                let file = serde_json::from_slice(&bytes)
+                    .with_context(|| format!("{} is damaged", paths.instance().display()))?;
+                Ok(Some(file))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", paths.instance().display())),
+        }
+    }
+}
+
+/// Writes the admin key so that only the owner can read it.
+pub(crate) fn write_admin_key(paths: &DataPaths, key: &str) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = paths.admin_key();
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    file.write_all(key.as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    Ok(())
+}
+
+/// The admin key of a folder.
+pub(crate) fn read_admin_key(data_dir: &Path) -> Result<String> {
+    let path = DataPaths::new(data_dir).admin_key();
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read the admin key {}; give one with --key", path.display()))?;
+    Ok(text.trim().to_owned())
+}

@@ -65,6 +65,11 @@ pub trait AggregatesReader: Send + Sync {
         days: &[(LocalDay, Generation)],
         filter: &RowFilter,
     ) -> Result<Vec<Vec<AggregateRow>>>;
+
+    /// Number of rows of a generation, for comparing with its pointer. Backends that can count without reading do.
+    async fn count(&self, venue: &VenueKey, day: LocalDay, generation: Generation) -> Result<u64> {
+        Ok(self.read(venue, day, generation, &RowFilter::default()).await?.len() as u64)
+    }
 }
 
 /// The aggregates table.

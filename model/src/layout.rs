@@ -8,9 +8,9 @@ mod geometry;
 mod hours;
 mod spec;
 
-pub use geometry::{Polygon, ZoneIndex, ZoneSet};
-pub use hours::{OpeningHours, Weekday};
-pub use spec::{SpecError, VenueSpec};
+pub use geometry::{MAX_COORDINATE_M, Polygon, PolygonError, ZoneIndex, ZoneSet};
+pub use hours::{OpenSpan, OpenSpanError, OpeningHours, Weekday, open_ms};
+pub use spec::{DayStart, HoursSpec, LineSpec, SensorSpec, SpecError, VenueSpec, ZoneSpec};
 
 use serde::{Deserialize, Serialize};
 

@@ -14,12 +14,12 @@ mod other_kinds;
 mod sketch;
 mod zone_buckets;
 
-pub use accumulate::{Carry, CounterSample, DayAccumulator};
+pub use accumulate::{Carry, CounterSample, DayAccumulator, HourSet};
 pub use codec::{CodecError, decode_value, encode_value};
-pub use evaluate::{Number, evaluate};
+pub use evaluate::{Number, conversion, evaluate};
 pub use exact::{exact_mean, nearest_rank, to_nano};
-pub use merge::{MergeError, merge};
-pub use sketch::SubjectSketch;
+pub use merge::{MergeError, Span, merge};
+pub use sketch::{SketchError, SubjectSketch};
 
 use std::collections::BTreeMap;
 
@@ -137,7 +137,7 @@ pub struct ZoneValue {
     /// Sum over merged buckets of the numbers of distinct subjects per venue-day (the metric `visitor_days`); for a
     /// day's own row equal to `visitors`, absent for hours.
     pub visitor_days: Option<u64>,
-    /// Sketch of (venue, day, subject), for uniting hours of one venue-day.
+    /// Sketch of the venue-day's subjects, for uniting its hours.
     pub sketch: SubjectSketch,
 }
 
@@ -224,7 +224,7 @@ pub struct PresenceValue {
     pub devices: Option<u64>,
     /// Events.
     pub sightings: u64,
-    /// Sketch of (venue, day, device), for uniting hours of one venue-day.
+    /// Sketch of the venue-day's devices, for uniting its hours.
     pub sketch: SubjectSketch,
 }
 

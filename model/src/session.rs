@@ -8,7 +8,7 @@
 mod fold;
 mod subject;
 
-pub use fold::{FoldContext, PositionEvent, SubjectFold, fold_day};
+pub use fold::{DayFold, FoldContext, PositionEvent, SubjectFold, fold_day};
 pub use subject::{Subject, session_id};
 
 use serde::{Deserialize, Serialize};
@@ -67,5 +67,5 @@ pub trait SessionSink {
     fn session(&mut self, session: Session);
 
     /// The subject stayed at a place from one event of a session to the next (for the heat map).
-    fn stay(&mut self, at: &PositionEvent, duration_ms: i64);
+    fn stay(&mut self, at: &PositionEvent<'_>, duration_ms: i64);
 }

@@ -39,7 +39,7 @@ pub struct HourBucket {
 }
 
 /// One venue-day: its bounds and its hour buckets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DayCut {
     /// The day.
     pub day: LocalDay,
@@ -136,9 +136,18 @@ impl VenueCalendar {
         DayCut { day, start, end, hours }
     }
 
+    /// The first instant whose wall time is at or after `minute` minutes past the midnight of a date (which may be
+    /// more than a day's).
+    pub fn instant_of(&self, date: LocalDay, minute: u16) -> TsMs {
+        let midnight = NaiveDateTime::new(date.date(), NaiveTime::MIN).and_utc().timestamp_millis();
+        self.first_instant_from(midnight + i64::from(minute) * MINUTE_MS)
+    }
+
     fn first_instant(&self, day: LocalDay) -> TsMs {
-        let time = NaiveTime::from_hms_opt(u32::from(self.day_start_hour), 0, 0).unwrap_or_default();
-        let wall = NaiveDateTime::new(day.date(), time).and_utc().timestamp_millis();
+        self.instant_of(day, u16::from(self.day_start_hour) * 60)
+    }
+
+    fn first_instant_from(&self, wall: i64) -> TsMs {
         // Offsets lie within ±15 h and change by at most a day (Samoa skipped one), so the instant is near.
         for segment in self.segments(wall - 40 * HOUR_MS, wall + 40 * HOUR_MS) {
             let candidate = (wall - segment.offset_ms).max(segment.start);

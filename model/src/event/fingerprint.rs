@@ -8,7 +8,7 @@ use super::{Column, EventBatch, NO_I64, NO_TEXT};
 
 /// Sum of the 128-bit hashes of identities and payloads, modulo 2^128, with the number of events: the same for any
 /// order of the events, different when one is missing, changed or there twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
 pub struct Checksum {
     /// Number of events.
     pub rows: u64,
@@ -128,14 +128,21 @@ mod tests {
 
     #[test]
     fn a_checksum_knows_no_order_and_sees_every_change() {
-        let rows = [("s", "t", 1, 1.0, 2.0), ("s", "t", 2, 3.0, 4.0), ("s2", "u", 1, 1.0, 2.0)];
+        let rows = [
+            ("s", "t", 1, 1.0, 2.0),
+            ("s", "t", 2, 3.0, 4.0),
+            ("s2", "u", 1, 1.0, 2.0),
+        ];
         let mut reversed = rows;
         reversed.reverse();
         let mut f = Fingerprinter::new();
         let sum = f.checksum(&position_batch(&rows));
         assert_eq!(sum, f.checksum(&position_batch(&reversed)));
         assert_ne!(sum, f.checksum(&position_batch(&rows[..2])));
-        assert_ne!(sum.sum, f.checksum(&position_batch(&[rows[0], rows[1], rows[1]])).sum);
+        assert_ne!(
+            sum.sum,
+            f.checksum(&position_batch(&[rows[0], rows[1], rows[1]])).sum
+        );
         let mut moved = rows;
         moved[2].3 = 1.01;
         assert_ne!(sum.sum, f.checksum(&position_batch(&moved)).sum);

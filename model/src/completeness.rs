@@ -96,13 +96,21 @@ pub fn assess<'a>(
     } else if !facts.is_computed {
         BucketState::Pending
     } else if !is_alive {
-        if facts.is_closed == Some(true) { BucketState::Closed } else { BucketState::Missing }
+        if facts.is_closed == Some(true) {
+            BucketState::Closed
+        } else {
+            BucketState::Missing
+        }
     } else if facts.end > now || completeness.is_some_and(|part| part < 1.0) {
         BucketState::Partial
     } else {
         BucketState::Ok
     };
-    Assessment { state, completeness, is_alive }
+    Assessment {
+        state,
+        completeness,
+        is_alive,
+    }
 }
 
 /// A status event alone shows life, unless all it says is that the sensor is offline.
@@ -121,8 +129,13 @@ pub fn completeness_of(source: &SourceValue) -> Option<f64> {
         (_, None) => None,
     };
     let sequence = ratio(source.statuses, source.statuses + source.sequence_gaps);
-    let interval = source.intervals.and_then(|(expected, seen)| ratio(seen, expected));
-    [state, loss, sequence, interval].into_iter().flatten().reduce(f64::min)
+    let interval = source
+        .intervals
+        .and_then(|(expected, seen)| ratio(seen, expected));
+    [state, loss, sequence, interval]
+        .into_iter()
+        .flatten()
+        .reduce(f64::min)
 }
 
 #[cfg(test)]
@@ -132,11 +145,19 @@ mod tests {
     const HOUR: TsMs = 3_600_000;
 
     fn facts(is_computed: bool, is_closed: Option<bool>) -> BucketFacts {
-        BucketFacts { start: HOUR, end: 2 * HOUR, is_computed, is_closed }
+        BucketFacts {
+            start: HOUR,
+            end: 2 * HOUR,
+            is_computed,
+            is_closed,
+        }
     }
 
     fn heard() -> SourceValue {
-        SourceValue { events: 5, ..SourceValue::default() }
+        SourceValue {
+            events: 5,
+            ..SourceValue::default()
+        }
     }
 
     #[test]
@@ -159,7 +180,10 @@ mod tests {
     #[test]
     fn completeness_is_the_worst_of_what_is_known_and_unknown_without_evidence() {
         assert_eq!(completeness_of(&heard()), None);
-        assert_eq!(assess(&facts(true, None), [&heard()], 10 * HOUR).completeness, None);
+        assert_eq!(
+            assess(&facts(true, None), [&heard()], 10 * HOUR).completeness,
+            None
+        );
         let half_offline = SourceValue {
             statuses: 2,
             state_ms: [(SensorState::Ok, 900_000), (SensorState::Offline, 2_700_000)].into(),
@@ -168,13 +192,27 @@ mod tests {
             ..heard()
         };
         assert_eq!(completeness_of(&half_offline), Some(0.25));
-        let lossy = SourceValue { sent: Some(11_049), dropped: Some(176_984), ..heard() };
+        let lossy = SourceValue {
+            sent: Some(11_049),
+            dropped: Some(176_984),
+            ..heard()
+        };
         assert_eq!(completeness_of(&lossy), Some(11_049.0 / 188_033.0));
-        let gaps = SourceValue { statuses: 9, sequence_gaps: 1, ..heard() };
+        let gaps = SourceValue {
+            statuses: 9,
+            sequence_gaps: 1,
+            ..heard()
+        };
         assert_eq!(completeness_of(&gaps), Some(0.9));
-        let declared = SourceValue { intervals: Some((60, 45)), ..heard() };
+        let declared = SourceValue {
+            intervals: Some((60, 45)),
+            ..heard()
+        };
         let assessment = assess(&facts(true, None), [&declared, &heard()], 10 * HOUR);
-        assert_eq!((assessment.state, assessment.completeness), (BucketState::Partial, Some(0.75)));
+        assert_eq!(
+            (assessment.state, assessment.completeness),
+            (BucketState::Partial, Some(0.75))
+        );
     }
 
     #[test]
@@ -186,6 +224,9 @@ mod tests {
         };
         let assessment = assess(&facts(true, None), [&offline], 10 * HOUR);
         assert!(!assessment.is_alive);
-        assert_eq!((assessment.state, assessment.completeness), (BucketState::Missing, Some(0.0)));
+        assert_eq!(
+            (assessment.state, assessment.completeness),
+            (BucketState::Missing, Some(0.0))
+        );
     }
 }

@@ -128,10 +128,15 @@ fn check_id(id: &str) -> Result<(), NameError> {
         return Err(NameError::Empty);
     }
     if id.len() > MAX_ID_BYTES {
-        return Err(NameError::TooLong { got: id.len(), max: MAX_ID_BYTES });
+        return Err(NameError::TooLong {
+            got: id.len(),
+            max: MAX_ID_BYTES,
+        });
     }
     // Ids become folder names of the archive, hence the narrow alphabet and no leading dot.
-    let bad = id.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')));
+    let bad = id
+        .chars()
+        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')));
     match bad {
         Some(c) => Err(NameError::Character(c)),
         None if id.starts_with('.') => Err(NameError::Character('.')),
@@ -147,7 +152,10 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
         return Err(NameError::Empty);
     }
     if name.len() > MAX_NAME_BYTES {
-        return Err(NameError::TooLong { got: name.len(), max: MAX_NAME_BYTES });
+        return Err(NameError::TooLong {
+            got: name.len(),
+            max: MAX_NAME_BYTES,
+        });
     }
     match name.chars().find(|c| c.is_control()) {
         Some(c) => Err(NameError::Character(c)),
@@ -211,7 +219,9 @@ impl FromStr for Receipt {
         if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(ReceiptError(text.chars().take(64).collect()));
         }
-        u128::from_str_radix(text, 16).map(Self).map_err(|_| ReceiptError(text.to_owned()))
+        u128::from_str_radix(text, 16)
+            .map(Self)
+            .map_err(|_| ReceiptError(text.to_owned()))
     }
 }
 
@@ -248,7 +258,10 @@ mod tests {
         assert!(check_name("80:1F:12:D5:30:DC").is_ok());
         assert!(check_name("Ost-Süd total").is_ok());
         assert_eq!(check_name("a\u{1f}b"), Err(NameError::Character('\u{1f}')));
-        assert_eq!(check_name(&"x".repeat(257)), Err(NameError::TooLong { got: 257, max: 256 }));
+        assert_eq!(
+            check_name(&"x".repeat(257)),
+            Err(NameError::TooLong { got: 257, max: 256 })
+        );
     }
 
     #[test]

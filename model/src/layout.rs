@@ -75,7 +75,11 @@ pub struct FoldRules {
 
 impl Default for FoldRules {
     fn default() -> Self {
-        Self { session_gap_ms: 30_000, zone_blink_ms: 5_000, heat_cell_cm: 50 }
+        Self {
+            session_gap_ms: 30_000,
+            zone_blink_ms: 5_000,
+            heat_cell_cm: 50,
+        }
     }
 }
 
@@ -150,7 +154,9 @@ pub enum TrackScope {
 impl Venue {
     /// The layout in force on a day.
     pub fn layout_on(&self, day: LocalDay) -> &Layout {
-        let later = self.layouts.partition_point(|layout| layout.valid_from.is_none_or(|from| from <= day));
+        let later = self
+            .layouts
+            .partition_point(|layout| layout.valid_from.is_none_or(|from| from <= day));
         &self.layouts[later.saturating_sub(1)]
     }
 }
@@ -189,7 +195,10 @@ impl Layout {
 
     /// A sensor's entry.
     pub fn sensor(&self, id: &str) -> Option<&Sensor> {
-        self.sensors.binary_search_by(|sensor| sensor.id.as_str().cmp(id)).ok().map(|i| &self.sensors[i])
+        self.sensors
+            .binary_search_by(|sensor| sensor.id.as_str().cmp(id))
+            .ok()
+            .map(|i| &self.sensors[i])
     }
 
     /// A line's role; lines that are not listed are internal.

@@ -157,7 +157,14 @@ impl EventBatch {
         let payload: usize = self
             .payload
             .iter()
-            .map(|c| c.len() * if matches!(c.ty(), FieldType::F32 | FieldType::Text) { 4 } else { 8 })
+            .map(|c| {
+                c.len()
+                    * if matches!(c.ty(), FieldType::F32 | FieldType::Text) {
+                        4
+                    } else {
+                        8
+                    }
+            })
             .sum();
         self.len() * 24 + payload + self.strings.memory_bytes()
     }
@@ -248,8 +255,18 @@ impl EventBatch {
     /// Appends all events of another batch of the same kind, translating each name once.
     pub fn append(&mut self, other: &EventBatch) {
         debug_assert_eq!(self.kind, other.kind);
-        let translated: Vec<StringId> = other.strings.iter().map(|text| self.strings.intern(text)).collect();
-        let translate = |id: &StringId| if *id == NO_TEXT { NO_TEXT } else { translated[*id as usize] };
+        let translated: Vec<StringId> = other
+            .strings
+            .iter()
+            .map(|text| self.strings.intern(text))
+            .collect();
+        let translate = |id: &StringId| {
+            if *id == NO_TEXT {
+                NO_TEXT
+            } else {
+                translated[*id as usize]
+            }
+        };
         self.ts.extend_from_slice(&other.ts);
         self.sensor.extend(other.sensor.iter().map(translate));
         self.key.extend(other.key.iter().map(translate));
@@ -281,7 +298,12 @@ impl EventBatch {
     /// Checks what the rest of Dwell relies on: equal lengths, column types, known names, sane times. Called after
     /// every read from a store.
     pub fn check(&self) -> Result<(), BatchError> {
-        let refuse = |what| Err(BatchError { kind: self.kind, what });
+        let refuse = |what| {
+            Err(BatchError {
+                kind: self.kind,
+                what,
+            })
+        };
         let (n, texts) = (self.len(), self.strings.len() as StringId);
         if self.sensor.len() != n || self.key.len() != n || self.revision.len() != n {
             return refuse("columns differ in length");
@@ -313,7 +335,10 @@ impl EventBatch {
     }
 
     pub(super) fn refuse_deliveries(&self) -> BatchError {
-        BatchError { kind: self.kind, what: "rows and deliveries do not match" }
+        BatchError {
+            kind: self.kind,
+            what: "rows and deliveries do not match",
+        }
     }
 }
 
@@ -330,7 +355,9 @@ mod tests {
         a.append(&b);
         (0..b.len()).for_each(|row| row_by_row.push_from(&b, row));
         for batch in [&a, &row_by_row] {
-            let seen: Vec<_> = (0..3).map(|i| (batch.sensor(i), batch.key(i), batch.ts[i])).collect();
+            let seen: Vec<_> = (0..3)
+                .map(|i| (batch.sensor(i), batch.key(i), batch.ts[i]))
+                .collect();
             assert_eq!(seen, [("s1", "t1", 10), ("s2", "t1", 20), ("s1", "t2", 30)]);
             assert_eq!(batch.f32s(0), [1.0, 3.0, 5.0]);
             batch.check().unwrap();

@@ -55,13 +55,21 @@ impl RawRows {
     /// No rows.
     pub fn new(events: EventBatch) -> Self {
         debug_assert!(events.is_empty());
-        Self { events, deliveries: Vec::new(), ends: Vec::new() }
+        Self {
+            events,
+            deliveries: Vec::new(),
+            ends: Vec::new(),
+        }
     }
 
     /// All events of a batch, brought by one delivery.
     pub fn delivered_once(events: EventBatch, delivery: Delivery) -> Self {
         let n = events.len();
-        Self { events, deliveries: vec![delivery; n], ends: (1..=n as u32).collect() }
+        Self {
+            events,
+            deliveries: vec![delivery; n],
+            ends: (1..=n as u32).collect(),
+        }
     }
 
     /// Number of rows.
@@ -110,12 +118,20 @@ impl RawRows {
 /// Decides which rows count, leaving out the deliveries for which `excluded` says yes.
 pub fn resolve(rows: &RawRows, excluded: impl Fn(usize, &Delivery) -> bool) -> Resolution {
     let order = sort_by_key(&rows.events);
-    let mut resolver = Resolver { rows, excluded, scratch: Scratch::default(), out: Resolution::default() };
+    let mut resolver = Resolver {
+        rows,
+        excluded,
+        scratch: Scratch::default(),
+        out: Resolution::default(),
+    };
     resolver.out.winners.reserve(order.len());
     resolver.out.first.reserve(order.len());
     let mut rest = order.as_slice();
     while let Some(&first) = rest.first() {
-        let same = 1 + rest[1..].iter().take_while(|&&row| same_identity(&rows.events, first, row)).count();
+        let same = 1 + rest[1..]
+            .iter()
+            .take_while(|&&row| same_identity(&rows.events, first, row))
+            .count();
         let (group, tail) = rest.split_at(same);
         resolver.group(group);
         rest = tail;
@@ -165,7 +181,9 @@ impl<F: Fn(usize, &Delivery) -> bool> Resolver<'_, F> {
         }
         self.collect_candidates(group);
         let (events, scratch, out) = (&self.rows.events, &mut self.scratch, &mut self.out);
-        let Some(&first) = scratch.candidates.first() else { return };
+        let Some(&first) = scratch.candidates.first() else {
+            return;
+        };
         let mut best = first;
         for &candidate in &scratch.candidates[1..] {
             let newer = scratch.deliveries[candidate.start]
@@ -189,14 +207,20 @@ impl<F: Fn(usize, &Delivery) -> bool> Resolver<'_, F> {
         for candidate in &scratch.candidates {
             let skip = usize::from(candidate.row == best.row);
             let others = &scratch.deliveries[candidate.start + skip..candidate.end];
-            out.superseded.extend(others.iter().map(|&delivery| (candidate.row, delivery)));
+            out.superseded
+                .extend(others.iter().map(|&delivery| (candidate.row, delivery)));
         }
     }
 
     /// Unites rows of equal payload, each with its remaining deliveries, first to last, without repetition.
     fn collect_candidates(&mut self, group: &[u32]) {
         let events = &self.rows.events;
-        let Scratch { fingerprinter, rows, deliveries, candidates } = &mut self.scratch;
+        let Scratch {
+            fingerprinter,
+            rows,
+            deliveries,
+            candidates,
+        } = &mut self.scratch;
         rows.clear();
         rows.extend_from_slice(group);
         rows.sort_unstable_by(|&a, &b| fingerprinter.compare_payloads(events, a as usize, b as usize));
@@ -223,7 +247,11 @@ impl<F: Fn(usize, &Delivery) -> bool> Resolver<'_, F> {
             }
             deliveries.truncate(kept);
             if kept > start {
-                candidates.push(Candidate { row: first, start, end: kept });
+                candidates.push(Candidate {
+                    row: first,
+                    start,
+                    end: kept,
+                });
             }
             rest = &rest[same..];
         }

@@ -51,11 +51,19 @@ pub struct Field {
 }
 
 const fn required(name: &'static str, ty: FieldType) -> Field {
-    Field { name, ty, required: true }
+    Field {
+        name,
+        ty,
+        required: true,
+    }
 }
 
 const fn optional(name: &'static str, ty: FieldType) -> Field {
-    Field { name, ty, required: false }
+    Field {
+        name,
+        ty,
+        required: false,
+    }
 }
 
 /// Column numbers of each kind's payload, in the order of [`Kind::fields`].

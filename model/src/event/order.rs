@@ -39,7 +39,11 @@ pub fn sort_by_key(batch: &EventBatch) -> Vec<u32> {
 pub fn is_sorted_by_key(batch: &EventBatch) -> bool {
     let ranks = batch.strings.ranks();
     (0..batch.len()).is_sorted_by_key(|row| {
-        (ranks[batch.key[row] as usize], batch.ts[row], ranks[batch.sensor[row] as usize])
+        (
+            ranks[batch.key[row] as usize],
+            batch.ts[row],
+            ranks[batch.sensor[row] as usize],
+        )
     })
 }
 

@@ -58,13 +58,16 @@ impl Strings {
         self.bytes.push_str(text);
         self.ends.push(self.bytes.len() as u32);
         let (bytes, ends, hasher) = (&self.bytes, &self.ends, &self.hasher);
-        self.index.insert_unique(hash, id, |&other| hash_text(hasher, text_at(bytes, ends, other)));
+        self.index
+            .insert_unique(hash, id, |&other| hash_text(hasher, text_at(bytes, ends, other)));
         id
     }
 
     /// The number of a text, if it is there.
     pub fn find(&self, text: &str) -> Option<StringId> {
-        self.index.find(self.hash(text), |&id| self.get(id) == text).copied()
+        self.index
+            .find(self.hash(text), |&id| self.get(id) == text)
+            .copied()
     }
 
     /// All texts in the order of their numbers.

@@ -26,8 +26,15 @@ pub enum Weekday {
 
 impl Weekday {
     /// All of them, Monday first.
-    pub const ALL: [Weekday; 7] =
-        [Weekday::Mon, Weekday::Tue, Weekday::Wed, Weekday::Thu, Weekday::Fri, Weekday::Sat, Weekday::Sun];
+    pub const ALL: [Weekday; 7] = [
+        Weekday::Mon,
+        Weekday::Tue,
+        Weekday::Wed,
+        Weekday::Thu,
+        Weekday::Fri,
+        Weekday::Sat,
+        Weekday::Sun,
+    ];
 
     /// Weekday of a date.
     pub fn of(day: LocalDay) -> Self {
@@ -57,16 +64,29 @@ impl OpenSpan {
     /// A stretch from wall time to wall time, in minutes since midnight; a close at or before the open is on the next
     /// date. The open is before 24:00, the close at most at 24:00.
     pub fn new(open_minute: u16, close_minute: u16) -> Result<Self, OpenSpanError> {
-        let past_midnight = if close_minute <= open_minute { DAY_MINUTES } else { 0 };
+        let past_midnight = if close_minute <= open_minute {
+            DAY_MINUTES
+        } else {
+            0
+        };
         if open_minute >= DAY_MINUTES || close_minute > DAY_MINUTES {
-            return Err(OpenSpanError { open_minute, close_minute });
+            return Err(OpenSpanError {
+                open_minute,
+                close_minute,
+            });
         }
-        Ok(Self { open_minute, close_minute: close_minute + past_midnight })
+        Ok(Self {
+            open_minute,
+            close_minute: close_minute + past_midnight,
+        })
     }
 
     /// The whole date.
     pub fn all_day() -> Self {
-        Self { open_minute: 0, close_minute: DAY_MINUTES }
+        Self {
+            open_minute: 0,
+            close_minute: DAY_MINUTES,
+        }
     }
 
     /// Minutes since midnight at which it opens.
@@ -86,9 +106,15 @@ impl TryFrom<(u16, u16)> for OpenSpan {
     fn try_from((open_minute, close_minute): (u16, u16)) -> Result<Self, OpenSpanError> {
         let length = i32::from(close_minute) - i32::from(open_minute);
         if open_minute >= DAY_MINUTES || !(1..=i32::from(DAY_MINUTES)).contains(&length) {
-            return Err(OpenSpanError { open_minute, close_minute });
+            return Err(OpenSpanError {
+                open_minute,
+                close_minute,
+            });
         }
-        Ok(Self { open_minute, close_minute })
+        Ok(Self {
+            open_minute,
+            close_minute,
+        })
     }
 }
 
@@ -109,7 +135,10 @@ pub struct OpeningHours {
 impl OpeningHours {
     /// The same hours on every date.
     pub fn every_day(span: OpenSpan) -> Self {
-        Self { weekly: std::array::from_fn(|_| vec![span]), exceptions: BTreeMap::new() }
+        Self {
+            weekly: std::array::from_fn(|_| vec![span]),
+            exceptions: BTreeMap::new(),
+        }
     }
 
     /// Hours by weekday (those not named are closed), and by date.
@@ -117,7 +146,10 @@ impl OpeningHours {
         weekly: BTreeMap<Weekday, Vec<OpenSpan>>,
         exceptions: BTreeMap<LocalDay, Vec<OpenSpan>>,
     ) -> Self {
-        let mut hours = Self { weekly: Default::default(), exceptions };
+        let mut hours = Self {
+            weekly: Default::default(),
+            exceptions,
+        };
         for (weekday, spans) in weekly {
             hours.weekly[weekday as usize] = spans;
         }
@@ -126,7 +158,9 @@ impl OpeningHours {
 
     /// The stretches that begin on a date.
     pub fn spans_on(&self, date: LocalDay) -> &[OpenSpan] {
-        self.exceptions.get(&date).unwrap_or(&self.weekly[Weekday::of(date) as usize])
+        self.exceptions
+            .get(&date)
+            .unwrap_or(&self.weekly[Weekday::of(date) as usize])
     }
 
     /// When the venue is open during a venue-day, in UTC: disjoint half-open intervals in order, cut to the day.
@@ -159,7 +193,9 @@ impl OpeningHours {
 
 /// Milliseconds of a bucket [start, end) that lie within open intervals; a bucket with none is closed.
 pub fn open_ms(open: &[(TsMs, TsMs)], start: TsMs, end: TsMs) -> i64 {
-    open.iter().map(|&(from, to)| (to.min(end) - from.max(start)).max(0)).sum()
+    open.iter()
+        .map(|&(from, to)| (to.min(end) - from.max(start)).max(0))
+        .sum()
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    FoldRules, Layout, Line, LineRole, MAX_ZONES, OpenSpan, OpeningHours, Polygon, Sensor, TrackScope, VENUE_ZONE,
-    Venue, Weekday, Zone,
+    FoldRules, Layout, Line, LineRole, MAX_ZONES, OpenSpan, OpeningHours, Polygon, Sensor, TrackScope,
+    VENUE_ZONE, Venue, Weekday, Zone,
 };
 use crate::ids::{VenueId, check_name};
 use crate::time::{LocalDay, VenueCalendar};
@@ -179,16 +179,29 @@ impl VenueSpec {
             // Nothing is known of the time before: a layout without zones.
             layouts.push(Layout::empty());
         }
-        match layouts.iter().position(|other| other.valid_from == layout.valid_from) {
+        match layouts
+            .iter()
+            .position(|other| other.valid_from == layout.valid_from)
+        {
             Some(i) => layouts[i] = layout,
             None => layouts.push(layout),
         }
         layouts.sort_by_key(|layout| layout.valid_from);
-        Ok(Venue { id, name: self.name.clone(), calendar: self.calendar()?, tags: self.tags.clone(), layouts })
+        Ok(Venue {
+            id,
+            name: self.name.clone(),
+            calendar: self.calendar()?,
+            tags: self.tags.clone(),
+            layouts,
+        })
     }
 
     fn refuse(&self, field: impl Into<String>, problem: impl Into<String>) -> SpecError {
-        SpecError { venue: self.id.chars().take(64).collect(), field: field.into(), problem: problem.into() }
+        SpecError {
+            venue: self.id.chars().take(64).collect(),
+            field: field.into(),
+            problem: problem.into(),
+        }
     }
 
     fn calendar(&self) -> Result<VenueCalendar, SpecError> {
@@ -197,10 +210,16 @@ impl VenueSpec {
             Some(DayStart::Hour(hour)) => *hour,
             Some(DayStart::Text(text)) => match text.strip_suffix(":00").map(str::parse::<u8>) {
                 Some(Ok(hour)) => hour,
-                _ => return Err(self.refuse("day_start", format!("{text:?} is no whole hour; write it like \"04:00\""))),
+                _ => {
+                    return Err(self.refuse(
+                        "day_start",
+                        format!("{text:?} is no whole hour; write it like \"04:00\""),
+                    ));
+                }
             },
         };
-        VenueCalendar::from_names(&self.tz, hour).map_err(|error| self.refuse("tz or day_start", error.to_string()))
+        VenueCalendar::from_names(&self.tz, hour)
+            .map_err(|error| self.refuse("tz or day_start", error.to_string()))
     }
 
     fn layout(&self) -> Result<Layout, SpecError> {
@@ -236,16 +255,26 @@ impl VenueSpec {
 
     fn zones(&self) -> Result<Vec<Zone>, SpecError> {
         if self.zones.len() > MAX_ZONES {
-            return Err(self.refuse("zones", format!("{} zones; give at most {MAX_ZONES}", self.zones.len())));
+            return Err(self.refuse(
+                "zones",
+                format!("{} zones; give at most {MAX_ZONES}", self.zones.len()),
+            ));
         }
         self.distinct("zones", self.zones.iter().map(|zone| zone.id.as_str()))?;
         let mut zones = Vec::with_capacity(self.zones.len());
         for (i, spec) in self.zones.iter().enumerate() {
             if spec.id == VENUE_ZONE {
-                return Err(self.refuse(format!("zones[{i}].id"), format!("{VENUE_ZONE} is the whole venue; rename it")));
+                return Err(self.refuse(
+                    format!("zones[{i}].id"),
+                    format!("{VENUE_ZONE} is the whole venue; rename it"),
+                ));
             }
-            let polygon = Polygon::new(spec.polygon.clone())
-                .map_err(|error| self.refuse(format!("zones[{i}].polygon (zone {:?})", spec.id), error.to_string()))?;
+            let polygon = Polygon::new(spec.polygon.clone()).map_err(|error| {
+                self.refuse(
+                    format!("zones[{i}].polygon (zone {:?})", spec.id),
+                    error.to_string(),
+                )
+            })?;
             for (field, value) in [("floor", &spec.floor), ("layer", &spec.layer)] {
                 if let Some(value) = value {
                     self.name(format!("zones[{i}].{field}"), value)?;
@@ -285,7 +314,10 @@ impl VenueSpec {
         self.distinct("sensors", self.sensors.iter().map(|sensor| sensor.id.as_str()))?;
         let mut sensors = Vec::with_capacity(self.sensors.len());
         for (i, spec) in self.sensors.iter().enumerate() {
-            for (field, value) in [("interval_ms", spec.interval_ms), ("counter_wrap", spec.counter_wrap)] {
+            for (field, value) in [
+                ("interval_ms", spec.interval_ms),
+                ("counter_wrap", spec.counter_wrap),
+            ] {
                 if value.is_some_and(|value| value <= 0) {
                     return Err(self.refuse(format!("sensors[{i}].{field}"), "give a number above 0"));
                 }
@@ -308,11 +340,17 @@ impl VenueSpec {
             (None, None, Some(hours)) => {
                 let mut weekly = BTreeMap::new();
                 for (weekday, spans) in &hours.weekly {
-                    weekly.insert(*weekday, self.spans(&format!("opening_hours.weekly.{weekday:?}"), spans)?);
+                    weekly.insert(
+                        *weekday,
+                        self.spans(&format!("opening_hours.weekly.{weekday:?}"), spans)?,
+                    );
                 }
                 let mut exceptions = BTreeMap::new();
                 for (day, spans) in &hours.exceptions {
-                    exceptions.insert(*day, self.spans(&format!("opening_hours.exceptions.{day}"), spans)?);
+                    exceptions.insert(
+                        *day,
+                        self.spans(&format!("opening_hours.exceptions.{day}"), spans)?,
+                    );
                 }
                 Ok(Some(OpeningHours::new(weekly, exceptions)))
             }
@@ -322,12 +360,14 @@ impl VenueSpec {
                     let whole = (0.0..=1440.0).contains(&minutes) && minutes.fract() == 0.0;
                     match whole {
                         true => Ok(minutes as u16),
-                        false => Err(self.refuse(field, format!("{hours} is no hour of the day; give 0 to 24"))),
+                        false => {
+                            Err(self.refuse(field, format!("{hours} is no hour of the day; give 0 to 24")))
+                        }
                     }
                 };
                 let (open, close) = (minute("open", open)?, minute("close", close)?);
-                let span =
-                    OpenSpan::new(open, close).map_err(|error| self.refuse("open and close", error.to_string()))?;
+                let span = OpenSpan::new(open, close)
+                    .map_err(|error| self.refuse("open and close", error.to_string()))?;
                 Ok(Some(OpeningHours::every_day(span)))
             }
             (_, _, Some(_)) => Err(self.refuse("open", "give either open and close, or opening_hours")),
@@ -347,7 +387,10 @@ impl VenueSpec {
                 (Some(open), Some(close)) => {
                     OpenSpan::new(open, close).map_err(|error| self.refuse(field, error.to_string()))
                 }
-                _ => Err(self.refuse(field, format!("{open:?} to {close:?}: write times like \"09:00\""))),
+                _ => Err(self.refuse(
+                    field,
+                    format!("{open:?} to {close:?}: write times like \"09:00\""),
+                )),
             })
             .collect()
     }
@@ -373,7 +416,10 @@ impl VenueSpec {
             }
             self.name(format!("{list}[{i}].id"), id)?;
             if !seen.insert(id) {
-                return Err(self.refuse(format!("{list}[{i}].id"), format!("{id:?} stands twice; ids are unique")));
+                return Err(self.refuse(
+                    format!("{list}[{i}].id"),
+                    format!("{id:?} stands twice; ids are unique"),
+                ));
             }
         }
         Ok(())

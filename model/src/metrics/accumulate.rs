@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::other_kinds::OtherKinds;
 use super::zone_buckets::{Bucket, Stay, ZoneBuckets, zone_value};
-use super::{
-    AggregateRow, CellValue, Family, FootfallSource, Grain, Slice, TrafficValue, Transition, Value,
-};
+use super::{AggregateRow, CellValue, Family, FootfallSource, Grain, Slice, TrafficValue, Transition, Value};
 use crate::event::{EventBatch, StringId};
 use crate::layout::{Layout, LineRole, VENUE_ZONE};
 use crate::session::{PositionEvent, Session, SessionSink, ZoneVisit};
@@ -99,7 +97,11 @@ impl CurrentHour {
         if !(self.start..self.end).contains(&ts) {
             let index = cut.hour_index(ts);
             if let Some(hour) = cut.hours.get(index) {
-                *self = Self { start: hour.start, end: hour.end, index };
+                *self = Self {
+                    start: hour.start,
+                    end: hour.end,
+                    index,
+                };
             }
         }
         self.index
@@ -175,29 +177,49 @@ impl DayAccumulator {
 
     /// Rows of some hours, and of the day if asked for, with what a provisional accumulator of the same day and layout
     /// holds beside (sessions that are still open). Sorted by (grain, start, family, subject, slice).
-    pub fn rows_with(&self, provisional: Option<&DayAccumulator>, hours: HourSet, day: bool) -> Vec<AggregateRow> {
+    pub fn rows_with(
+        &self,
+        provisional: Option<&DayAccumulator>,
+        hours: HourSet,
+        day: bool,
+    ) -> Vec<AggregateRow> {
         let parts: Vec<&DayAccumulator> = std::iter::once(self).chain(provisional).collect();
         let mut rows = Vec::new();
         for index in (0..self.cut.hours.len()).filter(|&index| hours.contains(index)) {
             let hour = self.cut.hours[index];
-            let out = Out { grain: Grain::Hour, start: hour.start, length_ms: hour.length_ms(), rows: &mut rows };
+            let out = Out {
+                grain: Grain::Hour,
+                start: hour.start,
+                length_ms: hour.length_ms(),
+                rows: &mut rows,
+            };
             self.zone_rows(&parts, Some(index), out);
         }
         if day {
             let length_ms = self.cut.end - self.cut.start;
-            let out = Out { grain: Grain::Day, start: self.cut.start, length_ms, rows: &mut rows };
+            let out = Out {
+                grain: Grain::Day,
+                start: self.cut.start,
+                length_ms,
+                rows: &mut rows,
+            };
             self.zone_rows(&parts, None, out);
         }
         let line_totals = self.other.rows(&self.cut, &self.layout, hours, day, &mut rows);
         self.traffic_rows(&parts, &line_totals, hours, day, &mut rows);
         rows.sort_by(|a, b| {
-            (a.grain, a.start, a.family, &a.subject, a.slice).cmp(&(b.grain, b.start, b.family, &b.subject, b.slice))
+            (a.grain, a.start, a.family, &a.subject, a.slice)
+                .cmp(&(b.grain, b.start, b.family, &b.subject, b.slice))
         });
         rows
     }
 
     fn zone_rows(&self, parts: &[&DayAccumulator], hour: Option<usize>, mut out: Out<'_>) {
-        let bucket = Bucket { start: out.start, end: out.start + out.length_ms, day: self.cut.day };
+        let bucket = Bucket {
+            start: out.start,
+            end: out.start + out.length_ms,
+            day: self.cut.day,
+        };
         let mut stays: Vec<Stay> = Vec::new();
         for index in 0..self.zones.len() {
             stays.clear();
@@ -211,7 +233,11 @@ impl DayAccumulator {
             // The pseudo-zone has no threshold of its own: the default one.
             let engaged_after_ms = zone.map_or(10_000, |zone| zone.engaged_after_ms);
             if let Some(value) = zone_value(&stays, bucket, engaged_after_ms, hour.is_none()) {
-                out.push(Family::Zone, zone.map_or(VENUE_ZONE, |zone| &zone.id), Value::Zone(value));
+                out.push(
+                    Family::Zone,
+                    zone.map_or(VENUE_ZONE, |zone| &zone.id),
+                    Value::Zone(value),
+                );
             }
         }
         self.transition_rows(parts, hour, &mut out);
@@ -231,9 +257,17 @@ impl DayAccumulator {
             let name = |zone: u16| self.layout.zones[usize::from(zone)].id.clone();
             let transitions = counts
                 .into_iter()
-                .map(|((from, to), count)| Transition { from: name(from), to: name(to), count })
+                .map(|((from, to), count)| Transition {
+                    from: name(from),
+                    to: name(to),
+                    count,
+                })
                 .collect();
-            out.push(Family::Transition, &self.layers[usize::from(layer)], Value::Transition(transitions));
+            out.push(
+                Family::Transition,
+                &self.layers[usize::from(layer)],
+                Value::Transition(transitions),
+            );
         }
     }
 
@@ -248,13 +282,21 @@ impl DayAccumulator {
                 }
             }
             if let Some((floor, key, ms)) = part.pending.filter(|(_, key, _)| wanted(key)) {
-                let sums = floors.entry(part.floors[floor].0.as_deref().unwrap_or("")).or_default();
+                let sums = floors
+                    .entry(part.floors[floor].0.as_deref().unwrap_or(""))
+                    .or_default();
                 *sums.entry((key.2, key.1)).or_default() += ms;
             }
         }
         for (floor, sums) in floors.into_iter().filter(|(_, sums)| !sums.is_empty()) {
-            let cells = sums.into_iter().map(|((row, column), ms)| (column, row, ms)).collect();
-            let value = CellValue { cell_cm: self.layout.rules.heat_cell_cm, cells };
+            let cells = sums
+                .into_iter()
+                .map(|((row, column), ms)| (column, row, ms))
+                .collect();
+            let value = CellValue {
+                cell_cm: self.layout.rules.heat_cell_cm,
+                cells,
+            };
             out.push(Family::Cell, floor, Value::Cell(value));
         }
     }
@@ -269,8 +311,11 @@ impl DayAccumulator {
         rows: &mut Vec<AggregateRow>,
     ) {
         let n = self.cut.hours.len();
-        let source =
-            if self.layout.has_entrance() { FootfallSource::Lines } else { FootfallSource::Sessions };
+        let source = if self.layout.has_entrance() {
+            FootfallSource::Lines
+        } else {
+            FootfallSource::Sessions
+        };
         let mut crossed = vec![(0_i64, 0_i64); n];
         let mut known: Vec<bool> = vec![false; n];
         for (line, counts) in lines {
@@ -292,7 +337,8 @@ impl DayAccumulator {
                 entered[hour] += stays.iter().filter(is_entered).count() as u64;
             }
         }
-        let (Some(first), Some(last)) = (known.iter().position(|&k| k), known.iter().rposition(|&k| k)) else {
+        let (Some(first), Some(last)) = (known.iter().position(|&k| k), known.iter().rposition(|&k| k))
+        else {
             return;
         };
         let value = |inward: i64, outward: i64, entered: u64, occupancy_est: i64| {
@@ -300,7 +346,13 @@ impl DayAccumulator {
                 FootfallSource::Lines => inward.max(0) as u64,
                 FootfallSource::Sessions => entered,
             };
-            Value::Traffic(TrafficValue { source, footfall, inward, outward, occupancy_est })
+            Value::Traffic(TrafficValue {
+                source,
+                footfall,
+                inward,
+                outward,
+                occupancy_est,
+            })
         };
         let mut occupancy = 0;
         for hour in first..=last {
@@ -308,16 +360,34 @@ impl DayAccumulator {
             occupancy += inward - outward;
             if hours.contains(hour) {
                 let cut = self.cut.hours[hour];
-                let mut out = Out { grain: Grain::Hour, start: cut.start, length_ms: cut.length_ms(), rows };
-                out.push(Family::Traffic, "", value(inward, outward, entered[hour], occupancy));
+                let mut out = Out {
+                    grain: Grain::Hour,
+                    start: cut.start,
+                    length_ms: cut.length_ms(),
+                    rows,
+                };
+                out.push(
+                    Family::Traffic,
+                    "",
+                    value(inward, outward, entered[hour], occupancy),
+                );
             }
         }
         if day {
             let sum = |pick: fn(&(i64, i64)) -> i64| crossed.iter().map(pick).sum::<i64>();
             let (inward, outward) = (sum(|c| c.0), sum(|c| c.1));
             let length_ms = self.cut.end - self.cut.start;
-            let mut out = Out { grain: Grain::Day, start: self.cut.start, length_ms, rows };
-            out.push(Family::Traffic, "", value(inward, outward, entered.iter().sum(), occupancy));
+            let mut out = Out {
+                grain: Grain::Day,
+                start: self.cut.start,
+                length_ms,
+                rows,
+            };
+            out.push(
+                Family::Traffic,
+                "",
+                value(inward, outward, entered.iter().sum(), occupancy),
+            );
         }
     }
 
@@ -330,10 +400,16 @@ impl DayAccumulator {
     fn add_transitions(&mut self, visits: &[ZoneVisit]) {
         for layer in 0..self.layers.len() as u8 {
             let mut before: Option<&ZoneVisit> = None;
-            for visit in visits.iter().filter(|visit| self.layer_of[usize::from(visit.zone)] == layer) {
+            for visit in visits
+                .iter()
+                .filter(|visit| self.layer_of[usize::from(visit.zone)] == layer)
+            {
                 if let Some(before) = before.filter(|before| before.zone != visit.zone) {
                     let hour = self.cut.hour_index(visit.enter) as u8;
-                    *self.transitions.entry((hour, layer, before.zone, visit.zone)).or_default() += 1;
+                    *self
+                        .transitions
+                        .entry((hour, layer, before.zone, visit.zone))
+                        .or_default() += 1;
                 }
                 before = Some(visit);
             }
@@ -359,7 +435,10 @@ impl SessionSink for DayAccumulator {
             Some((floor, pending, sum)) if *pending == key && same_floor(*floor) => *sum += ms,
             _ => {
                 self.flush_pending();
-                let known = self.floors.iter().position(|(floor, _)| floor.as_deref() == at.floor);
+                let known = self
+                    .floors
+                    .iter()
+                    .position(|(floor, _)| floor.as_deref() == at.floor);
                 let floor = known.unwrap_or_else(|| {
                     self.floors.push((at.floor.map(str::to_owned), Cells::default()));
                     self.floors.len() - 1
@@ -376,9 +455,20 @@ impl DayAccumulator {
     pub fn add_session(&mut self, session: &Session) {
         let subject = session.subject.hash();
         let venue = self.zones.len() - 1;
-        self.zones[venue].add(&self.cut, Stay { enter: session.start, exit: session.end, subject });
+        self.zones[venue].add(
+            &self.cut,
+            Stay {
+                enter: session.start,
+                exit: session.end,
+                subject,
+            },
+        );
         for visit in &session.visits {
-            let stay = Stay { enter: visit.enter, exit: visit.exit, subject };
+            let stay = Stay {
+                enter: visit.enter,
+                exit: visit.exit,
+                subject,
+            };
             self.zones[usize::from(visit.zone)].add(&self.cut, stay);
         }
         self.add_transitions(&session.visits);

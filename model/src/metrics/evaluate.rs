@@ -26,7 +26,11 @@ impl Number {
     }
 
     fn ratio(a: u64, b: u64) -> Self {
-        if b == 0 { Number::None } else { Number::Float(a as f64 / b as f64) }
+        if b == 0 {
+            Number::None
+        } else {
+            Number::Float(a as f64 / b as f64)
+        }
     }
 }
 
@@ -71,7 +75,9 @@ pub fn evaluate(metric: &str, value: &Value, length_ms: i64) -> Option<Number> {
         ("reading_count", Value::Reading(reading)) => Number::integer(reading.count),
         ("reading_min", Value::Reading(reading)) => Number::Float(reading.min),
         ("reading_max", Value::Reading(reading)) => Number::Float(reading.max),
-        ("reading_mean", Value::Reading(reading)) => Number::Float(exact_mean(reading.sum_nano, reading.count)),
+        ("reading_mean", Value::Reading(reading)) => {
+            Number::Float(exact_mean(reading.sum_nano, reading.count))
+        }
         ("reading_last", Value::Reading(reading)) => Number::Float(reading.last),
         _ => return None,
     })
@@ -82,7 +88,10 @@ pub fn conversion<'a>(
     transactions: impl IntoIterator<Item = &'a TransactionValue>,
     traffic: &TrafficValue,
 ) -> Number {
-    Number::ratio(transactions.into_iter().map(|sum| sum.sales).sum(), traffic.footfall)
+    Number::ratio(
+        transactions.into_iter().map(|sum| sum.sales).sum(),
+        traffic.footfall,
+    )
 }
 
 #[cfg(test)]
@@ -114,12 +123,20 @@ mod tests {
             assert_eq!(evaluate(metric, &zone, 3_600_000), Some(expected), "{metric}");
         }
         assert_eq!(evaluate("in", &zone, 1), None);
-        assert_eq!(evaluate("dwell_p50", &Value::Zone(ZoneValue::default()), 1), Some(Number::None));
+        assert_eq!(
+            evaluate("dwell_p50", &Value::Zone(ZoneValue::default()), 1),
+            Some(Number::None)
+        );
     }
 
     #[test]
     fn conversion_leaves_out_returns_and_is_none_without_footfall() {
-        let sums = [TransactionValue { sales: 3, returns: 9, voids: 9, amount: 0 }];
+        let sums = [TransactionValue {
+            sales: 3,
+            returns: 9,
+            voids: 9,
+            amount: 0,
+        }];
         let traffic = |footfall| TrafficValue {
             source: FootfallSource::Lines,
             footfall,
@@ -133,8 +150,14 @@ mod tests {
 
     #[test]
     fn every_defined_metric_of_one_family_has_a_number() {
-        let line = Value::Line(LineValue { inward: 1, outward: 2 });
-        for definition in definitions::ALL.iter().filter(|definition| definition.family == line.family()) {
+        let line = Value::Line(LineValue {
+            inward: 1,
+            outward: 2,
+        });
+        for definition in definitions::ALL
+            .iter()
+            .filter(|definition| definition.family == line.family())
+        {
             assert!(evaluate(definition.id, &line, 1).is_some(), "{}", definition.id);
         }
     }

@@ -67,7 +67,12 @@ mod tests {
 
     #[test]
     fn means_are_rounded_once() {
-        for (values, mean) in [(vec![0.1, 0.2], 0.15), (vec![21.3], 21.3), (vec![-1.0, 0.0], -0.5), (vec![1.0, 1.0, 2.0], 4.0 / 3.0)] {
+        for (values, mean) in [
+            (vec![0.1, 0.2], 0.15),
+            (vec![21.3], 21.3),
+            (vec![-1.0, 0.0], -0.5),
+            (vec![1.0, 1.0, 2.0], 4.0 / 3.0),
+        ] {
             let sum: i128 = values.iter().map(|&v| to_nano(v)).sum();
             assert_eq!(exact_mean(sum, values.len() as u64), mean, "{values:?}");
         }

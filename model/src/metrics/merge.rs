@@ -1,8 +1,8 @@
 //! Uniting ingredients over time, zones or venues.
 
 use super::{
-    CellValue, CounterValue, Family, LineValue, PresenceValue, ReadingValue, SketchError, SourceValue, SubjectSketch,
-    TrafficValue, TransactionValue, Transition, Value, ZoneValue,
+    CellValue, CounterValue, Family, LineValue, PresenceValue, ReadingValue, SketchError, SourceValue,
+    SubjectSketch, TrafficValue, TransactionValue, Transition, Value, ZoneValue,
 };
 use crate::event::CountMode;
 
@@ -64,15 +64,21 @@ pub fn merge<'a>(values: impl IntoIterator<Item = &'a Value>, span: Span) -> Res
         return Err(MergeError::Families(first.family(), other.family()));
     }
     Ok(match first {
-        Value::Zone(_) => Value::Zone(merge_zones(&pick(&values, |v| if let Value::Zone(z) = v { Some(z) } else { None }), span)?),
+        Value::Zone(_) => Value::Zone(merge_zones(
+            &pick(&values, |v| if let Value::Zone(z) = v { Some(z) } else { None }),
+            span,
+        )?),
         Value::Presence(_) => {
-            let all = pick(&values, |v| if let Value::Presence(p) = v { Some(p) } else { None });
+            let all = pick(
+                &values,
+                |v| if let Value::Presence(p) = v { Some(p) } else { None },
+            );
             Value::Presence(merge_presence(&all, span)?)
         }
         Value::Transition(_) => Value::Transition(merge_transitions(&values)),
-        Value::Cell(_) => {
-            Value::Cell(merge_cells(&pick(&values, |v| if let Value::Cell(c) = v { Some(c) } else { None }))?)
-        }
+        Value::Cell(_) => Value::Cell(merge_cells(&pick(&values, |v| {
+            if let Value::Cell(c) = v { Some(c) } else { None }
+        }))?),
         _ => {
             let mut sum = (*first).clone();
             for value in rest {
@@ -136,7 +142,11 @@ fn merge_presence(values: &[&PresenceValue], span: Span) -> Result<PresenceValue
         Span::VenueDay => SubjectSketch::union(values.iter().map(|value| &value.sketch))?,
         Span::VenueDays => SubjectSketch::default(),
     };
-    Ok(PresenceValue { devices: None, sightings, sketch })
+    Ok(PresenceValue {
+        devices: None,
+        sightings,
+        sketch,
+    })
 }
 
 fn merge_transitions(values: &[&Value]) -> Vec<Transition> {
@@ -149,7 +159,11 @@ fn merge_transitions(values: &[&Value]) -> Vec<Transition> {
         }
     }
     sums.into_iter()
-        .map(|((from, to), count)| Transition { from: from.to_owned(), to: to.to_owned(), count })
+        .map(|((from, to), count)| Transition {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            count,
+        })
         .collect()
 }
 
@@ -162,7 +176,13 @@ fn merge_cells(values: &[&CellValue]) -> Result<CellValue, MergeError> {
     for (column, row, ms) in values.iter().flat_map(|value| &value.cells) {
         *sums.entry((*row, *column)).or_default() += ms;
     }
-    Ok(CellValue { cell_cm, cells: sums.into_iter().map(|((row, column), ms)| (column, row, ms)).collect() })
+    Ok(CellValue {
+        cell_cm,
+        cells: sums
+            .into_iter()
+            .map(|((row, column), ms)| (column, row, ms))
+            .collect(),
+    })
 }
 
 fn add_lines(sum: &mut LineValue, value: &LineValue) {

@@ -11,8 +11,8 @@ use self::counters::Counters;
 use self::sources::Sources;
 use super::accumulate::{Carry, CurrentHour, HourSet, Out};
 use super::{
-    AggregateRow, Family, Grain, LineValue, PresenceValue, ReadingValue, SubjectSketch, TransactionValue, Value,
-    to_nano,
+    AggregateRow, Family, Grain, LineValue, PresenceValue, ReadingValue, SubjectSketch, TransactionValue,
+    Value, to_nano,
 };
 use crate::event::{Direction, EventBatch, Kind, NO_I64, field};
 use crate::layout::Layout;
@@ -98,13 +98,23 @@ impl OtherKinds {
         let sources = self.sources.per_hour(cut, layout);
         for index in (0..self.hours).filter(|&index| hours.contains(index)) {
             let hour = cut.hours[index];
-            let mut out = Out { grain: Grain::Hour, start: hour.start, length_ms: hour.length_ms(), rows };
+            let mut out = Out {
+                grain: Grain::Hour,
+                start: hour.start,
+                length_ms: hour.length_ms(),
+                rows,
+            };
             self.bucket_rows(index..index + 1, cut.day, &mut out);
             counters.rows(index..index + 1, &mut out);
             sources.rows(index..index + 1, &mut out);
         }
         if day {
-            let mut out = Out { grain: Grain::Day, start: cut.start, length_ms: cut.end - cut.start, rows };
+            let mut out = Out {
+                grain: Grain::Day,
+                start: cut.start,
+                length_ms: cut.end - cut.start,
+                rows,
+            };
             self.bucket_rows(0..self.hours, cut.day, &mut out);
             counters.rows(0..self.hours, &mut out);
             sources.rows(0..self.hours, &mut out);
@@ -134,12 +144,18 @@ impl OtherKinds {
         if sightings > 0 {
             let hashes: Vec<u64> = devices.into_iter().collect();
             let sketch = SubjectSketch::of_sorted(day, &hashes);
-            let value = PresenceValue { devices: Some(hashes.len() as u64), sightings, sketch };
+            let value = PresenceValue {
+                devices: Some(hashes.len() as u64),
+                sightings,
+                sketch,
+            };
             out.push(Family::Presence, "", Value::Presence(value));
         }
         for (currency, values) in &self.transactions {
             let mut sum = TransactionValue::default();
-            values[hours.clone()].iter().for_each(|value| super::merge::add_transactions(&mut sum, value));
+            values[hours.clone()]
+                .iter()
+                .for_each(|value| super::merge::add_transactions(&mut sum, value));
             if sum != TransactionValue::default() {
                 out.push(Family::Transaction, currency, Value::Transaction(sum));
             }
@@ -153,7 +169,11 @@ impl OtherKinds {
                 }
             }
             if let Some(sum) = sum {
-                out.push(Family::Reading, &format!("{sensor}{PART_SEPARATOR}{metric}"), Value::Reading(sum));
+                out.push(
+                    Family::Reading,
+                    &format!("{sensor}{PART_SEPARATOR}{metric}"),
+                    Value::Reading(sum),
+                );
             }
         }
     }
@@ -162,7 +182,10 @@ impl OtherKinds {
         let line = batch.text(field::crossing::LINE, row).unwrap_or("");
         let count = batch.i64s(field::crossing::COUNT)[row];
         let counts = entry(&mut self.lines, line, || vec![(0, 0); self.hours]);
-        match batch.text(field::crossing::DIRECTION, row).and_then(Direction::from_word) {
+        match batch
+            .text(field::crossing::DIRECTION, row)
+            .and_then(Direction::from_word)
+        {
             Some(Direction::In) => counts[hour].0 += count,
             Some(Direction::Out) => counts[hour].1 += count,
             None => {}
@@ -171,7 +194,9 @@ impl OtherKinds {
 
     fn add_transaction(&mut self, batch: &EventBatch, row: usize, hour: usize) {
         let currency = batch.text(field::transaction::CURRENCY, row).unwrap_or("");
-        let values = entry(&mut self.transactions, currency, || vec![TransactionValue::default(); self.hours]);
+        let values = entry(&mut self.transactions, currency, || {
+            vec![TransactionValue::default(); self.hours]
+        });
         let value = &mut values[hour];
         let void = batch.i64s(field::transaction::VOID)[row];
         let amount = batch.i64s(field::transaction::AMOUNT)[row];

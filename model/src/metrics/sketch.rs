@@ -28,7 +28,9 @@ impl SubjectSketch {
             return Self::default();
         }
         // The size is a constant within the library's bounds.
-        let Ok(mut sketch) = HllSketch::new(LG_K, HllType::Hll8) else { return Self::default() };
+        let Ok(mut sketch) = HllSketch::new(LG_K, HllType::Hll8) else {
+            return Self::default();
+        };
         for &subject in sorted {
             sketch.update((day.to_epoch_days(), subject));
         }
@@ -55,7 +57,11 @@ impl SubjectSketch {
         for sketch in sketches.into_iter().filter(|sketch| !sketch.is_empty()) {
             union.update(&sketch.read()?);
         }
-        Ok(if union.is_empty() { Self::default() } else { Self(union.to_sketch(HllType::Hll8).serialize()) })
+        Ok(if union.is_empty() {
+            Self::default()
+        } else {
+            Self(union.to_sketch(HllType::Hll8).serialize())
+        })
     }
 
     fn read(&self) -> Result<HllSketch, SketchError> {
@@ -68,7 +74,9 @@ mod tests {
     use super::*;
 
     fn sketch(range: std::ops::Range<u64>) -> SubjectSketch {
-        let mut hashes: Vec<u64> = range.map(|n| xxhash_rust::xxh3::xxh3_64(&n.to_be_bytes())).collect();
+        let mut hashes: Vec<u64> = range
+            .map(|n| xxhash_rust::xxh3::xxh3_64(&n.to_be_bytes()))
+            .collect();
         hashes.sort_unstable();
         SubjectSketch::of_sorted("2026-10-24".parse().unwrap(), &hashes)
     }

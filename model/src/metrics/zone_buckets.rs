@@ -30,7 +30,9 @@ pub(super) struct Bucket {
 
 impl ZoneBuckets {
     pub(super) fn new(cut: &DayCut) -> Self {
-        Self { hours: vec![Vec::new(); cut.hours.len()] }
+        Self {
+            hours: vec![Vec::new(); cut.hours.len()],
+        }
     }
 
     pub(super) fn add(&mut self, cut: &DayCut, stay: Stay) {
@@ -47,13 +49,21 @@ impl ZoneBuckets {
     /// The visits of the day, each once: in the hour in which it was entered.
     pub(super) fn day<'a>(&'a self, cut: &'a DayCut) -> impl Iterator<Item = Stay> + 'a {
         self.hours.iter().zip(&cut.hours).flat_map(|(stays, hour)| {
-            stays.iter().copied().filter(|stay| (hour.start..hour.end).contains(&stay.enter))
+            stays
+                .iter()
+                .copied()
+                .filter(|stay| (hour.start..hour.end).contains(&stay.enter))
         })
     }
 }
 
 /// The ingredients of a bucket from the visits that touch it; `None` when there are none.
-pub(super) fn zone_value(stays: &[Stay], bucket: Bucket, engaged_after_ms: i64, is_day: bool) -> Option<ZoneValue> {
+pub(super) fn zone_value(
+    stays: &[Stay],
+    bucket: Bucket,
+    engaged_after_ms: i64,
+    is_day: bool,
+) -> Option<ZoneValue> {
     if stays.is_empty() {
         return None;
     }
@@ -101,7 +111,11 @@ mod tests {
     use super::*;
 
     fn bucket(start: TsMs, end: TsMs) -> Bucket {
-        Bucket { start, end, day: "2026-10-24".parse().unwrap() }
+        Bucket {
+            start,
+            end,
+            day: "2026-10-24".parse().unwrap(),
+        }
     }
 
     #[test]
@@ -120,10 +134,27 @@ mod tests {
 
     #[test]
     fn a_visit_counts_where_it_is_entered_and_dwells_where_it_is() {
-        let stays = [Stay { enter: -50, exit: 30, subject: 1 }, Stay { enter: 20, exit: 150, subject: 2 }];
+        let stays = [
+            Stay {
+                enter: -50,
+                exit: 30,
+                subject: 1,
+            },
+            Stay {
+                enter: 20,
+                exit: 150,
+                subject: 2,
+            },
+        ];
         let value = zone_value(&stays, bucket(0, 100), 130, false).unwrap();
-        assert_eq!((value.visits, value.visitors, value.dwell_ms), (1, Some(2), 30 + 80));
-        assert_eq!((value.engaged, value.dwells_ms, value.occupancy_max), (1, vec![130], 2));
+        assert_eq!(
+            (value.visits, value.visitors, value.dwell_ms),
+            (1, Some(2), 30 + 80)
+        );
+        assert_eq!(
+            (value.engaged, value.dwells_ms, value.occupancy_max),
+            (1, vec![130], 2)
+        );
         assert_eq!(zone_value(&[], bucket(0, 100), 0, false), None);
     }
 }

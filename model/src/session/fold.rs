@@ -65,7 +65,10 @@ struct RunningVisit {
 impl FoldContext {
     /// The context of a day under the layout in force.
     pub fn new(cut: &DayCut, layout: &Layout) -> Self {
-        let scoped = layout.sensors.iter().filter(|sensor| sensor.track_scope == TrackScope::Sensor);
+        let scoped = layout
+            .sensors
+            .iter()
+            .filter(|sensor| sensor.track_scope == TrackScope::Sensor);
         Self {
             zones: ZoneIndex::build(layout),
             blinks: layout.rules,
@@ -86,12 +89,17 @@ impl FoldContext {
 
     /// Whether a sensor's track ids are its own.
     pub fn is_scoped(&self, sensor: &str) -> bool {
-        self.scoped_sensors.binary_search_by(|known| known.as_str().cmp(sensor)).is_ok()
+        self.scoped_sensors
+            .binary_search_by(|known| known.as_str().cmp(sensor))
+            .is_ok()
     }
 
     /// The subject of a position.
     pub fn subject(&self, sensor: &str, track: &str) -> Subject {
-        Subject { track: track.to_owned(), sensor: self.is_scoped(sensor).then(|| sensor.to_owned()) }
+        Subject {
+            track: track.to_owned(),
+            sensor: self.is_scoped(sensor).then(|| sensor.to_owned()),
+        }
     }
 }
 
@@ -149,7 +157,11 @@ impl OpenSession {
         context.zones.zones_at(event.x, event.y, event.floor, &mut inside);
         let running = inside
             .iter()
-            .map(|zone| RunningVisit { zone: zone as u16, enter: event.ts, exit: event.ts })
+            .map(|zone| RunningVisit {
+                zone: zone as u16,
+                enter: event.ts,
+                exit: event.ts,
+            })
             .collect();
         Self {
             start: event.ts,
@@ -174,9 +186,14 @@ impl OpenSession {
             floor: self.last_floor.as_deref(),
         };
         sink.stay(&before, event.ts - self.last_ts);
-        let (dx, dy) = (f64::from(event.x) - f64::from(self.last_x), f64::from(event.y) - f64::from(self.last_y));
+        let (dx, dy) = (
+            f64::from(event.x) - f64::from(self.last_x),
+            f64::from(event.y) - f64::from(self.last_y),
+        );
         // Whole micrometres: their sum does not depend on the order of adding. Casting saturates.
-        self.path_um = self.path_um.saturating_add(((dx * dx + dy * dy).sqrt() * 1e6).round() as u64);
+        self.path_um = self
+            .path_um
+            .saturating_add(((dx * dx + dy * dy).sqrt() * 1e6).round() as u64);
         if context.zones.is_one_word() {
             let inside = context.zones.word_at(event.x, event.y, event.floor);
             if inside != self.inside.first_word() {
@@ -208,13 +225,25 @@ impl OpenSession {
             }
         }
         for zone in now.iter().filter(|&zone| !self.inside.contains(zone)) {
-            let fresh = RunningVisit { zone: zone as u16, enter: ts, exit: ts };
-            match self.running.iter_mut().find(|visit| usize::from(visit.zone) == zone) {
+            let fresh = RunningVisit {
+                zone: zone as u16,
+                enter: ts,
+                exit: ts,
+            };
+            match self
+                .running
+                .iter_mut()
+                .find(|visit| usize::from(visit.zone) == zone)
+            {
                 None => self.running.push(fresh),
                 // A short absence: the visit goes on.
                 Some(visit) if ts - visit.exit <= context.blinks.zone_blink_ms => {}
                 Some(visit) => {
-                    self.done.push(ZoneVisit { enter: visit.enter, exit: visit.exit, zone: visit.zone });
+                    self.done.push(ZoneVisit {
+                        enter: visit.enter,
+                        exit: visit.exit,
+                        zone: visit.zone,
+                    });
                     *visit = fresh;
                 }
             }
@@ -227,7 +256,11 @@ impl OpenSession {
         visits.extend(self.running.iter().map(|visit| {
             let still_inside = self.inside.contains(usize::from(visit.zone));
             let exit = if still_inside { self.last_ts } else { visit.exit };
-            ZoneVisit { enter: visit.enter, exit, zone: visit.zone }
+            ZoneVisit {
+                enter: visit.enter,
+                exit,
+                zone: visit.zone,
+            }
         }));
         // Zones are sorted by id, so their indexes compare like their ids.
         visits.sort_unstable();
@@ -259,7 +292,11 @@ pub struct DayFold<'a> {
 impl<'a> DayFold<'a> {
     /// A fold that has seen nothing.
     pub fn new(context: &'a FoldContext) -> Self {
-        Self { context, track: None, folds: Vec::new() }
+        Self {
+            context,
+            track: None,
+            folds: Vec::new(),
+        }
     }
 
     /// Takes the next chunk: the batch's `rows`, or all of them in their order.
@@ -285,7 +322,9 @@ impl<'a> DayFold<'a> {
         let scope = if self.context.scoped_sensors.is_empty() {
             None
         } else {
-            self.context.is_scoped(batch.strings.get(sensor)).then_some(sensor)
+            self.context
+                .is_scoped(batch.strings.get(sensor))
+                .then_some(sensor)
         };
         let known = self.folds.iter().position(|(of, _)| *of == scope);
         let at = known.unwrap_or_else(|| {

@@ -18,7 +18,10 @@ pub struct Subject {
 impl Subject {
     /// The subject of a track that is the venue's.
     pub fn of_track(track: &str) -> Self {
-        Self { track: track.to_owned(), sensor: None }
+        Self {
+            track: track.to_owned(),
+            sensor: None,
+        }
     }
 
     /// 64-bit hash of the subject: names it in sketches and session ids.
@@ -53,11 +56,18 @@ mod tests {
     fn ids_tell_day_subject_and_start_apart() {
         let day: LocalDay = "2026-10-24".parse().unwrap();
         let track = Subject::of_track("t1");
-        let scoped = Subject { sensor: Some("s1".into()), ..track.clone() };
+        let scoped = Subject {
+            sensor: Some("s1".into()),
+            ..track.clone()
+        };
         let id = session_id(day, &track, 1_000);
         assert_eq!(id, session_id(day, &track, 1_000));
         assert!(id.starts_with("2026-10-24-"));
-        let others = [session_id(day, &scoped, 1_000), session_id(day, &track, 1_001), session_id(day.next(), &track, 1_000)];
+        let others = [
+            session_id(day, &scoped, 1_000),
+            session_id(day, &track, 1_001),
+            session_id(day.next(), &track, 1_000),
+        ];
         assert!(others.iter().all(|other| *other != id));
     }
 }

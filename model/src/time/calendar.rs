@@ -70,7 +70,9 @@ impl VenueCalendar {
 
     /// A calendar from the zone's IANA name.
     pub fn from_names(tz: &str, day_start_hour: u8) -> Result<Self, CalendarError> {
-        let tz = tz.parse::<Tz>().map_err(|_| CalendarError::UnknownZone(tz.chars().take(64).collect()))?;
+        let tz = tz
+            .parse::<Tz>()
+            .map_err(|_| CalendarError::UnknownZone(tz.chars().take(64).collect()))?;
         Self::new(tz, day_start_hour)
     }
 
@@ -87,7 +89,9 @@ impl VenueCalendar {
     /// UTC offset in force at an instant, in milliseconds.
     pub fn offset_ms(&self, ts: TsMs) -> i64 {
         let seconds = ts.div_euclid(SECOND_MS);
-        let utc = chrono::DateTime::from_timestamp(seconds, 0).map(|t| t.naive_utc()).unwrap_or_default();
+        let utc = chrono::DateTime::from_timestamp(seconds, 0)
+            .map(|t| t.naive_utc())
+            .unwrap_or_default();
         i64::from(self.tz.offset_from_utc_datetime(&utc).fix().local_minus_utc()) * SECOND_MS
     }
 
@@ -133,13 +137,20 @@ impl VenueCalendar {
                 from = next;
             }
         }
-        DayCut { day, start, end, hours }
+        DayCut {
+            day,
+            start,
+            end,
+            hours,
+        }
     }
 
     /// The first instant whose wall time is at or after `minute` minutes past the midnight of a date (which may be
     /// more than a day's).
     pub fn instant_of(&self, date: LocalDay, minute: u16) -> TsMs {
-        let midnight = NaiveDateTime::new(date.date(), NaiveTime::MIN).and_utc().timestamp_millis();
+        let midnight = NaiveDateTime::new(date.date(), NaiveTime::MIN)
+            .and_utc()
+            .timestamp_millis();
         self.first_instant_from(midnight + i64::from(minute) * MINUTE_MS)
     }
 
@@ -171,14 +182,22 @@ impl VenueCalendar {
             let next_offset = self.offset_ms(next);
             if next_offset != offset {
                 let change = self.change_between(at, next, offset);
-                segments.push(Segment { start, end: change, offset_ms: offset });
+                segments.push(Segment {
+                    start,
+                    end: change,
+                    offset_ms: offset,
+                });
                 start = change;
                 offset = next_offset;
             }
             at = next;
         }
         if start < to {
-            segments.push(Segment { start, end: to, offset_ms: offset });
+            segments.push(Segment {
+                start,
+                end: to,
+                offset_ms: offset,
+            });
         }
         segments
     }
@@ -204,7 +223,9 @@ impl DayCut {
 
     /// Index of the hour bucket that holds an instant of the day; instants outside are clamped to its ends.
     pub fn hour_index(&self, ts: TsMs) -> usize {
-        self.hours.partition_point(|hour| hour.end <= ts).min(self.hours.len().saturating_sub(1))
+        self.hours
+            .partition_point(|hour| hour.end <= ts)
+            .min(self.hours.len().saturating_sub(1))
     }
 }
 

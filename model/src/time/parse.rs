@@ -28,7 +28,11 @@ pub fn parse_ts(text: &str) -> Result<TsMs, TsError> {
 }
 
 fn check_ts(ms: i64) -> Result<TsMs, TsError> {
-    if (MIN_TS..MAX_TS).contains(&ms) { Ok(ms) } else { Err(TsError::OutOfRange(ms)) }
+    if (MIN_TS..MAX_TS).contains(&ms) {
+        Ok(ms)
+    } else {
+        Err(TsError::OutOfRange(ms))
+    }
 }
 
 /// Writes an instant as RFC 3339 UTC with milliseconds.

@@ -4,7 +4,10 @@ use super::*;
 use crate::testing::position_batch;
 
 fn delivery(received_at: i64, receipt: u128) -> Delivery {
-    Delivery { received_at, receipt: Receipt::from_u128(receipt) }
+    Delivery {
+        received_at,
+        receipt: Receipt::from_u128(receipt),
+    }
 }
 
 /// One identity, a row per `(x, received_at)`.
@@ -12,7 +15,10 @@ fn rows(payloads: &[(f32, i64)]) -> RawRows {
     let mut all = RawRows::new(EventBatch::new(crate::event::Kind::Position));
     for &(x, received_at) in payloads {
         let one = position_batch(&[("s", "t", 1_000, x, 0.0)]);
-        all.append(&RawRows::delivered_once(one, delivery(received_at, received_at as u128)));
+        all.append(&RawRows::delivered_once(
+            one,
+            delivery(received_at, received_at as u128),
+        ));
     }
     all.check().unwrap();
     all

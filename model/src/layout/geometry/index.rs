@@ -90,7 +90,15 @@ impl ZoneIndex {
         let words = n.div_ceil(64).max(1);
         let grid = Grid::around(&polygons);
         let (cells, answers) = fill(&polygons, grid, words);
-        Self { polygons, words, any_floor, floors, grid, cells, answers }
+        Self {
+            polygons,
+            words,
+            any_floor,
+            floors,
+            grid,
+            cells,
+            answers,
+        }
     }
 
     /// Number of zones.
@@ -107,9 +115,11 @@ impl ZoneIndex {
     #[inline]
     pub fn zones_of_floor(&self, floor: Option<&str>) -> &ZoneSet {
         match floor {
-            Some(name) if !self.floors.is_empty() => {
-                self.floors.iter().find(|(floor, _)| floor == name).map_or(&self.any_floor, |(_, zones)| zones)
-            }
+            Some(name) if !self.floors.is_empty() => self
+                .floors
+                .iter()
+                .find(|(floor, _)| floor == name)
+                .map_or(&self.any_floor, |(_, zones)| zones),
             _ => &self.any_floor,
         }
     }
@@ -132,7 +142,9 @@ impl ZoneIndex {
 
     #[inline]
     fn word(&self, x: f32, y: f32, word: usize) -> u64 {
-        let Some(cell) = self.grid.cell_of(f64::from(x), f64::from(y)) else { return 0 };
+        let Some(cell) = self.grid.cell_of(f64::from(x), f64::from(y)) else {
+            return 0;
+        };
         let answer = self.cells[cell] as usize;
         let mut zones = self.answers.covering[answer * self.words + word];
         for &zone in self.answers.touched(answer) {
@@ -147,7 +159,11 @@ impl ZoneIndex {
 impl Answers {
     #[inline]
     fn touched(&self, answer: usize) -> &[u16] {
-        let start = if answer == 0 { 0 } else { self.ends[answer - 1] as usize };
+        let start = if answer == 0 {
+            0
+        } else {
+            self.ends[answer - 1] as usize
+        };
         &self.touched[start..self.ends[answer] as usize]
     }
 }
@@ -157,7 +173,12 @@ impl Grid {
     fn around(polygons: &[Polygon]) -> Self {
         let corners = || polygons.iter().flat_map(|polygon| polygon.corners());
         if corners().next().is_none() {
-            return Self { per_m: 1.0 / CELL_M, first: [0.0; 2], columns: 0, rows: 0 };
+            return Self {
+                per_m: 1.0 / CELL_M,
+                first: [0.0; 2],
+                columns: 0,
+                rows: 0,
+            };
         }
         let (mut low, mut high) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2]);
         for corner in corners() {
@@ -172,7 +193,12 @@ impl Grid {
             let count = |axis: usize| ((high[axis] * per_m).floor() + 2.0 - first[axis]) as i64;
             let (columns, rows) = (count(0), count(1));
             if columns.saturating_mul(rows) <= MAX_CELLS {
-                return Self { per_m, first, columns, rows };
+                return Self {
+                    per_m,
+                    first,
+                    columns,
+                    rows,
+                };
             }
             per_m /= 2.0;
         }
@@ -206,8 +232,8 @@ impl Grid {
 #[inline(always)]
 fn floor(v: f64) -> f64 {
     let cut = v as i64 as f64;
-    // NaN is cut to 0; the sum makes it NaN again.
-    (cut - f64::from(u8::from(cut > v))) + (v - v)
+    // NaN is cut to 0; the product makes it NaN again.
+    (cut - f64::from(u8::from(cut > v))) + v * 0.0
 }
 
 /// Decides every cell for every zone.
@@ -243,12 +269,20 @@ fn fill(polygons: &[Polygon], grid: Grid, words: usize) -> (Vec<u32>, Answers) {
 }
 
 fn contains_f64(polygon: &Polygon, x: f64, y: f64) -> bool {
-    polygon.edges().filter(|&(a, b)| super::crosses(a, b, x, y)).count() % 2 == 1
+    polygon
+        .edges()
+        .filter(|&(a, b)| super::crosses(a, b, x, y))
+        .count()
+        % 2
+        == 1
 }
 
 fn bounds(polygon: &Polygon) -> ([f64; 2], [f64; 2]) {
     let fold = |start: f64, pick: fn(f64, f64) -> f64| {
-        polygon.corners().iter().fold([start; 2], |acc, c| [pick(acc[0], c[0]), pick(acc[1], c[1])])
+        polygon
+            .corners()
+            .iter()
+            .fold([start; 2], |acc, c| [pick(acc[0], c[0]), pick(acc[1], c[1])])
     };
     (fold(f64::INFINITY, f64::min), fold(f64::NEG_INFINITY, f64::max))
 }

@@ -15,7 +15,10 @@ pub struct ZoneSet {
 impl ZoneSet {
     /// An empty set for layouts of `zones` zones.
     pub fn empty(zones: usize) -> Self {
-        Self { first: 0, rest: vec![0; zones.div_ceil(64).saturating_sub(1)] }
+        Self {
+            first: 0,
+            rest: vec![0; zones.div_ceil(64).saturating_sub(1)],
+        }
     }
 
     /// Adds a zone. A zone beyond the size that the set was made for is left out.
@@ -27,7 +30,9 @@ impl ZoneSet {
 
     /// Whether a zone is in the set.
     pub fn contains(&self, zone: usize) -> bool {
-        self.words().nth(zone / 64).is_some_and(|word| word >> (zone % 64) & 1 == 1)
+        self.words()
+            .nth(zone / 64)
+            .is_some_and(|word| word >> (zone % 64) & 1 == 1)
     }
 
     /// Whether there is no zone.
@@ -55,7 +60,9 @@ impl ZoneSet {
 
     /// The zones' indexes, rising.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.words().enumerate().flat_map(|(i, word)| bits(word).map(move |bit| i * 64 + bit))
+        self.words()
+            .enumerate()
+            .flat_map(|(i, word)| bits(word).map(move |bit| i * 64 + bit))
     }
 
     /// The words, zones 0 to 63 first.

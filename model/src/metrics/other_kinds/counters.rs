@@ -25,7 +25,12 @@ struct CounterKey {
 impl CounterKey {
     /// The subject of its rows and of its carry.
     fn subject(&self) -> String {
-        format!("{}{PART_SEPARATOR}{}{PART_SEPARATOR}{}", self.sensor, self.counter, self.mode.word())
+        format!(
+            "{}{PART_SEPARATOR}{}{PART_SEPARATOR}{}",
+            self.sensor,
+            self.counter,
+            self.mode.word()
+        )
     }
 }
 
@@ -43,13 +48,20 @@ impl Counters {
             // Decoders let no other word through.
             mode: mode.unwrap_or(CountMode::Delta),
         };
-        let sample = CounterSample { ts: batch.ts[row], value: batch.i64s(field::count::VALUE)[row] };
+        let sample = CounterSample {
+            ts: batch.ts[row],
+            value: batch.i64s(field::count::VALUE)[row],
+        };
         self.samples.entry(key).or_default().push(sample);
     }
 
     pub(super) fn carry_out(&self, carry_in: &Carry) -> Carry {
         let mut carry = carry_in.clone();
-        for (key, samples) in self.samples.iter().filter(|(key, _)| key.mode == CountMode::Cumulative) {
+        for (key, samples) in self
+            .samples
+            .iter()
+            .filter(|(key, _)| key.mode == CountMode::Cumulative)
+        {
             if let Some(last) = samples.iter().max() {
                 carry.0.insert(key.subject(), *last);
             }
@@ -151,7 +163,11 @@ mod tests {
             (Some(65_530), 4, Some(65_536), (10, false)),
             (Some(70_000), 4, Some(65_536), (4, true)),
         ] {
-            assert_eq!(increase(previous, value, wrap), expected, "{previous:?} {value} {wrap:?}");
+            assert_eq!(
+                increase(previous, value, wrap),
+                expected,
+                "{previous:?} {value} {wrap:?}"
+            );
         }
     }
 }

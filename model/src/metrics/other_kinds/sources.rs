@@ -45,8 +45,15 @@ pub(super) struct SourcesPerHour {
 
 impl Sources {
     pub(super) fn new(hours: usize, layout: &Layout) -> Self {
-        let declared = layout.sensors.iter().filter(|sensor| sensor.interval_ms.is_some());
-        Self { hours, declared: declared.map(|sensor| sensor.id.clone()).collect(), sensors: BTreeMap::new() }
+        let declared = layout
+            .sensors
+            .iter()
+            .filter(|sensor| sensor.interval_ms.is_some());
+        Self {
+            hours,
+            declared: declared.map(|sensor| sensor.id.clone()).collect(),
+            sensors: BTreeMap::new(),
+        }
     }
 
     /// Counts events as signs of life of their sensors.
@@ -64,7 +71,10 @@ impl Sources {
                 let is_declared = self.declared.contains(batch.strings.get(sensor));
                 let words = if is_declared { seconds_words } else { 0 };
                 names.push(sensor);
-                counts.push(SensorCounts { events: vec![0; self.hours], seconds: vec![0; words] });
+                counts.push(SensorCounts {
+                    events: vec![0; self.hours],
+                    seconds: vec![0; words],
+                });
                 names.len() - 1
             });
             let counts = &mut counts[slot];
@@ -80,15 +90,25 @@ impl Sources {
         }
         for (sensor, counts) in names.into_iter().zip(counts) {
             let source = self.source(batch.strings.get(sensor));
-            source.events.iter_mut().zip(counts.events).for_each(|(sum, n)| *sum += n);
+            source
+                .events
+                .iter_mut()
+                .zip(counts.events)
+                .for_each(|(sum, n)| *sum += n);
             source.alive_seconds.resize(counts.seconds.len(), 0);
-            source.alive_seconds.iter_mut().zip(counts.seconds).for_each(|(all, word)| *all |= word);
+            source
+                .alive_seconds
+                .iter_mut()
+                .zip(counts.seconds)
+                .for_each(|(all, word)| *all |= word);
         }
     }
 
     pub(super) fn add_status(&mut self, batch: &EventBatch, row: usize) {
         let optional = |column: usize| Some(batch.i64s(column)[row]).filter(|&value| value != NO_I64);
-        let word = batch.text(field::status::STATE, row).and_then(SensorState::from_word);
+        let word = batch
+            .text(field::status::STATE, row)
+            .and_then(SensorState::from_word);
         let sample = StatusSample {
             ts: batch.ts[row],
             // Decoders let no other word through.
@@ -103,7 +123,10 @@ impl Sources {
 
     fn source(&mut self, sensor: &str) -> &mut Source {
         let hours = self.hours;
-        super::entry(&mut self.sensors, sensor, || Source { events: vec![0; hours], ..Source::default() })
+        super::entry(&mut self.sensors, sensor, || Source {
+            events: vec![0; hours],
+            ..Source::default()
+        })
     }
 
     pub(super) fn per_hour(&self, cut: &DayCut, layout: &Layout) -> SourcesPerHour {
@@ -121,8 +144,14 @@ impl Sources {
 
 impl Source {
     fn per_hour(&self, cut: &DayCut, interval_ms: Option<i64>) -> Vec<SourceValue> {
-        let mut values: Vec<SourceValue> =
-            self.events.iter().map(|&events| SourceValue { events, ..SourceValue::default() }).collect();
+        let mut values: Vec<SourceValue> = self
+            .events
+            .iter()
+            .map(|&events| SourceValue {
+                events,
+                ..SourceValue::default()
+            })
+            .collect();
         let mut statuses = self.statuses.clone();
         statuses.sort_unstable();
         for (i, status) in statuses.iter().enumerate() {
@@ -131,10 +160,19 @@ impl Source {
             add_optional(&mut value.sent, status.sent);
             add_optional(&mut value.dropped, status.dropped);
             if let Some(offset) = status.clock_offset_ms {
-                let larger = value.clock_offset_ms.is_none_or(|known| known.abs() < offset.abs());
-                value.clock_offset_ms = if larger { Some(offset) } else { value.clock_offset_ms };
+                let larger = value
+                    .clock_offset_ms
+                    .is_none_or(|known| known.abs() < offset.abs());
+                value.clock_offset_ms = if larger {
+                    Some(offset)
+                } else {
+                    value.clock_offset_ms
+                };
             }
-            if let (Some(sequence), Some(before)) = (status.sequence, i.checked_sub(1).and_then(|b| statuses[b].sequence)) {
+            if let (Some(sequence), Some(before)) = (
+                status.sequence,
+                i.checked_sub(1).and_then(|b| statuses[b].sequence),
+            ) {
                 // A smaller number is a restart, not a gap.
                 value.sequence_gaps += u64::try_from(sequence - before - 1).unwrap_or(0);
             }
@@ -186,8 +224,11 @@ impl SourcesPerHour {
     pub(super) fn rows(&self, hours: std::ops::Range<usize>, out: &mut Out<'_>) {
         for (sensor, values) in &self.values {
             let mut sum = SourceValue::default();
-            values[hours.clone()].iter().for_each(|value| crate::metrics::merge::add_sources(&mut sum, value));
-            let heard = sum.events > 0 || sum.statuses > 0 || !sum.state_ms.is_empty() || sum.intervals.is_some();
+            values[hours.clone()]
+                .iter()
+                .for_each(|value| crate::metrics::merge::add_sources(&mut sum, value));
+            let heard =
+                sum.events > 0 || sum.statuses > 0 || !sum.state_ms.is_empty() || sum.intervals.is_some();
             if heard {
                 out.push(Family::Source, sensor, Value::Source(sum));
             }

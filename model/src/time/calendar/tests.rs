@@ -19,21 +19,79 @@ fn utc(text: &str) -> TsMs {
 #[test]
 fn days_have_the_bounds_that_the_zones_rules_give() {
     for (tz, day_start, date, start, end) in [
-        ("Europe/Madrid", 0, "2026-10-25", "2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z"),
-        ("Europe/Madrid", 0, "2026-03-29", "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z"),
-        ("America/New_York", 4, "2026-10-31", "2026-10-31T08:00:00Z", "2026-11-01T09:00:00Z"),
-        ("Asia/Kolkata", 0, "2026-10-25", "2026-10-24T18:30:00Z", "2026-10-25T18:30:00Z"),
-        ("Australia/Lord_Howe", 0, "2026-10-04", "2026-10-03T13:30:00Z", "2026-10-04T13:00:00Z"),
+        (
+            "Europe/Madrid",
+            0,
+            "2026-10-25",
+            "2026-10-24T22:00:00Z",
+            "2026-10-25T23:00:00Z",
+        ),
+        (
+            "Europe/Madrid",
+            0,
+            "2026-03-29",
+            "2026-03-28T23:00:00Z",
+            "2026-03-29T22:00:00Z",
+        ),
+        (
+            "America/New_York",
+            4,
+            "2026-10-31",
+            "2026-10-31T08:00:00Z",
+            "2026-11-01T09:00:00Z",
+        ),
+        (
+            "Asia/Kolkata",
+            0,
+            "2026-10-25",
+            "2026-10-24T18:30:00Z",
+            "2026-10-25T18:30:00Z",
+        ),
+        (
+            "Australia/Lord_Howe",
+            0,
+            "2026-10-04",
+            "2026-10-03T13:30:00Z",
+            "2026-10-04T13:00:00Z",
+        ),
         // Midnight did not exist in São Paulo on 2018-11-04: the day began at 01:00.
-        ("America/Sao_Paulo", 0, "2018-11-04", "2018-11-04T03:00:00Z", "2018-11-05T02:00:00Z"),
+        (
+            "America/Sao_Paulo",
+            0,
+            "2018-11-04",
+            "2018-11-04T03:00:00Z",
+            "2018-11-05T02:00:00Z",
+        ),
         // Day start inside the repeated hour: the first pass counts.
-        ("Europe/Madrid", 2, "2026-10-25", "2026-10-25T00:00:00Z", "2026-10-26T01:00:00Z"),
+        (
+            "Europe/Madrid",
+            2,
+            "2026-10-25",
+            "2026-10-25T00:00:00Z",
+            "2026-10-26T01:00:00Z",
+        ),
         // Day start inside the skipped hour: the first instant after it.
-        ("Europe/Madrid", 2, "2026-03-29", "2026-03-29T01:00:00Z", "2026-03-30T00:00:00Z"),
+        (
+            "Europe/Madrid",
+            2,
+            "2026-03-29",
+            "2026-03-29T01:00:00Z",
+            "2026-03-30T00:00:00Z",
+        ),
         // Samoa skipped 2011-12-30 altogether: an empty day.
-        ("Pacific/Apia", 0, "2011-12-30", "2011-12-30T10:00:00Z", "2011-12-30T10:00:00Z"),
+        (
+            "Pacific/Apia",
+            0,
+            "2011-12-30",
+            "2011-12-30T10:00:00Z",
+            "2011-12-30T10:00:00Z",
+        ),
     ] {
-        assert_eq!(calendar(tz, day_start).bounds(day(date)), (utc(start), utc(end)), "{tz} {day_start} {date}");
+        assert_eq!(
+            calendar(tz, day_start).bounds(day(date)),
+            (utc(start), utc(end)),
+            "{tz} {day_start} {date}"
+        );
     }
 }
 
@@ -61,13 +119,22 @@ fn a_half_hour_clock_change_makes_a_short_bucket() {
     assert_eq!((short[0].hour, short[0].length_ms()), (2, HOUR_MS / 2));
     // Backwards: 01:30 to 02:00 comes twice, under two offsets.
     let hours = calendar("Australia/Lord_Howe", 0).cut(day("2026-04-05")).hours;
-    let ones: Vec<_> = hours.iter().filter(|h| h.hour == 1).map(|h| h.length_ms()).collect();
+    let ones: Vec<_> = hours
+        .iter()
+        .filter(|h| h.hour == 1)
+        .map(|h| h.length_ms())
+        .collect();
     assert_eq!(ones, [HOUR_MS, HOUR_MS / 2]);
 }
 
 #[test]
 fn unknown_zones_and_hours_are_refused_by_name() {
-    assert!(VenueCalendar::from_names("Europe/Atlantis", 0).unwrap_err().to_string().contains("Atlantis"));
+    assert!(
+        VenueCalendar::from_names("Europe/Atlantis", 0)
+            .unwrap_err()
+            .to_string()
+            .contains("Atlantis")
+    );
     assert!(VenueCalendar::from_names("Europe/Madrid", 24).is_err());
 }
 

@@ -1,0 +1,264 @@
+//! Publishing: the one conditional flip, and what is written down about it.
+
+use std::collections::BTreeMap;
+
+use dwell_model::event::{Checksum, Kind};
+use dwell_model::metrics::Carry;
+use dwell_model::time::TsMs;
+use dwell_storage::api::{Flip, GenerationInfo, LateLedger};
+
+use crate::error::{Doing, Result};
+use crate::layer::BatchLayer;
+use crate::plan::Cause;
+use crate::run::DayRun;
+
+/// Events of a day that were received after its former generation had been published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LateEvents {
+    /// How many of the events that count now.
+    pub(crate) events: u64,
+    /// The earliest event time among them.
+    pub(crate) earliest_ts: Option<TsMs>,
+    /// How many receipts brought them.
+    pub(crate) receipts: u64,
+}
+
+/// Tries of a flip whose outcome stays unknown.
+const TRIES: u32 = 3;
+
+/// Publishes a generation. A write whose outcome is unknown is read back: it may have happened.
+pub(crate) async fn publish(layer: &BatchLayer, day: &DayRun, info: GenerationInfo) -> Result<Flip> {
+    let before = day.before.as_ref().map(|before| before.generation);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match layer
+            .stores()
+            .venue_days
+            .publish(&day.lease, before, info.clone())
+            .await
+        {
+            Err(failed) if failed.kind().is_retryable() => {
+                let now = published_now(layer, day).await;
+                if now.is_some_and(|now| now.generation == info.generation) {
+                    return Ok(Flip::Done);
+                }
+                if tries == TRIES {
+                    return Err(failed).doing("publish the generation");
+                }
+            }
+            flip => return flip.doing("publish the generation"),
+        }
+    }
+}
+
+/// Raises the marks of a generation whose input has not changed.
+pub(crate) async fn raise_marks(layer: &BatchLayer, day: &DayRun, before: &GenerationInfo) -> Result<Flip> {
+    let days = &layer.stores().venue_days;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match days
+            .raise_marks(&day.lease, before.generation, &day.marks, before.provisional)
+            .await
+        {
+            Err(failed) if failed.kind().is_retryable() => {
+                let raised = |now: GenerationInfo| {
+                    now.generation == before.generation && !day.marks.exceed(&now.marks)
+                };
+                if published_now(layer, day).await.is_some_and(raised) {
+                    return Ok(Flip::Done);
+                }
+                if tries == TRIES {
+                    return Err(failed).doing("raise the published marks");
+                }
+            }
+            flip => return flip.doing("raise the published marks"),
+        }
+    }
+}
+
+/// Why the generation was computed, for people: what differs from the one before.
+pub(crate) fn reason(
+    day: &DayRun,
+    layout: u64,
+    definitions: u32,
+    carry_in: &Carry,
+    events: &BTreeMap<Kind, Checksum>,
+    late: &LateEvents,
+) -> String {
+    let mut reasons: Vec<String> = Vec::new();
+    match &day.before {
+        None => reasons.push(Cause::NeverComputed.to_string()),
+        Some(before) => {
+            let mut cause = |cause: Cause, holds: bool| {
+                if holds {
+                    reasons.push(cause.to_string());
+                }
+            };
+            cause(Cause::DayClosed, before.provisional && !day.open);
+            cause(Cause::CutChanged, before.calendar != day.calendar);
+            cause(Cause::LayoutChanged, before.layout != layout);
+            cause(Cause::DefinitionsChanged, before.definitions != definitions);
+            cause(Cause::CarryChanged, before.carry_in != *carry_in);
+            if before.events != *events {
+                let grown = added(&before.events, events) > 0;
+                reasons.push(match (before.provisional, grown || late.events > 0) {
+                    (true, _) => "new events".to_owned(),
+                    (false, true) => "late events".to_owned(),
+                    (false, false) => "events changed".to_owned(),
+                });
+            }
+            if reasons.is_empty() {
+                let why = if day.request.force {
+                    "forced"
+                } else {
+                    "archive rewritten"
+                };
+                reasons.push(why.to_owned());
+            }
+        }
+    }
+    let reasons = reasons.join(", ");
+    match &day.request.reason {
+        Some(asked) => format!("{reasons} (asked for: {asked})"),
+        None => reasons,
+    }
+}
+
+/// The day's late ledger, going on from the generation before. What came after a provisional generation was in time.
+pub(crate) fn ledger(
+    before: Option<&GenerationInfo>,
+    events: &BTreeMap<Kind, Checksum>,
+    late: &LateEvents,
+) -> LateLedger {
+    let Some(before) = before else {
+        return LateLedger::default();
+    };
+    if before.provisional || before.events == *events {
+        return before.late;
+    }
+    // Deliveries date an event by its first arrival, counts see those that an import dated before.
+    let missed = late.events.max(added(&before.events, events));
+    if missed == 0 {
+        return before.late;
+    }
+    let earliest = late.earliest_ts.unwrap_or(before.day_end).min(before.day_end);
+    LateLedger {
+        events: before.late.events + missed,
+        max_late_ms: before.late.max_late_ms.max(before.published_at - earliest),
+        receipts: before.late.receipts + late.receipts,
+    }
+}
+
+/// How many events more, over all kinds that have more.
+fn added(before: &BTreeMap<Kind, Checksum>, now: &BTreeMap<Kind, Checksum>) -> u64 {
+    let had = |kind| before.get(kind).map_or(0, |sum| sum.rows);
+    now.iter()
+        .map(|(kind, sum)| sum.rows.saturating_sub(had(kind)))
+        .sum()
+}
+
+/// What is published after a write that failed; nothing when that cannot be told either.
+async fn published_now(layer: &BatchLayer, day: &DayRun) -> Option<GenerationInfo> {
+    layer
+        .stores()
+        .venue_days
+        .get(&day.venue, day.request.day)
+        .await
+        .ok()??
+        .published
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::generation;
+
+    fn events(rows: u64, sum: u128) -> BTreeMap<Kind, Checksum> {
+        BTreeMap::from([(Kind::Position, Checksum { rows, sum })])
+    }
+
+    fn published(rows: u64) -> GenerationInfo {
+        GenerationInfo {
+            published_at: 5_000,
+            day_end: 1_000,
+            events: events(rows, 7),
+            ..generation()
+        }
+    }
+
+    #[test]
+    fn the_first_generation_has_nothing_late() {
+        assert_eq!(
+            ledger(None, &events(3, 1), &LateEvents::default()),
+            LateLedger::default()
+        );
+    }
+
+    #[test]
+    fn late_events_add_up_over_generations_with_the_longest_delay() {
+        let mut before = published(10);
+        before.late = LateLedger {
+            events: 2,
+            max_late_ms: 100,
+            receipts: 1,
+        };
+        let late = LateEvents {
+            events: 3,
+            earliest_ts: Some(400),
+            receipts: 2,
+        };
+        let after = ledger(Some(&before), &events(13, 9), &late);
+        assert_eq!(
+            after,
+            LateLedger {
+                events: 5,
+                max_late_ms: 4_600,
+                receipts: 3
+            }
+        );
+    }
+
+    #[test]
+    fn events_that_an_import_dates_before_the_publishing_are_late_too() {
+        let after = ledger(Some(&published(10)), &events(14, 9), &LateEvents::default());
+        assert_eq!(
+            after,
+            LateLedger {
+                events: 4,
+                max_late_ms: 4_000,
+                receipts: 0
+            }
+        );
+    }
+
+    #[test]
+    fn what_follows_a_provisional_generation_was_in_time() {
+        let mut before = published(10);
+        before.provisional = true;
+        let late = LateEvents {
+            events: 3,
+            earliest_ts: Some(400),
+            receipts: 2,
+        };
+        assert_eq!(
+            ledger(Some(&before), &events(13, 9), &late),
+            LateLedger::default()
+        );
+    }
+
+    #[test]
+    fn a_recompute_of_the_same_events_leaves_the_ledger_alone() {
+        let mut before = published(10);
+        before.late = LateLedger {
+            events: 2,
+            max_late_ms: 100,
+            receipts: 1,
+        };
+        assert_eq!(
+            ledger(Some(&before), &events(10, 7), &LateEvents::default()),
+            before.late
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! Whether the raw writer has come far enough for days to be computed.
+//!
+//! The raw table follows the log. A night's computation of a day waits until the raw writer has passed the end that
+//! the log had when the day's end and the grace had passed: then everything that arrived by then is in raw. Where that
+//! takes too long the day is computed all the same, marked `lagging`; what comes after makes it dirty like any other
+//! late event. A run on demand waits for the log's end as of its own start.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use dwell_model::ids::VenueKey;
+use dwell_model::time::TsMs;
+use dwell_storage::api::{Partition, Position, Stores};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Doing, Error, Result};
+use crate::layer::BatchLayer;
+
+/// Name under which the raw writer stores its position.
+pub const RAW_WRITER: &str = "raw-writer";
+/// How often a wait looks again.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long a night's log end is remembered.
+const REMEMBERED_MS: i64 = 3 * 24 * 3_600_000;
+
+/// Whether a closed day may be computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// Everything that arrived in time is in raw.
+    Ready,
+    /// The raw writer is behind, but the day must not wait any longer.
+    Lagging,
+    /// Not yet.
+    NotYet,
+}
+
+/// Remembers where the log ended when each day's grace was over. For one process; after a restart it remembers the
+/// end at that moment, which only makes it wait for more.
+#[derive(Debug, Default)]
+pub struct NightWatch {
+    ends: Mutex<BTreeMap<(TsMs, Partition), Position>>,
+}
+
+impl NightWatch {
+    /// Whether a day that ended at `day_end` may be computed at `now`. With a grace of 15 minutes a day is not ready
+    /// before 15 minutes past its end.
+    pub async fn readiness(
+        &self,
+        layer: &BatchLayer,
+        venue: &VenueKey,
+        day_end: TsMs,
+        now: TsMs,
+    ) -> Result<Readiness> {
+        let stores = layer.stores();
+        let deadline = day_end.saturating_add(layer.config().grace.as_ms());
+        if now < deadline {
+            return Ok(Readiness::NotYet);
+        }
+        let partition = stores.log.partition_of(venue);
+        let remembered = self.lock().get(&(deadline, partition)).copied();
+        let end = match remembered {
+            Some(end) => end,
+            None => {
+                let end = stores
+                    .log
+                    .bounds(partition)
+                    .await
+                    .doing("read the log's bounds")?
+                    .end;
+                let mut ends = self.lock();
+                ends.retain(|(night, _), _| *night > now - REMEMBERED_MS);
+                *ends.entry((deadline, partition)).or_insert(end)
+            }
+        };
+        if written(stores, partition).await? >= end {
+            Ok(Readiness::Ready)
+        } else if now >= day_end.saturating_add(layer.config().ready_by.as_ms()) {
+            Ok(Readiness::Lagging)
+        } else {
+            Ok(Readiness::NotYet)
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(TsMs, Partition), Position>> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until the raw writer has passed the log's end as of now, for the partitions of the given venues, but no
+/// longer than `raw_writer_wait`.
+pub async fn wait_for_raw_writer(
+    layer: &BatchLayer,
+    venues: &[VenueKey],
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let stores = layer.stores();
+    let mut ends: BTreeMap<Partition, Position> = BTreeMap::new();
+    for venue in venues {
+        let partition = stores.log.partition_of(venue);
+        if let std::collections::btree_map::Entry::Vacant(entry) = ends.entry(partition) {
+            entry.insert(
+                stores
+                    .log
+                    .bounds(partition)
+                    .await
+                    .doing("read the log's bounds")?
+                    .end,
+            );
+        }
+    }
+    let started = layer.clock().monotonic();
+    loop {
+        let mut behind = 0;
+        for (&partition, &end) in &ends {
+            behind += u64::try_from(end - written(stores, partition).await?).unwrap_or(0);
+        }
+        if behind == 0 {
+            return Ok(());
+        }
+        if layer.clock().monotonic().saturating_sub(started) >= layer.config().raw_writer_wait.as_duration() {
+            return Err(Error::RawWriterBehind { behind });
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return Err(Error::Cancelled),
+            () = layer.clock().sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// The next position that the raw writer will read; the log's start when it never read any of it.
+async fn written(stores: &Stores, partition: Partition) -> Result<Position> {
+    let epoch = stores.log.epoch();
+    match stores
+        .raw
+        .position(RAW_WRITER, epoch, partition)
+        .await
+        .doing("read the raw writer's position")?
+    {
+        Some(position) => Ok(position),
+        None => Ok(stores
+            .log
+            .bounds(partition)
+            .await
+            .doing("read the log's bounds")?
+            .start),
+    }
+}

@@ -1,0 +1,204 @@
+//! The model's folds, fed with chunks of a day.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dwell_model::event::{Checksum, Delivery, EventBatch, Fingerprinter, Kind, RawRows, resolve};
+use dwell_model::ids::Receipt;
+use dwell_model::layout::Layout;
+use dwell_model::metrics::{Carry, DayAccumulator};
+use dwell_model::session::{DayFold, FoldContext, PositionEvent, Session, SessionSink, session_id};
+use dwell_model::time::{DayCut, LocalDay, TsMs};
+use dwell_storage::api::StoredSession;
+
+use super::Computed;
+use crate::publish::LateEvents;
+
+/// Most receipts of late events that are told apart.
+const LATE_RECEIPTS_MAX: usize = 1_000;
+
+/// Takes a day's winners kind by kind, each kind in the order (key, ts, sensor), and gives what they come to.
+pub(super) struct DayFolder<'a> {
+    bounds: (TsMs, TsMs),
+    fold: DayFold<'a>,
+    gathered: Gathered,
+    events: BTreeMap<Kind, Checksum>,
+    conflicts: u64,
+    late: Late,
+    fingerprinter: Fingerprinter,
+    /// Winners of the parts of one kind, one after the other, under one dictionary.
+    winners: Option<EventBatch>,
+    /// Rows of a chunk that lie within the day; kept for its memory.
+    inside: Vec<u32>,
+}
+
+impl<'a> DayFolder<'a> {
+    pub(super) fn new(context: &'a FoldContext, cut: &DayCut, layout: &Layout, carry_in: Carry) -> Self {
+        let mut accumulator = DayAccumulator::new(cut, layout);
+        accumulator.set_carry(carry_in);
+        Self {
+            bounds: (cut.start, cut.end),
+            fold: DayFold::new(context),
+            gathered: Gathered {
+                day: cut.day,
+                accumulator,
+                sessions: Vec::new(),
+            },
+            events: BTreeMap::new(),
+            conflicts: 0,
+            late: Late::default(),
+            fingerprinter: Fingerprinter::new(),
+            winners: None,
+            inside: Vec::new(),
+        }
+    }
+
+    /// From when on a received event was too late for the generation before.
+    pub(super) fn late_after(&mut self, published: Option<TsMs>) {
+        self.late.after = published;
+    }
+
+    /// Takes a chunk of archived winners; all chunks of a kind share one growing dictionary. `first` may be empty.
+    /// The kind's checksum is told by [`count`](Self::count), less the rows that lie outside the day.
+    pub(super) fn chunk(&mut self, events: &EventBatch, first: &[Delivery]) {
+        let (start, end) = self.bounds;
+        let within = |ts: &TsMs| (start..end).contains(ts);
+        if events.ts.iter().all(within) {
+            self.fold(events, None);
+            self.late.see(events, None, first);
+            return;
+        }
+        // The venue's cut was changed after the rows were archived: they are a neighbouring day's now.
+        let mut inside = std::mem::take(&mut self.inside);
+        inside.clear();
+        let mut outside = Checksum::default();
+        for row in 0..events.len() {
+            if within(&events.ts[row]) {
+                inside.push(row as u32);
+            } else {
+                outside.add(self.fingerprinter.event_hash(events, row));
+            }
+        }
+        self.fold(events, Some(&inside));
+        self.late.see(events, Some(&inside), first);
+        self.inside = inside;
+        let sum = self.events.entry(events.kind).or_default();
+        sum.rows = sum.rows.wrapping_sub(outside.rows);
+        sum.sum = sum.sum.wrapping_sub(outside.sum);
+    }
+
+    /// Adds the checksum of all archived chunks of a kind.
+    pub(super) fn count(&mut self, kind: Kind, sum: Checksum) {
+        let counted = self.events.entry(kind).or_default();
+        counted.rows = counted.rows.wrapping_add(sum.rows);
+        counted.sum = counted.sum.wrapping_add(sum.sum);
+    }
+
+    /// Adds identities with more than one payload.
+    pub(super) fn conflicts(&mut self, conflicts: u64) {
+        self.conflicts += conflicts;
+    }
+
+    /// Takes a part of a kind's rows with their deliveries, decides which of them count, and folds these. Parts of a
+    /// kind follow each other in the order (key, ts) and share no identity.
+    pub(super) fn part(&mut self, rows: &RawRows) {
+        let resolved = resolve(rows, |_, _| false);
+        self.conflicts += resolved.conflicts;
+        let winners = rows.events.take(&resolved.winners);
+        let sum = self.fingerprinter.checksum(&winners);
+        self.events.entry(winners.kind).or_default().merge(sum);
+        // The fold knows tracks by number, so a track that goes on in the next part must keep its number.
+        let all = match self.winners.take() {
+            Some(mut all) if all.kind == winners.kind => {
+                all.clear();
+                all.append(&winners);
+                all
+            }
+            _ => winners,
+        };
+        self.fold(&all, None);
+        self.late.see(&all, None, &resolved.first);
+        self.winners = Some(all);
+    }
+
+    pub(super) fn finish(mut self) -> Computed {
+        self.fold.finish(&mut self.gathered);
+        self.events.retain(|_, sum| sum.rows > 0);
+        Computed {
+            rows: self.gathered.accumulator.rows(),
+            carry: self.gathered.accumulator.carry_out(),
+            sessions: self.gathered.sessions,
+            events: self.events,
+            conflicts: self.conflicts,
+            late: self.late.found(),
+        }
+    }
+
+    fn fold(&mut self, events: &EventBatch, rows: Option<&[u32]>) {
+        if events.kind == Kind::Position {
+            self.gathered.accumulator.observe_positions(events, rows);
+            self.fold.push_chunk(events, rows, &mut self.gathered);
+        } else {
+            self.gathered.accumulator.add_events(events, rows);
+        }
+    }
+}
+
+/// Sessions go into the buckets and into the list.
+struct Gathered {
+    day: LocalDay,
+    accumulator: DayAccumulator,
+    sessions: Vec<StoredSession>,
+}
+
+impl SessionSink for Gathered {
+    fn session(&mut self, session: Session) {
+        self.accumulator.add_session(&session);
+        let id = session_id(self.day, &session.subject, session.start);
+        self.sessions.push(StoredSession { id, session });
+    }
+
+    #[inline]
+    fn stay(&mut self, at: &PositionEvent<'_>, duration_ms: i64) {
+        self.accumulator.stay(at, duration_ms);
+    }
+}
+
+/// Events that were received after the generation before had been published.
+#[derive(Default)]
+struct Late {
+    after: Option<TsMs>,
+    events: u64,
+    earliest_ts: Option<TsMs>,
+    receipts: BTreeSet<Receipt>,
+}
+
+impl Late {
+    fn see(&mut self, events: &EventBatch, rows: Option<&[u32]>, first: &[Delivery]) {
+        let Some(after) = self.after.filter(|_| !first.is_empty()) else {
+            return;
+        };
+        let mut see = |row: usize| {
+            let Some(delivery) = first.get(row).filter(|delivery| delivery.received_at > after) else {
+                return;
+            };
+            self.events += 1;
+            let ts = events.ts[row];
+            self.earliest_ts = Some(self.earliest_ts.map_or(ts, |earliest| earliest.min(ts)));
+            if self.receipts.len() < LATE_RECEIPTS_MAX {
+                self.receipts.insert(delivery.receipt);
+            }
+        };
+        match rows {
+            Some(rows) => rows.iter().for_each(|&row| see(row as usize)),
+            None => (0..events.len()).for_each(see),
+        }
+    }
+
+    fn found(self) -> LateEvents {
+        LateEvents {
+            events: self.events,
+            earliest_ts: self.earliest_ts,
+            receipts: self.receipts.len() as u64,
+        }
+    }
+}

@@ -273,3 +273,6 @@ pub struct SourceValue {
     /// Largest clock offset reported, by magnitude.
     pub clock_offset_ms: Option<i64>,
 }
+
+#[cfg(test)]
+mod tests;

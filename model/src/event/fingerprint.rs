@@ -8,7 +8,9 @@ use super::{Column, EventBatch, NO_I64, NO_TEXT};
 
 /// Sum of the 128-bit hashes of identities and payloads, modulo 2^128, with the number of events: the same for any
 /// order of the events, different when one is missing, changed or there twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize,
+)]
 pub struct Checksum {
     /// Number of events.
     pub rows: u64,

@@ -19,7 +19,7 @@ use hashbrown::HashMap;
 use sha2::{Digest, Sha256};
 
 use crate::api::{AccessKey, Registry, Role};
-use crate::error::{ErrorKind, StorageError};
+use crate::error::{ErrorKind, Result, StorageError};
 
 /// What every key's text begins with: secret scanners look for it.
 pub const KEY_PREFIX: &str = "dwk_";
@@ -70,17 +70,6 @@ impl Principal {
     }
 }
 
-/// Why a key does not open the door.
-#[derive(Debug, thiserror::Error)]
-pub enum AccessError {
-    /// The text is no key, no such key exists, its secret is another, or it was taken back. Which one is not told.
-    #[error("the key is not valid")]
-    Denied,
-    /// The registry could not be asked.
-    #[error("keys cannot be checked right now")]
-    Unavailable(#[source] StorageError),
-}
-
 /// A key's text: shown once, printed by nothing else.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyText(String);
@@ -106,7 +95,7 @@ pub fn issue(
     venues: Option<Vec<VenueId>>,
     name: Option<String>,
     now: TsMs,
-) -> Result<(AccessKey, KeyText), StorageError> {
+) -> Result<(AccessKey, KeyText)> {
     let mut random = [0_u8; ID_BYTES + SECRET_BYTES];
     getrandom::fill(&mut random)
         .map_err(|error| StorageError::new(ErrorKind::Unavailable, format!("asking for randomness: {error}")))?;
@@ -165,9 +154,10 @@ impl KeyVerifier {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Who presents this text, as in `Authorization: Bearer <text>`.
-    pub async fn verify(&self, text: &str) -> Result<Arc<Principal>, AccessError> {
-        let (id, secret) = parts(text).ok_or(AccessError::Denied)?;
+    /// Who presents this text, as in `Authorization: Bearer <text>`. `None` when the text is no key, no such key
+    /// exists, its secret is another, or it was taken back: which of them is not told.
+    pub async fn verify(&self, text: &str) -> Result<Option<Principal>> {
+        let Some((id, secret)) = parts(text) else { return Ok(None) };
         self.refresh().await?;
         let known = self.inner.cache().find(id, self.inner.generation_keys_max);
         let entry = match known {
@@ -175,14 +165,12 @@ impl KeyVerifier {
             None => self.load(id).await?,
         };
         let presented: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
-        match entry {
-            Some(entry) if equal_in_constant_time(&entry.hash, &presented) && !entry.revoked => Ok(entry.principal),
-            _ => Err(AccessError::Denied),
-        }
+        let opens = |entry: &Entry| equal_in_constant_time(&entry.hash, &presented) && !entry.revoked;
+        Ok(entry.filter(opens).map(|entry| Principal::clone(&entry.principal)))
     }
 
     /// Forgets everything when the registry has changed; asks for that at most once in [`REFRESH_MS`].
-    async fn refresh(&self) -> Result<(), AccessError> {
+    async fn refresh(&self) -> Result<()> {
         let now_ms = self.inner.clock.monotonic().as_millis() as u64;
         {
             let cache = self.inner.cache();
@@ -190,7 +178,7 @@ impl KeyVerifier {
                 return Ok(());
             }
         }
-        let version = self.inner.registry.version().await.map_err(AccessError::Unavailable)?;
+        let version = self.inner.registry.version().await?;
         let mut cache = self.inner.cache();
         if cache.version != Some(version) {
             cache.young.clear();
@@ -201,9 +189,9 @@ impl KeyVerifier {
         Ok(())
     }
 
-    async fn load(&self, id: &str) -> Result<Option<Entry>, AccessError> {
+    async fn load(&self, id: &str) -> Result<Option<Entry>> {
         let before = self.inner.cache().version;
-        let key = self.inner.registry.key(id).await.map_err(AccessError::Unavailable)?;
+        let key = self.inner.registry.key(id).await?;
         let entry = key.and_then(Entry::of);
         let mut cache = self.inner.cache();
         // What was read before a change must not outlive the cache that the change has emptied.

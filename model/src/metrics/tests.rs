@@ -14,6 +14,12 @@ use crate::time::DayCut;
 
 /// (sensor, track, ts, x, y)
 type Row = (String, String, i64, f32, f32);
+/// (sensor, track, steps of (gap choice, x, y), start in seconds of the day)
+type Walk = (u8, u8, Vec<(u8, u8, u8)>, u32);
+/// (track, sensor where track ids are its own)
+type Person = (String, Option<String>);
+/// (ts, sensor, x, y)
+type At = (i64, String, f32, f32);
 
 fn venue(tz: &str) -> Venue {
     let json = format!(
@@ -69,8 +75,7 @@ fn compute(cut: &DayCut, layout: &Layout, rows: &[Row]) -> Vec<AggregateRow> {
 }
 
 /// Walkers around the gaps that matter, in a day.
-fn walk() -> impl Strategy<Value = Vec<(u8, u8, Vec<(u8, u8, u8)>, u32)>> {
-    // (sensor, track, steps of (gap choice, x, y), start in seconds of the day)
+fn walk() -> impl Strategy<Value = Vec<Walk>> {
     let step = (0_u8..8, 0_u8..22, 0_u8..18);
     prop::collection::vec(
         (
@@ -83,7 +88,7 @@ fn walk() -> impl Strategy<Value = Vec<(u8, u8, Vec<(u8, u8, u8)>, u32)>> {
     )
 }
 
-fn rows_of(cut: &DayCut, walks: &[(u8, u8, Vec<(u8, u8, u8)>, u32)]) -> Vec<Row> {
+fn rows_of(cut: &DayCut, walks: &[Walk]) -> Vec<Row> {
     let mut rows = Vec::new();
     for (sensor, track, steps, start) in walks {
         let mut ts = cut.start + i64::from(*start) * 1_000;
@@ -118,7 +123,7 @@ fn naive(cut: &DayCut, layout: &Layout, rows: &[Row]) -> Naive {
             *at = (*x, *y);
         }
     }
-    let mut subjects: BTreeMap<(String, Option<String>), Vec<(i64, String, f32, f32)>> = BTreeMap::new();
+    let mut subjects: BTreeMap<Person, Vec<At>> = BTreeMap::new();
     for ((track, ts, sensor), (x, y)) in identities {
         let scope = (sensor == "scoped").then(|| sensor.clone());
         subjects
@@ -126,9 +131,9 @@ fn naive(cut: &DayCut, layout: &Layout, rows: &[Row]) -> Naive {
             .or_default()
             .push((ts, sensor, x, y));
     }
-    let mut visits: Vec<(String, i64, i64, (String, Option<String>))> = Vec::new();
+    let mut visits: Vec<(String, i64, i64, Person)> = Vec::new();
     for (subject, events) in subjects {
-        let mut sessions: Vec<Vec<&(i64, String, f32, f32)>> = Vec::new();
+        let mut sessions: Vec<Vec<&At>> = Vec::new();
         for event in &events {
             match sessions.last_mut() {
                 Some(session) if event.0 - session.last().unwrap().0 <= 30_000 => session.push(event),

@@ -1,11 +1,24 @@
 //! Dwell's storage seams and the backends behind them.
 //!
 //! - [`api`]: a trait per store with its contract.
+//! - [`access`]: access keys, verified for every face.
 //! - [`error`]: failures told by what to do about them.
 //! - [`backends`]: the engines behind the traits.
 //! - [`archive`]: Parquet in Delta tables on an object store.
+//! - [`paths`] and [`lock`]: the files of an embedded installation, and who may open them.
 //! - [`resolver`]: configuration URIs to backends.
+//! - [`decorators`]: what can be put around a store: measuring, faults.
 //! - [`conformance`]: the suite that every backend passes.
 
+pub mod access;
 pub mod api;
+pub mod backends;
+pub mod conformance;
+pub mod decorators;
 pub mod error;
+pub mod lock;
+pub mod metrics;
+pub mod paths;
+pub mod resolver;
+
+mod migrations;

@@ -1,0 +1,2 @@
+//! What the raw table costs.
+fn main() {}

@@ -1,0 +1,3 @@
+//! The engines behind the traits.
+
+pub mod sqlite;

@@ -1,0 +1,230 @@
+//! The event log in `log.db`: one partition, a row per record, the events as one blob.
+//!
+//! - [`appender`] owns the writing connection: a thread that takes whatever waits in a bounded queue and commits it
+//!   with one fsync.
+//! - Readers have connections of their own and see what was committed.
+
+mod appender;
+mod record;
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dwell_model::ids::VenueKey;
+use dwell_model::time::TsMs;
+use dwell_runtime::clock::{self, SharedClock};
+use rusqlite::{Connection, OptionalExtension};
+
+pub use self::appender::AppendLimits;
+use self::appender::{Appender, Tail};
+use super::connection::{DatabaseOptions, ReadOnly, open_writer};
+use super::failure::Failure;
+use super::values::from_stored;
+use crate::api::{
+    Appended, EventLogAdmin, EventLogReader, EventLogWriter, LogBounds, LogChunk, LogLag, LogRecord,
+    Partition, Position,
+};
+use crate::error::{ErrorKind, Result, StorageError};
+use crate::migrations;
+
+/// The only partition.
+const PARTITION: Partition = 0;
+
+const OPTIONS: DatabaseOptions = DatabaseOptions {
+    schema: &migrations::LOG,
+    writer_cache_kib: 8 * 1_024,
+    reader_cache_kib: 4 * 1_024,
+    checkpoint_pages: 2_048,
+    readers: 4,
+    secure_delete: false,
+};
+
+/// The embedded event log.
+#[derive(Debug)]
+pub struct SqliteEventLog {
+    appender: Appender,
+    readers: ReadOnly,
+    epoch: u64,
+    clock: SharedClock,
+}
+
+impl SqliteEventLog {
+    /// Opens the log, making it where it is missing. Blocking.
+    pub fn open(path: &Path, limits: AppendLimits, clock: SharedClock) -> Result<Self> {
+        let connection = open_writer(path, &OPTIONS)?;
+        let begun = begin_life(&connection, clock.now_ms())
+            .and_then(|epoch| Ok((epoch, Tail::load(&connection)?)))
+            .map_err(|failure| failure.into_error("open the event log", path));
+        let (epoch, tail) = begun?;
+        let appender = Appender::start(connection, path, tail, limits, SharedClock::clone(&clock))?;
+        Ok(Self {
+            appender,
+            readers: ReadOnly::new(path, OPTIONS),
+            epoch,
+            clock,
+        })
+    }
+}
+
+#[async_trait]
+impl EventLogWriter for SqliteEventLog {
+    async fn append(&self, records: Vec<LogRecord>) -> Result<Vec<Appended>> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.appender.append(record::encode_all(&records)?).await
+    }
+}
+
+#[async_trait]
+impl EventLogReader for SqliteEventLog {
+    fn partitions(&self) -> u32 {
+        1
+    }
+
+    fn partition_of(&self, _venue: &VenueKey) -> Partition {
+        PARTITION
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    async fn read(&self, partition: Partition, from: Position, max_bytes: usize) -> Result<LogChunk> {
+        check_partition(partition)?;
+        self.readers
+            .read("read the event log", move |log| read_chunk(log, from, max_bytes))
+            .await
+    }
+
+    async fn bounds(&self, partition: Partition) -> Result<LogBounds> {
+        check_partition(partition)?;
+        self.readers.read("look at the event log's bounds", bounds).await
+    }
+
+    async fn lag(&self, partition: Partition, position: Position) -> Result<LogLag> {
+        check_partition(partition)?;
+        self.readers
+            .read("look at a reader's lag", move |log| lag(log, position))
+            .await
+    }
+
+    async fn wait(&self, partition: Partition, from: Position, timeout: Duration) -> Result<bool> {
+        check_partition(partition)?;
+        let mut end = self.appender.end();
+        match clock::timeout(&*self.clock, timeout, end.wait_for(|end| *end > from)).await {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(_)) => Err(appender::stopped()),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+#[async_trait]
+impl EventLogAdmin for SqliteEventLog {
+    async fn trim(&self, partition: Partition, before: TsMs, keep_from: Position) -> Result<u64> {
+        check_partition(partition)?;
+        let mut all = 0;
+        // In small steps, between which appends go on.
+        loop {
+            let (deleted, more) = self.appender.trim_some(before, keep_from).await?;
+            all += deleted;
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+fn check_partition(partition: Partition) -> Result<()> {
+    if partition == PARTITION {
+        return Ok(());
+    }
+    Err(StorageError::new(
+        ErrorKind::Invalid,
+        format!("the embedded event log has one partition, 0; there is no partition {partition}"),
+    ))
+}
+
+/// The log's epoch, chosen when it is new: larger than any former one while the clock moves on, and another one even
+/// if it does not.
+fn begin_life(log: &Connection, now: TsMs) -> Result<u64, Failure> {
+    let known: Option<i64> = log
+        .query_row("SELECT epoch FROM life", [], |row| row.get(0))
+        .optional()?;
+    if let Some(epoch) = known {
+        return from_stored(epoch);
+    }
+    let mut random = [0_u8; 2];
+    getrandom::fill(&mut random)
+        .map_err(|error| Failure::refuse(ErrorKind::Unavailable, format!("no random numbers: {error}")))?;
+    let epoch = (now.clamp(0, i64::MAX >> 17) << 16) | i64::from(u16::from_be_bytes(random));
+    log.execute("INSERT INTO life VALUES (1, ?1, 0, 0, 0)", [epoch])?;
+    from_stored(epoch)
+}
+
+fn bounds(log: &Connection) -> Result<LogBounds, Failure> {
+    let start: Position = log
+        .prepare_cached("SELECT trimmed_position FROM life")?
+        .query_row([], |row| row.get(0))?;
+    let last: Option<Position> = log
+        .prepare_cached("SELECT position FROM records ORDER BY position DESC LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(LogBounds {
+        start,
+        end: last.map_or(start, |last| last + 1),
+    })
+}
+
+fn lag(log: &Connection, position: Position) -> Result<LogLag, Failure> {
+    let first: Option<(i64, TsMs)> = log
+        .prepare_cached(
+            "SELECT events_before, received_at FROM records WHERE position >= ?1 ORDER BY position LIMIT 1",
+        )?
+        .query_row([position], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((events_before, received_at)) = first else {
+        return Ok(LogLag::default());
+    };
+    let events_ever: i64 = log
+        .prepare_cached("SELECT events_before + events FROM records ORDER BY position DESC LIMIT 1")?
+        .query_row([], |row| row.get(0))?;
+    Ok(LogLag {
+        events: from_stored(events_ever - events_before)?,
+        oldest_received_at: Some(received_at),
+    })
+}
+
+fn read_chunk(log: &Connection, from: Position, max_bytes: usize) -> Result<LogChunk, Failure> {
+    let LogBounds { start, end } = bounds(log)?;
+    if from < start || from > end {
+        let why = format!("the event log holds positions {start} to {end}, but {from} was asked for");
+        return Err(Failure::refuse(ErrorKind::Gap, why));
+    }
+    let mut select = log.prepare_cached(
+        "SELECT position, received_at, kind, tenant, venue, receipt, events, batch
+         FROM records WHERE position >= ?1 ORDER BY position",
+    )?;
+    let mut rows = select.query([from])?;
+    let mut chunk = LogChunk {
+        records: Vec::new(),
+        next: from,
+    };
+    let mut bytes = 0;
+    while bytes < max_bytes.max(1) {
+        let Some(row) = rows.next()? else { break };
+        let (logged, size) = record::decode(row)?;
+        if logged.position != chunk.next {
+            return Err(Failure::damaged_row(format_args!(
+                "the record at position {} is missing from the event log",
+                chunk.next
+            )));
+        }
+        chunk.next += 1;
+        chunk.records.push(logged);
+        bytes += size;
+    }
+    Ok(chunk)
+}

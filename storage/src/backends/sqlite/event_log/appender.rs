@@ -1,0 +1,403 @@
+//! Group commit: a thread that takes whatever waits and commits it with one fsync.
+//!
+//! Callers put their records into a bounded queue and wait for an answer that comes after the commit. While the thread
+//! is in an fsync the queue fills, so the busier the log the larger its commits. A full queue answers `Busy` at once.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use dwell_model::time::TsMs;
+use dwell_runtime::clock::{SharedClock, Stopwatch};
+use dwell_runtime::tasks;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use tokio::sync::{oneshot, watch};
+
+use super::super::failure::Failure;
+use super::PARTITION;
+use super::record::EncodedRecord;
+use crate::api::{Appended, Position};
+use crate::error::{ErrorKind, Result, StorageError};
+use crate::metrics;
+
+/// Records deleted in one transaction of a trim.
+const TRIM_STEP: i64 = 256;
+
+/// How much may wait to be appended. Beyond either limit appending answers `Busy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppendLimits {
+    /// Calls that wait.
+    pub calls: usize,
+    /// Bytes of their records. A single call may be larger when nothing else waits.
+    pub bytes: usize,
+}
+
+impl Default for AppendLimits {
+    fn default() -> Self {
+        Self {
+            calls: 4_096,
+            bytes: 64 << 20,
+        }
+    }
+}
+
+/// Where the next record goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tail {
+    end: Position,
+    /// Events ever appended.
+    events: i64,
+    /// `appended_at` of the last record.
+    appended_at: TsMs,
+}
+
+impl Tail {
+    pub(super) fn load(log: &Connection) -> Result<Self, Failure> {
+        let last = log
+            .prepare_cached(
+                "SELECT position + 1, events_before + events, appended_at
+                 FROM records ORDER BY position DESC LIMIT 1",
+            )?
+            .query_row([], Self::from_row)
+            .optional()?;
+        if let Some(tail) = last {
+            return Ok(tail);
+        }
+        let mut life =
+            log.prepare_cached("SELECT trimmed_position, trimmed_events, trimmed_appended_at FROM life")?;
+        Ok(life.query_row([], Self::from_row)?)
+    }
+
+    fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            end: row.get(0)?,
+            events: row.get(1)?,
+            appended_at: row.get(2)?,
+        })
+    }
+}
+
+/// The handle of the thread. Dropping it lets the thread finish what waits, and waits for that.
+#[derive(Debug)]
+pub(super) struct Appender {
+    queue: Arc<Queue>,
+    end: watch::Receiver<Position>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Appender {
+    pub(super) fn start(
+        connection: Connection,
+        path: &Path,
+        tail: Tail,
+        limits: AppendLimits,
+        clock: SharedClock,
+    ) -> Result<Self> {
+        let queue = Arc::new(Queue {
+            limits,
+            state: Mutex::default(),
+            filled: Condvar::new(),
+        });
+        let (end_sender, end) = watch::channel(tail.end);
+        let worker = Worker {
+            queue: Arc::clone(&queue),
+            connection,
+            path: path.to_owned(),
+            tail: None,
+            data_version: None,
+            clock,
+            end: end_sender,
+        };
+        let thread = tasks::thread("log-appender", move || worker.run()).map_err(|error| {
+            StorageError::with_source(ErrorKind::Unavailable, "start the log's writer", error)
+        })?;
+        Ok(Self {
+            queue,
+            end,
+            thread: Some(thread),
+        })
+    }
+
+    /// Position of the next record, as of the last commit.
+    pub(super) fn end(&self) -> watch::Receiver<Position> {
+        self.end.clone()
+    }
+
+    pub(super) async fn append(&self, records: Vec<EncodedRecord>) -> Result<Vec<Appended>> {
+        let bytes = records.iter().map(|record| record.batch.len()).sum();
+        let (reply, answer) = oneshot::channel();
+        self.queue.push(Command::Append(Append {
+            records,
+            bytes,
+            reply,
+        }))?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Deletes some of the oldest records that may go; returns how many, and whether there may be more.
+    pub(super) async fn trim_some(&self, before: TsMs, keep_from: Position) -> Result<(u64, bool)> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.push(Command::Trim(Trim {
+            before,
+            keep_from,
+            reply,
+        }))?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+impl Drop for Appender {
+    fn drop(&mut self) {
+        self.queue.close();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been answered to its callers.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The error of whoever meets a writer that is gone.
+pub(super) fn stopped() -> StorageError {
+    StorageError::new(
+        ErrorKind::Unavailable,
+        "the event log's writer has stopped: whether the records were appended is unknown; restart, then send again",
+    )
+}
+
+#[derive(Debug)]
+enum Command {
+    Append(Append),
+    Trim(Trim),
+}
+
+#[derive(Debug)]
+struct Append {
+    records: Vec<EncodedRecord>,
+    bytes: usize,
+    reply: oneshot::Sender<Result<Vec<Appended>>>,
+}
+
+#[derive(Debug)]
+struct Trim {
+    before: TsMs,
+    keep_from: Position,
+    reply: oneshot::Sender<Result<(u64, bool)>>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    limits: AppendLimits,
+    state: Mutex<QueueState>,
+    filled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct QueueState {
+    commands: Vec<Command>,
+    bytes: usize,
+    closed: bool,
+}
+
+impl Queue {
+    fn push(&self, command: Command) -> Result<()> {
+        let bytes = match &command {
+            Command::Append(append) => append.bytes,
+            Command::Trim(_) => 0,
+        };
+        let mut state = self.lock();
+        if state.closed {
+            return Err(stopped());
+        }
+        let (calls, waiting) = (state.commands.len(), state.bytes);
+        if calls >= self.limits.calls || (calls > 0 && waiting + bytes > self.limits.bytes) {
+            metrics::log_refused_busy();
+            let why =
+                format!("the event log is busy: {calls} calls with {waiting} bytes wait; send again shortly");
+            return Err(StorageError::new(ErrorKind::Busy, why));
+        }
+        state.bytes += bytes;
+        state.commands.push(command);
+        drop(state);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// All that waits, once there is something; `None` when the queue is closed and empty.
+    fn take_all(&self) -> Option<Vec<Command>> {
+        let state = self.lock();
+        let mut state = self
+            .filled
+            .wait_while(state, |state| state.commands.is_empty() && !state.closed)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.bytes = 0;
+        let commands = std::mem::take(&mut state.commands);
+        (!commands.is_empty()).then_some(commands)
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.filled.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread: owner of the writing connection.
+struct Worker {
+    queue: Arc<Queue>,
+    connection: Connection,
+    path: PathBuf,
+    /// `None` until it is read, and after a failure, when the file has to be asked again.
+    tail: Option<Tail>,
+    /// SQLite's number that changes when another connection writes.
+    data_version: Option<i64>,
+    clock: SharedClock,
+    end: watch::Sender<Position>,
+}
+
+impl Drop for Worker {
+    /// Also when a panic unwinds: callers that wait get their answer (an error) instead of waiting for ever.
+    fn drop(&mut self) {
+        self.queue.close();
+        self.queue.lock().commands.clear();
+    }
+}
+
+impl Worker {
+    fn run(mut self) {
+        while let Some(commands) = self.queue.take_all() {
+            let mut appends = Vec::with_capacity(commands.len());
+            let mut trims = Vec::new();
+            for command in commands {
+                match command {
+                    Command::Append(append) => appends.push(append),
+                    Command::Trim(trim) => trims.push(trim),
+                }
+            }
+            if !appends.is_empty() {
+                self.append(appends);
+            }
+            for Trim {
+                before,
+                keep_from,
+                reply,
+            } in trims
+            {
+                // Nobody waits for the answer any more: fine.
+                let _ = reply.send(self.trim(before, keep_from));
+            }
+        }
+    }
+
+    fn append(&mut self, appends: Vec<Append>) {
+        let stopwatch = Stopwatch::start();
+        match self.commit_group(&appends) {
+            Ok((tail, answers)) => {
+                metrics::log_committed(
+                    &stopwatch,
+                    appends.len(),
+                    appends.iter().map(|append| append.bytes).sum(),
+                );
+                self.tail = Some(tail);
+                self.end.send_replace(tail.end);
+                for (append, answer) in appends.into_iter().zip(answers) {
+                    let _ = append.reply.send(Ok(answer));
+                }
+            }
+            Err(failure) => {
+                self.tail = None;
+                let error = failure.into_error("append to the event log", &self.path);
+                tracing::error!(%error, kind = error.kind().word(), calls = appends.len(), "commit of the event log failed");
+                for append in appends {
+                    let _ = append
+                        .reply
+                        .send(Err(StorageError::new(error.kind(), error.to_string())));
+                }
+            }
+        }
+    }
+
+    /// Writes all records in one transaction.
+    fn commit_group(&mut self, appends: &[Append]) -> Result<(Tail, Vec<Vec<Appended>>), Failure> {
+        let log = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+        let data_version: i64 = log
+            .prepare_cached("PRAGMA data_version")?
+            .query_row([], |row| row.get(0))?;
+        let mut tail = match self.tail {
+            Some(tail) if self.data_version == Some(data_version) => tail,
+            _ => Tail::load(&log)?,
+        };
+        tail.appended_at = tail.appended_at.max(self.clock.now_ms());
+        let mut answers = Vec::with_capacity(appends.len());
+        {
+            let mut insert =
+                log.prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?;
+            for append in appends {
+                let mut answer = Vec::with_capacity(append.records.len());
+                for record in &append.records {
+                    // A file's own time stands for that of appending, and moves no other record's.
+                    let received_at = record.received_at.unwrap_or(tail.appended_at);
+                    insert.execute(rusqlite::params![
+                        tail.end,
+                        received_at,
+                        tail.appended_at,
+                        record.kind as u8,
+                        record.venue.tenant.as_str(),
+                        record.venue.venue.as_str(),
+                        record.receipt,
+                        record.events,
+                        tail.events,
+                        record.batch,
+                    ])?;
+                    answer.push(Appended {
+                        partition: PARTITION,
+                        position: tail.end,
+                        received_at,
+                    });
+                    tail.end += 1;
+                    tail.events += record.events;
+                }
+                answers.push(answer);
+            }
+        }
+        log.commit()?;
+        self.data_version = Some(data_version);
+        Ok((tail, answers))
+    }
+
+    fn trim(&mut self, before: TsMs, keep_from: Position) -> Result<(u64, bool)> {
+        self.trim_step(before, keep_from)
+            .map_err(|failure| failure.into_error("trim the event log", &self.path))
+    }
+
+    fn trim_step(&mut self, before: TsMs, keep_from: Position) -> Result<(u64, bool), Failure> {
+        let log = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+        let mut last: Option<Tail> = None;
+        let mut deleted = 0;
+        {
+            let mut oldest = log.prepare_cached(
+                "SELECT position + 1, events_before + events, appended_at, received_at
+                 FROM records ORDER BY position LIMIT ?1",
+            )?;
+            let mut rows = oldest.query([TRIM_STEP])?;
+            while let Some(row) = rows.next()? {
+                let (tail, received_at) = (Tail::from_row(row)?, row.get::<_, TsMs>(3)?);
+                // Only from the front, so that what is left has no holes.
+                if received_at >= before || tail.end > keep_from {
+                    break;
+                }
+                last = Some(tail);
+                deleted += 1;
+            }
+        }
+        let Some(last) = last else { return Ok((0, false)) };
+        log.execute("DELETE FROM records WHERE position < ?1", [last.end])?;
+        log.execute(
+            "UPDATE life SET trimmed_position = ?1, trimmed_events = ?2, trimmed_appended_at = ?3",
+            [last.end, last.events, last.appended_at],
+        )?;
+        log.commit()?;
+        Ok((deleted, deleted == TRIM_STEP as u64))
+    }
+}

@@ -1,0 +1,88 @@
+//! What this crate counts.
+
+use std::time::Duration;
+
+use dwell_runtime::clock::Stopwatch;
+use dwell_runtime::telemetry::{MetricDef, Unit};
+
+use crate::error::ErrorKind;
+
+/// Every metric of this crate.
+pub const DEFINITIONS: &[MetricDef] = &[
+    CALL_SECONDS,
+    CALL_FAILURES,
+    LOG_COMMIT_SECONDS,
+    LOG_COMMIT_CALLS,
+    LOG_BYTES,
+    LOG_REFUSED,
+];
+
+const CALL_SECONDS: MetricDef = MetricDef::histogram(
+    "dwell_storage_call_seconds",
+    Unit::Seconds,
+    "Time of a store's calls, by store and method. Waiting for events is left out.",
+);
+
+const CALL_FAILURES: MetricDef = MetricDef::counter(
+    "dwell_storage_call_failures_total",
+    Unit::Count,
+    "Calls of a store that failed, by store, method and kind of failure.",
+);
+
+const LOG_COMMIT_SECONDS: MetricDef = MetricDef::histogram(
+    "dwell_storage_log_commit_seconds",
+    Unit::Seconds,
+    "Time of the embedded event log's commits, fsync included.",
+);
+
+const LOG_COMMIT_CALLS: MetricDef = MetricDef::histogram(
+    "dwell_storage_log_commit_calls",
+    Unit::Count,
+    "Calls that shared a commit of the embedded event log.",
+);
+
+const LOG_BYTES: MetricDef = MetricDef::counter(
+    "dwell_storage_log_appended_bytes_total",
+    Unit::Bytes,
+    "Bytes of records appended to the embedded event log.",
+);
+
+const LOG_REFUSED: MetricDef = MetricDef::counter(
+    "dwell_storage_log_refused_total",
+    Unit::Count,
+    "Calls that the embedded event log refused because too much waited to be appended.",
+);
+
+pub(crate) fn call_finished(
+    store: &'static str,
+    method: &'static str,
+    took: Duration,
+    failure: Option<ErrorKind>,
+) {
+    metrics::histogram!(CALL_SECONDS.name, "store" => store, "method" => method).record(took);
+    if let Some(kind) = failure {
+        let labels = [("store", store), ("method", method), ("kind", kind.word())];
+        metrics::counter!(CALL_FAILURES.name, &labels).increment(1);
+    }
+}
+
+pub(crate) fn log_committed(stopwatch: &Stopwatch, calls: usize, bytes: usize) {
+    metrics::histogram!(LOG_COMMIT_SECONDS.name).record(stopwatch.elapsed());
+    metrics::histogram!(LOG_COMMIT_CALLS.name).record(calls as f64);
+    metrics::counter!(LOG_BYTES.name).increment(bytes as u64);
+}
+
+pub(crate) fn log_refused_busy() {
+    metrics::counter!(LOG_REFUSED.name).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_follow_the_rules() {
+        let problems: Vec<_> = DEFINITIONS.iter().filter_map(MetricDef::problem).collect();
+        assert!(problems.is_empty(), "{problems:?}");
+    }
+}

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Result};
 use crate::layer::BatchLayer;
 use crate::lease::while_renewing;
-use crate::report::{DayReport, Outcome};
+use crate::report::DayReport;
 use crate::run::{Begun, DayRequest, DayRun, settle_without_writing};
 use crate::{archive_day, metrics};
 
@@ -64,8 +64,8 @@ impl Slot {
                 report: Some(report),
             },
             Err(error) => {
-                let mut report = DayReport::new(venue, day, what, Outcome::Failed, error.to_string());
-                report.retryable = error.is_retryable();
+                tracing::warn!(%venue, %day, %error, "day not begun");
+                let report = DayReport::of_failure(venue, day, what, &error);
                 Self {
                     run: None,
                     report: Some(report),

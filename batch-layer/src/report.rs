@@ -5,6 +5,7 @@ use dwell_model::time::LocalDay;
 use dwell_storage::api::{Generation, GenerationChange};
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::spec::What;
 
 /// Most days that a report lists; the counts go on. Failed and skipped days are kept before the others.
@@ -124,6 +125,17 @@ impl DayReport {
             retryable: false,
             duration_ms: 0,
         }
+    }
+}
+
+impl DayReport {
+    /// The report of a day that could not be done. A day that another worker took is left to that one.
+    pub(crate) fn of_failure(venue: &VenueKey, day: LocalDay, what: What, error: &Error) -> Self {
+        let lost = matches!(error, Error::LeaseLost);
+        let outcome = if lost { Outcome::Skipped } else { Outcome::Failed };
+        let mut report = Self::new(venue, day, what, outcome, error.to_string());
+        report.retryable = lost || error.is_retryable();
+        report
     }
 }
 

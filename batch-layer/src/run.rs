@@ -280,14 +280,11 @@ impl DayRun {
         }
     }
 
-    /// The report of a day that failed.
+    /// The report of a day that could not be done.
     pub(crate) fn failed_report(&self, error: &Error) -> DayReport {
-        let mut report = self.report(Outcome::Failed, error.to_string());
-        if matches!(error, Error::LeaseLost) {
-            report.outcome = Outcome::Skipped;
-            report.retryable = true;
-        }
-        report.retryable |= error.is_retryable();
+        let mut report = DayReport::of_failure(&self.venue, self.request.day, self.request.what(), error);
+        report.generation = self.before.as_ref().map(|before| before.generation);
+        report.duration_ms = self.duration_ms();
         report
     }
 

@@ -24,11 +24,7 @@ impl BatchLayer {
         let stopwatch = Stopwatch::start();
         let mut report = match self.verify(venue, day).await {
             Ok(report) => report,
-            Err(error) => {
-                let mut report = DayReport::new(venue, day, What::Verify, Outcome::Failed, error.to_string());
-                report.retryable = error.is_retryable();
-                report
-            }
+            Err(error) => DayReport::of_failure(venue, day, What::Verify, &error),
         };
         report.duration_ms = i64::try_from(stopwatch.elapsed().as_millis()).unwrap_or(i64::MAX);
         metrics::day_done(&report);

@@ -12,7 +12,7 @@ mod strings;
 
 pub use batch::{BatchError, Column, EventBatch, NO_I64, NO_TEXT};
 pub use delivery::{Delivery, RawRows, Resolution, resolve};
-pub use fingerprint::{Checksum, Fingerprinter};
+pub use fingerprint::{Checksum, Fingerprinter, delivery_hash};
 pub use kind::{CountMode, Direction, Field, FieldType, Kind, SensorState, field};
 pub use order::{is_sorted_by_key, sort_by_key};
 pub use strings::{StringId, Strings};

@@ -4,10 +4,20 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dwell_runtime::limits::{ByteSize, HumanDuration};
+use dwell_batch_layer::Config as BatchConfig;
+use dwell_ingest::http::Config as IngestConfig;
+use dwell_ingest::raw_writer::Config as RawWriterConfig;
+use dwell_runtime::limits::HumanDuration;
+use dwell_serving_api::Config as ServingConfig;
+use dwell_speed_layer::Config as SpeedConfig;
+use dwell_storage::resolver::StoreUri;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
+
+/// Keeps things in the data folder.
+const EMBEDDED: &str = "embedded:";
+const UNUSABLE: &str = "the configuration cannot be used";
 
 /// The whole configuration. Every option says its meaning, unit and default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,10 +33,14 @@ pub(crate) struct Config {
     pub(crate) storage: StorageConfig,
     /// What gateways may send.
     pub(crate) ingest: IngestConfig,
+    /// Copying the log to the raw table.
+    pub(crate) raw_writer: RawWriterConfig,
     /// Live numbers.
     pub(crate) speed: SpeedConfig,
     /// Nightly computation.
     pub(crate) batch: BatchConfig,
+    /// Bounds of the API.
+    pub(crate) serving: ServingConfig,
     /// How long what is kept.
     pub(crate) retention: RetentionConfig,
     /// Structured logs, on stderr.
@@ -43,56 +57,10 @@ pub(crate) struct StorageConfig {
     pub(crate) archive: String,
 }
 
-/// Limits of ingest.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct IngestConfig {
-    /// Largest body, as it comes over the wire. Default 16 MiB.
-    pub(crate) body_max: ByteSize,
-    /// Largest body after decompression. Default 64 MiB.
-    pub(crate) decompressed_max: ByteSize,
-    /// Most events of one request. Default 200,000.
-    pub(crate) events_max: usize,
-    /// How far ahead of our clock an event may be. Default 5m.
-    pub(crate) future_tolerance: HumanDuration,
-    /// How long a day's pseudonym key lives after the day. Default 3d.
-    pub(crate) presence_late: HumanDuration,
-    /// Requests per second and key; 0 for no limit. Default 0.
-    pub(crate) requests_per_second: u32,
-    /// Most entries of a tenant's quarantine. Default 100,000.
-    pub(crate) quarantine_max: u64,
-}
-
-/// The speed layer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SpeedConfig {
-    /// How often the live view is published, at most a second. Default 500ms.
-    pub(crate) tick: HumanDuration,
-    /// How long an event may be overtaken by others without being late. Default 5s.
-    pub(crate) reorder_window: HumanDuration,
-}
-
-/// The batch layer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct BatchConfig {
-    /// Whether days are computed by themselves, in each venue's night. Default true.
-    pub(crate) nightly: bool,
-    /// How long after a day's end its computation waits for stragglers. Default 15m.
-    pub(crate) grace: HumanDuration,
-    /// Venue-days computed at once. Default 1.
-    pub(crate) workers: usize,
-    /// Memory for sorting a day or an import; what is more goes to disk. Default 256 MiB.
-    pub(crate) memory: ByteSize,
-}
-
 /// Retention.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetentionConfig {
-    /// Raw events; older events are refused from gateways. Default 90d.
-    pub(crate) raw: HumanDuration,
     /// The event log. Default 30d.
     pub(crate) log: HumanDuration,
 }
@@ -117,33 +85,17 @@ pub(crate) enum LogStyle {
 
 impl Default for Config {
     fn default() -> Self {
-        let minutes = HumanDuration::minutes;
-        let days = HumanDuration::days;
         Self {
             data_dir: PathBuf::from("./dwell-data"),
             listen: SocketAddr::from(([127, 0, 0, 1], 7070)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 7071)),
-            storage: StorageConfig { tables: "embedded:".into(), archive: "embedded:".into() },
-            ingest: IngestConfig {
-                body_max: ByteSize::mib(16),
-                decompressed_max: ByteSize::mib(64),
-                events_max: 200_000,
-                future_tolerance: minutes(5),
-                presence_late: days(3),
-                requests_per_second: 0,
-                quarantine_max: 100_000,
-            },
-            speed: SpeedConfig {
-                tick: HumanDuration::millis(500),
-                reorder_window: HumanDuration::millis(5_000),
-            },
-            batch: BatchConfig {
-                nightly: true,
-                grace: minutes(15),
-                workers: 1,
-                memory: ByteSize::mib(256),
-            },
-            retention: RetentionConfig { raw: days(90), log: days(30) },
+            storage: StorageConfig { tables: EMBEDDED.into(), archive: EMBEDDED.into() },
+            ingest: IngestConfig::default(),
+            raw_writer: RawWriterConfig::default(),
+            speed: SpeedConfig::default(),
+            batch: BatchConfig::default(),
+            serving: ServingConfig::default(),
+            retention: RetentionConfig { log: HumanDuration::days(30) },
             log: LogSection { filter: "info".into(), format: LogStyle::Text },
         }
     }
@@ -177,29 +129,38 @@ impl Config {
             .merge(Serialized::defaults(flags))
             .extract()
             .map_err(|error| anyhow::anyhow!("{error}"))
-            .context("the configuration cannot be used")?;
+            .context(UNUSABLE)?;
         config.check()?;
         Ok(config)
     }
 
     fn check(&self) -> Result<()> {
-        let refuse = |what: &str| bail!("the configuration cannot be used: {what}");
-        if self.speed.tick.as_ms() <= 0 || self.speed.tick.as_ms() > 1_000 {
-            return refuse("speed.tick must be more than 0 and at most 1s: the live view is promised every second");
+        self.batch.validate().context(UNUSABLE)?;
+        self.speed.validate().context(UNUSABLE)?;
+        self.ingest.validate().context(UNUSABLE)?;
+        if self.retention.log.as_ms() <= 0 {
+            bail!("{UNUSABLE}: retention.log must be more than 0");
         }
-        if self.batch.workers == 0 {
-            return refuse("batch.workers must be at least 1");
-        }
-        if self.ingest.events_max == 0 {
-            return refuse("ingest.events_max must be at least 1");
-        }
-        if self.ingest.decompressed_max.as_u64() < self.ingest.body_max.as_u64() {
-            return refuse("ingest.decompressed_max must not be smaller than ingest.body_max");
-        }
-        if self.retention.log.as_ms() <= 0 || self.retention.raw.as_ms() <= 0 {
-            return refuse("retention.raw and retention.log must be more than 0");
-        }
+        self.tables_uri()?;
+        self.archive_uri()?;
         Ok(())
+    }
+
+    /// Where log and tables are.
+    pub(crate) fn tables_uri(&self) -> Result<StoreUri> {
+        self.uri(&self.storage.tables).context("storage.tables")
+    }
+
+    /// Where the archive is.
+    pub(crate) fn archive_uri(&self) -> Result<StoreUri> {
+        self.uri(&self.storage.archive).context("storage.archive")
+    }
+
+    fn uri(&self, text: &str) -> Result<StoreUri> {
+        match text {
+            EMBEDDED => Ok(StoreUri::Embedded(self.data_dir.clone())),
+            other => Ok(other.parse()?),
+        }
     }
 
     /// The effective configuration as TOML.

@@ -18,34 +18,49 @@ pub(crate) struct InstanceFile {
 impl InstanceFile {
     /// Writes the file; a reader sees the old one or the new one, never half.
     pub(crate) fn write(&self, paths: &DataPaths) -> Result<()> {
-        let unfinished = paths.instance().with_extension("unfinished");
+        let unfinished = paths.instance.with_extension("unfinished");
         std::fs::write(&unfinished, serde_json::to_vec_pretty(self)?)?;
-        std::fs::rename(&unfinished, paths.instance())?;
+        std::fs::rename(&unfinished, paths.instance)?;
         Ok(())
+    }
+
+    /// Removes the file at an orderly end; one that stays behind is harmless, since the lock tells.
+    pub(crate) fn remove(paths: &DataPaths) {
+        if let Err(error) = std::fs::remove_file(&paths.instance) {
+            tracing::debug!(%error, "cannot remove the instance file");
+        }
     }
 
     /// The instance that runs on a folder now: its file is there and the folder's lock is held.
     pub(crate) fn of_running(data_dir: &Path) -> Result<Option<Self>> {
         let paths = DataPaths::new(data_dir);
-        if !dwell_storage::paths::is_locked(&paths) {
+        let bytes = match std::fs::read(&paths.instance) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", paths.instance.display())),
+        };
+        if !is_locked(&paths) {
             return Ok(None);
         }
-        match std::fs::read(paths.instance()) {
-            Ok(bytes) => {
-                let file = serde_json::from_slice(&bytes)
-                    .with_context(|| format!("{} is damaged", paths.instance().display()))?;
-                Ok(Some(file))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", paths.instance().display())),
-        }
+        let file = serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is damaged", paths.instance.display()))?;
+        Ok(Some(file))
+    }
+}
+
+/// Whether a process holds the folder's lock. A shared lock, given back at once, gets in nobody's way but that of a process
+/// that starts in this very moment.
+fn is_locked(paths: &DataPaths) -> bool {
+    match std::fs::File::open(&paths.lock) {
+        Ok(file) => matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)),
+        Err(_) => false,
     }
 }
 
 /// Writes the admin key so that only the owner can read it.
 pub(crate) fn write_admin_key(paths: &DataPaths, key: &str) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
-    let path = paths.admin_key();
+    let path = paths.admin_key.clone();
     let mut file = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
@@ -61,7 +76,7 @@ pub(crate) fn write_admin_key(paths: &DataPaths, key: &str) -> Result<()> {
 
 /// The admin key of a folder.
 pub(crate) fn read_admin_key(data_dir: &Path) -> Result<String> {
-    let path = DataPaths::new(data_dir).admin_key();
+    let path = DataPaths::new(data_dir).admin_key;
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read the admin key {}; give one with --key", path.display()))?;
     Ok(text.trim().to_owned())

@@ -108,7 +108,7 @@ async fn start(args: &RunArgs) -> Result<()> {
             ("from", args.from.map(|day| json!(day))),
             ("to", args.to.map(|day| json!(day))),
             ("reason", args.reason.as_ref().map(|reason| json!(reason))),
-            ("force", args.force.then(|| json!(true))),
+            ("options", args.force.then(|| json!({ "force": true }))),
             ("dry_run", args.dry_run.then(|| json!(true))),
         ];
         for (name, value) in optional {

@@ -121,7 +121,7 @@ async fn list(args: &ListArgs) -> Result<()> {
 async fn replay(ids: &[String], target: &TargetArgs) -> Result<()> {
     let output = Output::from_flag(target.json);
     with_target(target, async |opened| {
-        let job = create_job(opened.client(), &json!({ "kind": "replay", "entries": ids })).await?;
+        let job = create_job(opened.client(), &json!({ "kind": "replay", "options": { "entries": ids } })).await?;
         let job = wait_for(opened.client(), job, output).await?;
         output.result(&job, || lines(&job["report"]))
     })

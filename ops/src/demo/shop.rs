@@ -6,7 +6,7 @@
 use dwell_model::time::{SECOND_MS, TsMs};
 
 /// Arrivals are decided per stretch of this length.
-const ARRIVAL_SLOT_MS: i64 = 20 * SECOND_MS;
+const ARRIVAL_SLOT_MS: i64 = 60 * SECOND_MS;
 /// Longest stay; arrivals older than this have left.
 const STAY_MAX_MS: i64 = 15 * 60 * SECOND_MS;
 /// Walking speed, metres per second.

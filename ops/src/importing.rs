@@ -1,0 +1,90 @@
+//! Imports, whoever asks for them: the command line on a folder, or an uploaded job of a running instance.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use dwell_ingest::files::{ImportDeps, ImportOptions, ImportProgress, ImportReport, MappingSpec, Road, import};
+use dwell_model::ids::TenantId;
+use dwell_runtime::clock::SharedClock;
+use dwell_storage::api::Stores;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+
+/// How long an import waits for the raw writer to have copied what it sent through the log.
+const RAW_WRITER_WAIT: Duration = Duration::from_secs(600);
+
+/// What to import how, as flags and jobs say it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ImportRequest {
+    /// Straight into the archive instead of through the log.
+    pub(crate) to_archive: bool,
+    /// How columns become fields.
+    pub(crate) mapping: MappingSpec,
+}
+
+/// Imports files with an installation's limits.
+#[derive(Debug, Clone)]
+pub(crate) struct Importer {
+    deps: ImportDeps,
+    options: ImportOptions,
+}
+
+impl Importer {
+    pub(crate) fn new(config: &Config, stores: Stores, clock: SharedClock, tenant: TenantId, spill_dir: PathBuf) -> Self {
+        let options = ImportOptions {
+            sort_memory_bytes: config.batch.memory.as_usize(),
+            future_ms_max: config.ingest.future_tolerance.as_ms(),
+            presence_late_ms: config.ingest.presence_late.as_ms(),
+            quarantine_entries_max: config.ingest.quarantine_entries_max,
+            ..ImportOptions::new(tenant, spill_dir)
+        };
+        Self { deps: ImportDeps { stores, clock }, options }
+    }
+
+    /// Imports files. What went through the log is in the raw table when it returns, so that the next command finds it.
+    pub(crate) async fn run(
+        &self,
+        tenant: &TenantId,
+        paths: Vec<PathBuf>,
+        request: &ImportRequest,
+        progress: Arc<dyn ImportProgress>,
+    ) -> Result<ImportReport> {
+        let options = ImportOptions {
+            tenant: tenant.clone(),
+            road: if request.to_archive { Road::Archive } else { Road::Log },
+            mapping: request.mapping.clone(),
+            ..self.options.clone()
+        };
+        let report = import(paths, &options, &self.deps, progress).await?;
+        if report.logged > 0 {
+            self.wait_for_raw_writer().await?;
+        }
+        Ok(report)
+    }
+
+    async fn wait_for_raw_writer(&self) -> Result<()> {
+        let log = &self.deps.stores.log;
+        for partition in 0..log.partitions() {
+            let end = log.bounds(partition).await?.end;
+            let mut waited = Duration::ZERO;
+            loop {
+                let position =
+                    self.deps.stores.raw.position(dwell_batch_layer::ready::RAW_WRITER, log.epoch(), partition).await?;
+                if position.unwrap_or(0) >= end {
+                    break;
+                }
+                if waited >= RAW_WRITER_WAIT {
+                    bail!("the events are durable in the log, but the raw writer has not copied them yet; see its lag in /metrics");
+                }
+                let pause = Duration::from_millis(20);
+                self.deps.clock.sleep(pause).await;
+                waited += pause;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! The routes that only the binary can offer, since they need several layers: uploads for imports, and exports.
+//!
+//! - `POST /v1/uploads` → `{upload}`: opens a folder for the files of one import.
+//! - `PUT /v1/uploads/{upload}/{name}`: a file, streamed to disk.
+//! - `POST /v1/imports` `{upload, files, to_archive, mapping}` → 202 with the job.
+//! - `GET /v1/export/{table}?from=&to=&venue=` → the table as Parquet.
+
+mod export;
+mod uploads;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{HeaderMap, header};
+use axum::routing::{get, post, put};
+use dwell_runtime::clock::SharedClock;
+use dwell_serving_api::problem::{self, Problem};
+use dwell_storage::access::{AccessError, KeyVerifier, Principal};
+use dwell_storage::api::Stores;
+use dwell_storage::paths::DataPaths;
+use tokio::sync::Notify;
+
+/// What these routes share.
+#[derive(Clone)]
+pub(crate) struct OpsState {
+    pub(crate) stores: Stores,
+    pub(crate) paths: DataPaths,
+    pub(crate) clock: SharedClock,
+    pub(crate) verifier: Arc<KeyVerifier>,
+    /// Wakes the job worker.
+    pub(crate) wake: Arc<Notify>,
+}
+
+/// The router of these routes.
+pub(crate) fn router(state: OpsState) -> Router {
+    Router::new()
+        .route("/v1/uploads", post(uploads::open))
+        .route("/v1/uploads/{upload}/{name}", put(uploads::receive))
+        .route("/v1/imports", post(uploads::start))
+        .route("/v1/export/{table}", get(export::table))
+        .with_state(state)
+}
+
+/// OpenAPI of these routes, shown with the serving API's.
+pub(crate) fn document() -> serde_json::Value {
+    let bearer = serde_json::json!([{ "bearer": [] }]);
+    let parameter = |name: &str, place: &str, required: bool, about: &str| {
+        serde_json::json!({
+            "name": name, "in": place, "required": required, "description": about, "schema": { "type": "string" }
+        })
+    };
+    let operation = |summary: &str, parameters: Vec<serde_json::Value>, status: &str, about: &str| {
+        serde_json::json!({
+            "tags": ["import and export"], "summary": summary, "parameters": parameters, "security": bearer,
+            "responses": { status: { "description": about }, "default": { "description": "Problem details" } }
+        })
+    };
+    let upload = parameter("upload", "path", true, "Id of the upload");
+    serde_json::json!({
+        "paths": {
+            "/v1/uploads": { "post": operation("Open a folder for the files of one import (operator)", vec![], "201", "`{upload}`") },
+            "/v1/uploads/{upload}/{name}": { "put": operation(
+                "Send a file of an import, as its bytes are (operator)",
+                vec![upload, parameter("name", "path", true, "Name of the file; its ending tells the format")],
+                "201", "`{name, bytes}`") },
+            "/v1/imports": { "post": operation(
+                "Import uploaded files: `{upload, files, to_archive, mapping}` (operator)", vec![], "202", "The job") },
+            "/v1/export/{table}": { "get": operation(
+                "A table of published numbers as Parquet (viewer)",
+                vec![
+                    parameter("table", "path", true, "For example `hourly`"),
+                    parameter("from", "query", false, "First local day"),
+                    parameter("to", "query", false, "Last local day, included"),
+                    parameter("venue", "query", false, "Only this venue"),
+                ],
+                "200", "A Parquet file") },
+        }
+    })
+}
+
+/// The caller, if the key may do what `allowed` asks.
+async fn authorise(
+    state: &OpsState,
+    headers: &HeaderMap,
+    needs: &str,
+    allowed: impl Fn(&Principal) -> bool,
+) -> Result<Arc<Principal>, Problem> {
+    let key = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, key)| key.trim());
+    let Some(key) = key else {
+        return Err(Problem::new(problem::UNAUTHENTICATED, "send the key as `authorization: Bearer <key>`"));
+    };
+    let principal = state.verifier.verify(key).await.map_err(|error| match error {
+        AccessError::Denied => Problem::new(problem::UNAUTHENTICATED, "the key is not known, or was taken back"),
+        AccessError::Unavailable(error) => Problem::from(error),
+    })?;
+    match allowed(&principal) {
+        true => Ok(principal),
+        false => Err(Problem::new(problem::FORBIDDEN, format!("this needs a key with the role {needs} or more"))),
+    }
+}

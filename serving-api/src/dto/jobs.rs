@@ -1,0 +1,125 @@
+//! Jobs on the wire.
+
+use dwell_model::time::LocalDay;
+use dwell_storage::api::Job;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::instant;
+
+/// A job to be done.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewJob {
+    /// What to do, for example `recompute`.
+    pub(crate) kind: String,
+    /// Ids of venues, or `"all"` (also when left out).
+    #[serde(default)]
+    #[schema(value_type = Option<Value>, example = "all")]
+    pub(crate) venues: Option<JobVenues>,
+    /// First local day; since ever when left out.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "2026-03-01")]
+    pub(crate) from: Option<LocalDay>,
+    /// Last local day, included; until now when left out.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "2026-03-08")]
+    pub(crate) to: Option<LocalDay>,
+    /// Why, for the record.
+    #[serde(default)]
+    pub(crate) reason: Option<String>,
+    /// Only report what would be done.
+    #[serde(default)]
+    pub(crate) dry_run: bool,
+    /// What the kind wants to know besides.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub(crate) options: Map<String, Value>,
+}
+
+/// Which venues a job is for.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "venues must be \"all\", one id, or a list of ids")]
+pub(crate) enum JobVenues {
+    /// `"all"`, or one id.
+    Word(String),
+    /// Ids.
+    Ids(Vec<String>),
+}
+
+/// A job and how far it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct JobDto {
+    id: String,
+    kind: String,
+    /// queued, running, succeeded, partial, failed or cancelled.
+    state: &'static str,
+    progress: JobProgressDto,
+    /// The decided parameters, as the kind defines them.
+    spec: Value,
+    /// What it did, as the kind defines it.
+    report: Option<Value>,
+    /// Why it failed, for people.
+    error: Option<String>,
+    /// Public id of the key that asked for it, or the part of Dwell.
+    requested_by: String,
+    reason: Option<String>,
+    created_at: String,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+    attempts: u32,
+    cancel_requested: bool,
+}
+
+/// Steps done of steps to do.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct JobProgressDto {
+    done: u64,
+    /// Steps known so far.
+    total: u64,
+    /// What is being done, for people.
+    doing: String,
+}
+
+/// A page of jobs, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct JobsDto {
+    pub(crate) jobs: Vec<JobDto>,
+    /// Kinds that can be asked for.
+    pub(crate) kinds: Vec<JobKindDto>,
+    /// Cursor of the next page; null on the last.
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// A kind of job.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct JobKindDto {
+    pub(crate) kind: String,
+    pub(crate) summary: String,
+}
+
+impl From<Job> for JobDto {
+    fn from(job: Job) -> Self {
+        Self {
+            id: job.id,
+            kind: job.kind,
+            state: job.state.word(),
+            progress: JobProgressDto {
+                done: job.progress.done,
+                total: job.progress.total,
+                doing: job.progress.doing,
+            },
+            spec: job.spec,
+            report: job.report,
+            error: job.error,
+            requested_by: job.requested_by,
+            reason: job.reason,
+            created_at: instant(job.created_at),
+            started_at: job.started_at.map(instant),
+            finished_at: job.finished_at.map(instant),
+            attempts: job.attempts,
+            cancel_requested: job.cancel_requested,
+        }
+    }
+}

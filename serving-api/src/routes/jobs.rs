@@ -1,0 +1,237 @@
+//! `/v1/jobs`: ask for work, watch it, stop it.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use dwell_model::ids::VenueId;
+use dwell_storage::api::{Job, JobProgress, JobState};
+use dwell_storage::error::ErrorKind;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::dto::{JobDto, JobKindDto, JobVenues, JobsDto, NewJob};
+use crate::extract::{ApiJson, ApiPath, ApiQuery, Caller};
+use crate::ids;
+use crate::job_catalogue::JobRequest;
+use crate::problem::{self, Problem};
+use crate::query::cursor::{self, QueryId};
+use crate::query::text;
+use crate::respond::{self, Caching};
+use crate::state::AppState;
+
+/// Longest `reason`, in bytes.
+const REASON_BYTES_MAX: usize = 1_000;
+/// Most venues that a job names one by one.
+const VENUES_MAX: usize = 10_000;
+
+/// Asks for a job. It is stored, then worked on; watch it under the `Location` that comes back.
+#[utoipa::path(
+    post, path = "/v1/jobs", tag = "jobs", request_body = NewJob,
+    responses((status = 202, description = "Stored; a worker will take it", body = JobDto)),
+)]
+pub(crate) async fn create(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    ApiJson(new): ApiJson<NewJob>,
+) -> Result<Response, Problem> {
+    if new
+        .reason
+        .as_ref()
+        .is_some_and(|reason| reason.len() > REASON_BYTES_MAX)
+    {
+        return Err(Problem::new(
+            problem::BAD_BODY,
+            format!("reason is longer than {REASON_BYTES_MAX} bytes"),
+        ));
+    }
+    if let (Some(from), Some(to)) = (new.from, new.to)
+        && from > to
+    {
+        return Err(
+            Problem::new(problem::BAD_RANGE, format!("from {from} lies after to {to}")).about("from"),
+        );
+    }
+    let venues = venues(&state, &caller.tenant, new.venues).await?;
+    let request = JobRequest {
+        tenant: caller.tenant.clone(),
+        kind: new.kind,
+        venues,
+        from: new.from,
+        to: new.to,
+        dry_run: new.dry_run,
+        options: new.options,
+    };
+    let refused = |refusal: crate::job_catalogue::JobRefusal| Problem::new(problem::BAD_BODY, refusal.0);
+    let spec = state.jobs().decide(&request).map_err(refused)?;
+    let now = state.now_ms();
+    let job = Job {
+        id: ids::new_job_id(now)?,
+        tenant: caller.tenant.clone(),
+        kind: request.kind,
+        spec,
+        state: JobState::Queued,
+        progress: JobProgress::default(),
+        requested_by: caller.key_id.clone(),
+        reason: new.reason,
+        created_at: now,
+        started_at: None,
+        finished_at: None,
+        attempts: 0,
+        cancel_requested: false,
+        report: None,
+        error: None,
+        fence: 0,
+        leased_until: None,
+    };
+    state.stores().jobs.create(&job).await?;
+    state.jobs().created(&job);
+    tracing::info!(
+        job = job.id,
+        kind = job.kind,
+        requested_by = job.requested_by,
+        "job created"
+    );
+    let location = HeaderValue::from_str(&format!("/v1/jobs/{}", job.id));
+    let mut response = respond::done(StatusCode::ACCEPTED, &JobDto::from(job))?;
+    if let Ok(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Which page of jobs.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListParams {
+    /// Jobs per page.
+    limit: Option<String>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Jobs of the tenant, newest first, and the kinds that can be asked for.
+#[utoipa::path(
+    get, path = "/v1/jobs", tag = "jobs", params(ListParams),
+    responses((status = 200, description = "A page of jobs", body = JobsDto)),
+)]
+pub(crate) async fn list(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    headers: HeaderMap,
+    ApiQuery(params): ApiQuery<ListParams>,
+) -> Result<Response, Problem> {
+    let config = state.config();
+    let limit = text::limit(
+        params.limit.as_deref(),
+        config.page_entries_default(),
+        config.page_entries_max,
+    )?;
+    let query = QueryId::of(&[caller.tenant.as_str(), "jobs"]);
+    let before = params
+        .cursor
+        .map(|text| cursor::decode::<String>(query, &text))
+        .transpose()?;
+    // One more than asked for tells whether there is a next page.
+    let mut jobs = state
+        .stores()
+        .jobs
+        .list(Some(&caller.tenant), before.as_deref(), limit + 1)
+        .await?;
+    let more = jobs.len() > limit;
+    jobs.truncate(limit);
+    let next_cursor = match jobs.last().filter(|_| more) {
+        Some(last) => Some(cursor::encode(query, &last.id)?),
+        None => None,
+    };
+    let kinds = state
+        .jobs()
+        .kinds()
+        .into_iter()
+        .map(|(kind, summary)| JobKindDto { kind, summary })
+        .collect();
+    let page = JobsDto {
+        jobs: jobs.into_iter().map(JobDto::from).collect(),
+        kinds,
+        next_cursor,
+    };
+    respond::json(&headers, &page, Caching::No)
+}
+
+/// A job and how far it is.
+#[utoipa::path(
+    get, path = "/v1/jobs/{job}", tag = "jobs", params(("job" = String, Path, description = "Id of the job")),
+    responses((status = 200, description = "The job", body = JobDto)),
+)]
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    headers: HeaderMap,
+    ApiPath(id): ApiPath<String>,
+) -> Result<Response, Problem> {
+    let found = state.stores().jobs.get(&caller.tenant, &id).await?;
+    let job = found.ok_or_else(|| Problem::not_found("job", &id))?;
+    respond::json(&headers, &JobDto::from(job), Caching::No)
+}
+
+/// Asks a job to stop: a queued one is cancelled at once, a running one at the next point from which it can be
+/// repeated. What it did stays done.
+#[utoipa::path(
+    post, path = "/v1/jobs/{job}/cancel", tag = "jobs",
+    params(("job" = String, Path, description = "Id of the job")),
+    responses((status = 202, description = "Asked; watch its state", body = JobDto)),
+)]
+pub(crate) async fn cancel(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    ApiPath(id): ApiPath<String>,
+) -> Result<Response, Problem> {
+    let jobs = &state.stores().jobs;
+    let found = jobs
+        .get(&caller.tenant, &id)
+        .await?
+        .ok_or_else(|| Problem::not_found("job", &id))?;
+    if found.state.is_final() {
+        let detail = format!("the job has ended already: it is {}", found.state.word());
+        return Err(Problem::new(problem::CONFLICT, detail));
+    }
+    let job = jobs
+        .request_cancel(&caller.tenant, &id, state.now_ms())
+        .await
+        .map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Problem::not_found("job", &id),
+            _ => Problem::from(error),
+        })?;
+    tracing::info!(job = job.id, key = %caller.key_id, "job asked to stop");
+    respond::done(StatusCode::ACCEPTED, &JobDto::from(job))
+}
+
+/// The venues named, all of which must exist; `None` for all.
+async fn venues(
+    state: &AppState,
+    tenant: &dwell_model::ids::TenantId,
+    asked: Option<JobVenues>,
+) -> Result<Option<Vec<VenueId>>, Problem> {
+    let names = match asked {
+        None => return Ok(None),
+        Some(JobVenues::Word(word)) if word == "all" => return Ok(None),
+        Some(JobVenues::Word(word)) => vec![word],
+        Some(JobVenues::Ids(ids)) => ids,
+    };
+    if names.is_empty() || names.len() > VENUES_MAX {
+        let detail = format!("venues must be \"all\" or 1 to {VENUES_MAX} ids");
+        return Err(Problem::new(problem::BAD_BODY, detail).about("venues"));
+    }
+    let known = state.stores().registry.venues(tenant).await?;
+    let mut venues: Vec<VenueId> = Vec::with_capacity(names.len());
+    for name in names {
+        // The registry's list is sorted by id, but that is not promised for ever: look it up plainly.
+        let found = known.iter().find(|stored| stored.venue.id.as_str() == name);
+        match found {
+            Some(stored) if venues.contains(&stored.venue.id) => {}
+            Some(stored) => venues.push(stored.venue.id.clone()),
+            None => return Err(Problem::not_found("venue", &name).about("venues")),
+        }
+    }
+    Ok(Some(venues))
+}

@@ -1,0 +1,97 @@
+//! `/v1/venues/{venue}/transitions`: how often visitors went from one zone to the next.
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use dwell_model::ids::VenueKey;
+use dwell_model::metrics::{Family, Transition, Value};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::dto::{LayerTransitionsDto, TransitionDto, TransitionsDto, instant};
+use crate::extract::{ApiPath, ApiQuery, Caller};
+use crate::problem::Problem;
+use crate::query::range::Range;
+use crate::respond;
+use crate::state::AppState;
+use crate::views::spatial;
+
+/// Which transitions.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Params {
+    /// First local day, or an instant; today when left out.
+    from: Option<String>,
+    /// Last local day (included), or an instant (not included).
+    to: Option<String>,
+    /// Only this layer of zones.
+    layer: Option<String>,
+}
+
+/// Transitions between zones over a range, layer by layer. Instants are widened to whole hours.
+#[utoipa::path(
+    get, path = "/v1/venues/{venue}/transitions", tag = "metrics",
+    params(("venue" = String, Path, description = "Id of the venue"), Params),
+    responses((status = 200, description = "The transitions", body = TransitionsDto)),
+)]
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    headers: HeaderMap,
+    ApiPath(venue_id): ApiPath<String>,
+    ApiQuery(params): ApiQuery<Params>,
+) -> Result<Response, Problem> {
+    let stored = state.venue(&caller.tenant, &venue_id).await?;
+    let venue = &stored.venue;
+    if let Some(layer) = &params.layer
+        && !venue
+            .layouts
+            .iter()
+            .any(|layout| layout.zones.iter().any(|zone| zone.layer == *layer))
+    {
+        return Err(Problem::not_found("layer of zones", layer).about("layer"));
+    }
+    let key = VenueKey::new(caller.tenant.clone(), venue.id.clone());
+    let range = Range::parse(
+        params.from.as_deref(),
+        params.to.as_deref(),
+        &venue.calendar,
+        state.now_ms(),
+    )?;
+    let united = spatial::united(
+        &state,
+        &key,
+        venue,
+        range,
+        Family::Transition,
+        params.layer.as_deref(),
+    )
+    .await?;
+    let layers = united
+        .values
+        .into_iter()
+        .map(|(layer, value)| LayerTransitionsDto {
+            layer,
+            transitions: match value {
+                Value::Transition(transitions) => transitions.into_iter().map(dto).collect(),
+                _ => Vec::new(),
+            },
+        });
+    let answer = TransitionsDto {
+        venue: venue_id,
+        from: instant(range.start),
+        to: instant(range.end),
+        layers: layers.collect(),
+        days: united.origins,
+    };
+    respond::json(&headers, &answer, united.caching)
+}
+
+fn dto(transition: Transition) -> TransitionDto {
+    TransitionDto {
+        from: transition.from,
+        to: transition.to,
+        count: transition.count,
+    }
+}

@@ -1,0 +1,260 @@
+//! `/v1/venues`: what there is, and how it is changed.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use dwell_model::ids::{TenantId, VenueKey};
+use dwell_model::layout::{Venue, VenueSpec};
+use dwell_model::time::LocalDay;
+use dwell_storage::api::{Flip, StoredVenue};
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::IntoParams;
+
+use crate::dto::{AppliedDto, AppliedVenueDto, VenueDetailDto, VenueDto, VenuesDto};
+use crate::extract::{ApiPath, ApiQuery, Caller, JsonBytes};
+use crate::problem::{self, Problem, clip};
+use crate::query::text;
+use crate::respond::{self, Caching};
+use crate::state::AppState;
+
+/// Most venues of one file.
+const VENUES_MAX: usize = 10_000;
+/// How often a venue that somebody else changes at the same time is tried again.
+const TRIES: u32 = 3;
+
+/// All venues of the tenant, by id.
+#[utoipa::path(
+    get, path = "/v1/venues", tag = "venues",
+    responses((status = 200, description = "The venues", body = VenuesDto)),
+)]
+pub(crate) async fn list(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let now = state.now_ms();
+    let venues = state.stores().registry.venues(&caller.tenant).await?;
+    let venues = venues
+        .iter()
+        .map(|stored| VenueDto::new(&stored.venue, stored.version, now))
+        .collect();
+    respond::json(&headers, &VenuesDto { venues }, Caching::SETTINGS)
+}
+
+/// A venue with the layout in force today.
+#[utoipa::path(
+    get, path = "/v1/venues/{venue}", tag = "venues",
+    params(("venue" = String, Path, description = "Id of the venue")),
+    responses((status = 200, description = "The venue", body = VenueDetailDto)),
+)]
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    headers: HeaderMap,
+    ApiPath(id): ApiPath<String>,
+) -> Result<Response, Problem> {
+    let stored = state.venue(&caller.tenant, &id).await?;
+    respond::json(
+        &headers,
+        &VenueDetailDto::new(&stored.venue, stored.version, state.now_ms()),
+        Caching::SETTINGS,
+    )
+}
+
+/// How to apply.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ApplyParams {
+    /// `true`: only check, and report what would change.
+    dry_run: Option<String>,
+}
+
+/// Makes or changes venues. A venue's layout replaces the one with the same `valid_from`; venues that the file does not
+/// name stay as they are. All are checked before any is stored; each is stored atomically.
+#[utoipa::path(
+    put, path = "/v1/venues", tag = "venues", params(ApplyParams),
+    request_body(
+        content = Vec<Value>,
+        description = "Array of venues `{id, tz, width, height, zones: [{id, polygon: [[x, y], …]}], …}`; unknown \
+                       fields are refused by name",
+    ),
+    responses((status = 200, description = "What changed", body = AppliedDto)),
+)]
+pub(crate) async fn apply(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    ApiQuery(params): ApiQuery<ApplyParams>,
+    JsonBytes(bytes): JsonBytes,
+) -> Result<Response, Problem> {
+    let dry_run = text::switch("dry_run", params.dry_run.as_deref())?;
+    let specs = specs(&bytes)?;
+    let known = state.stores().registry.venues(&caller.tenant).await?;
+    let mut applied = Vec::with_capacity(specs.len());
+    for spec in &specs {
+        let existing = known.iter().find(|stored| stored.venue.id.as_str() == spec.id);
+        applied.push(applied_dto(
+            existing.map(|stored| &stored.venue),
+            &to_venue(spec, existing)?,
+        ));
+    }
+    if !dry_run {
+        for (spec, applied) in specs.iter().zip(&mut applied) {
+            *applied = store(&state, &caller.tenant, spec).await?;
+            tracing::info!(venue = applied.id, change = applied.change, key = %caller.key_id, "venue applied");
+        }
+    }
+    respond::done(
+        StatusCode::OK,
+        &AppliedDto {
+            dry_run,
+            venues: applied,
+        },
+    )
+}
+
+/// The venues of a body; what is wrong is named by its place.
+fn specs(bytes: &[u8]) -> Result<Vec<VenueSpec>, Problem> {
+    let refuse = |detail: String| Problem::new(problem::BAD_BODY, detail);
+    let values: Vec<Value> = serde_json::from_slice(bytes)
+        .map_err(|error| refuse(format!("the body must be a JSON array of venues: {error}")))?;
+    if values.is_empty() || values.len() > VENUES_MAX {
+        return Err(refuse(format!(
+            "the array has {} venues; give 1 to {VENUES_MAX}",
+            values.len()
+        )));
+    }
+    let mut specs: Vec<VenueSpec> = Vec::with_capacity(values.len());
+    for (i, value) in values.into_iter().enumerate() {
+        let name = value["id"]
+            .as_str()
+            .map_or_else(String::new, |id| format!(" ({:?})", clip(id)));
+        let spec: VenueSpec =
+            serde_json::from_value(value).map_err(|error| refuse(format!("venue {i}{name}: {error}")))?;
+        if specs
+            .iter()
+            .any(|other| other.id == spec.id && other.valid_from == spec.valid_from)
+        {
+            return Err(refuse(format!(
+                "venue {i}{name}: stands twice in the file with the same valid_from"
+            )));
+        }
+        specs.push(spec);
+    }
+    Ok(specs)
+}
+
+fn to_venue(spec: &VenueSpec, existing: Option<&StoredVenue>) -> Result<Venue, Problem> {
+    let venue = spec.to_venue(existing.map(|stored| &stored.venue));
+    venue.map_err(|error| Problem::new(problem::BAD_BODY, error.to_string()))
+}
+
+/// Stores a venue on top of what is there, which may be more than was there when the file was checked: an earlier layout
+/// of the same file, or what somebody else has stored meanwhile.
+async fn store(state: &AppState, tenant: &TenantId, spec: &VenueSpec) -> Result<AppliedVenueDto, Problem> {
+    let registry = &state.stores().registry;
+    for _ in 0..TRIES {
+        // Checked before: this finds the id that the check has found good.
+        let id = to_venue(spec, None)?.id;
+        let existing = registry.venue(&VenueKey::new(tenant.clone(), id)).await?;
+        let venue = to_venue(spec, existing.as_ref())?;
+        let applied = applied_dto(existing.as_ref().map(|stored| &stored.venue), &venue);
+        let version = existing.map(|stored| stored.version);
+        if applied.change == "unchanged" || registry.put_venue(tenant, &venue, version).await? == Flip::Done {
+            return Ok(applied);
+        }
+    }
+    let detail = format!(
+        "venue {:?} is being changed by somebody else; apply the file again",
+        clip(&spec.id)
+    );
+    Err(Problem::new(problem::CONFLICT, detail))
+}
+
+fn applied_dto(before: Option<&Venue>, after: &Venue) -> AppliedVenueDto {
+    let change = match before {
+        None => "created",
+        Some(before) if before == after => "unchanged",
+        Some(_) => "changed",
+    };
+    let (all, from) = before.map_or((false, None), |before| recomputes(before, after));
+    AppliedVenueDto {
+        id: after.id.to_string(),
+        change,
+        recomputes_from: from.map(|day| day.to_string()),
+        recomputes_all: all,
+    }
+}
+
+/// From which day on numbers depend on something that changed: (all of them, or the first such day).
+fn recomputes(before: &Venue, after: &Venue) -> (bool, Option<LocalDay>) {
+    let first = |venue: &Venue| {
+        venue
+            .layouts
+            .first()
+            .map(dwell_model::layout::Layout::fingerprint)
+    };
+    if before.calendar != after.calendar || first(before) != first(after) {
+        return (true, None);
+    }
+    let mut days: Vec<LocalDay> = before
+        .layouts
+        .iter()
+        .chain(&after.layouts)
+        .filter_map(|layout| layout.valid_from)
+        .collect();
+    days.sort_unstable();
+    let changed =
+        |day: &&LocalDay| before.layout_on(**day).fingerprint() != after.layout_on(**day).fingerprint();
+    (false, days.iter().find(changed).copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn venue(spec: Value, existing: Option<&Venue>) -> Venue {
+        let spec: VenueSpec = serde_json::from_value(spec).unwrap();
+        spec.to_venue(existing).unwrap()
+    }
+
+    #[test]
+    fn a_change_names_the_days_that_it_restates() {
+        let square = |side: f64| json!([[0, 0], [side, 0], [side, side], [0, side]]);
+        let spec = |side: f64, from: Option<&str>| json!({"id": "v", "tz": "Europe/Madrid", "valid_from": from, "zones": [{"id": "a", "polygon": square(side)}]});
+        let first = venue(spec(1.0, None), None);
+        assert_eq!(applied_dto(None, &first).change, "created");
+        assert_eq!(
+            applied_dto(Some(&first), &venue(spec(1.0, None), Some(&first))).change,
+            "unchanged"
+        );
+        let later = venue(spec(2.0, Some("2026-05-01")), Some(&first));
+        let applied = applied_dto(Some(&first), &later);
+        assert_eq!(
+            (
+                applied.change,
+                applied.recomputes_from.as_deref(),
+                applied.recomputes_all
+            ),
+            ("changed", Some("2026-05-01"), false)
+        );
+        let moved = venue(json!({"id": "v", "tz": "Asia/Tokyo"}), Some(&first));
+        assert!(applied_dto(Some(&first), &moved).recomputes_all);
+    }
+
+    #[test]
+    fn a_wrong_file_is_refused_by_place_and_name() {
+        let detail = |body: &str| specs(body.as_bytes()).unwrap_err().detail().to_owned();
+        assert!(detail("{}").contains("JSON array"));
+        assert!(detail("[]").contains("0 venues"));
+        let unknown = detail(r#"[{"id": "v", "tz": "UTC", "colour": "red"}]"#);
+        assert!(
+            unknown.contains("venue 0 (\"v\")") && unknown.contains("colour"),
+            "{unknown}"
+        );
+        assert!(detail(r#"[{"id": "v", "tz": "UTC"}, {"id": "v", "tz": "UTC"}]"#).contains("twice"));
+    }
+}

@@ -1,0 +1,84 @@
+//! The rows of some venue-days, found by bucket.
+
+use std::collections::BTreeMap;
+
+use dwell_model::ids::VenueKey;
+use dwell_model::metrics::{AggregateRow, Family, Grain, Slice, Value};
+use dwell_model::time::LocalDay;
+use dwell_storage::api::RowFilter;
+
+use super::sources::{self, Sources};
+use crate::problem::Problem;
+use crate::query::range::Piece;
+use crate::state::AppState;
+
+/// Rows of venue-days, each day's sorted by (grain, start, family, subject, slice) as stores give them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rows {
+    days: BTreeMap<LocalDay, Vec<AggregateRow>>,
+}
+
+impl Rows {
+    /// Rows that are at hand; sorted here.
+    #[cfg(test)]
+    pub(crate) fn of(days: impl IntoIterator<Item = (LocalDay, Vec<AggregateRow>)>) -> Self {
+        let sorted = days.into_iter().map(|(day, mut rows)| {
+            rows.sort_by(|a, b| place(a).cmp(&place(b)));
+            (day, rows)
+        });
+        Self {
+            days: sorted.collect(),
+        }
+    }
+
+    /// The rows of a family in a piece of a bucket, by subject.
+    pub(crate) fn of_piece(&self, piece: &Piece, family: Family) -> &[AggregateRow] {
+        let rows = self.days.get(&piece.day).map_or(&[][..], Vec::as_slice);
+        let key = (piece.grain, piece.start, family);
+        let from = rows.partition_point(|row| (row.grain, row.start, row.family) < key);
+        let len = rows[from..].partition_point(|row| (row.grain, row.start, row.family) == key);
+        &rows[from..from + len]
+    }
+
+    /// The ingredients of a subject in a piece of a bucket.
+    pub(crate) fn value(&self, piece: &Piece, family: Family, subject: &str) -> Option<&Value> {
+        let rows = self.of_piece(piece, family);
+        let key = (subject, Slice::All);
+        let found = rows.binary_search_by(|row| (row.subject.as_str(), row.slice).cmp(&key));
+        found.ok().map(|i| &rows[i].value)
+    }
+}
+
+#[cfg(test)]
+fn place(row: &AggregateRow) -> (Grain, i64, Family, &str, Slice) {
+    (row.grain, row.start, row.family, row.subject.as_str(), row.slice)
+}
+
+/// Reads the rows of some pieces.
+pub(crate) async fn load(
+    state: &AppState,
+    venue: &VenueKey,
+    sources: &Sources,
+    pieces: &[Piece],
+    families: &[Family],
+    subjects: Option<&[String]>,
+) -> Result<Rows, Problem> {
+    let mut days: Vec<LocalDay> = pieces.iter().map(|piece| piece.day).collect();
+    days.sort_unstable();
+    days.dedup();
+    let has = |grain: Grain| pieces.iter().any(|piece| piece.grain == grain);
+    let grain = match (has(Grain::Hour), has(Grain::Day)) {
+        (true, false) => Some(Grain::Hour),
+        (false, true) => Some(Grain::Day),
+        _ => None,
+    };
+    let filter = RowFilter {
+        grain,
+        families: Some(families.to_vec()),
+        subjects: subjects.map(<[String]>::to_vec),
+    };
+    let rows = sources::rows(state, venue, sources, &days, &filter).await?;
+    Ok(Rows {
+        days: days.into_iter().zip(rows).collect(),
+    })
+}

@@ -53,6 +53,7 @@ pub use rules::{DecodeRules, TimeRules};
 pub use value::Value;
 pub use wire::WireEvent;
 
+pub(crate) use batches::Ordinals;
 pub(crate) use value::wrong_type;
 
 #[cfg(test)]

@@ -174,8 +174,6 @@ pub enum Keep {
     Plain,
     /// With the device identifier replaced by its pseudonym.
     Device(DeviceSpot),
-    /// With the device identifier blotted out: no pseudonym can be made for that day any more.
-    Redacted(DeviceSpot),
     /// Encrypted: an identifier may stand anywhere.
     Encrypted,
 }
@@ -201,7 +199,6 @@ impl std::fmt::Debug for Keep {
         f.write_str(match self {
             Keep::Plain => "Plain",
             Keep::Device(_) => "Device(…)",
-            Keep::Redacted(_) => "Redacted(…)",
             Keep::Encrypted => "Encrypted",
         })
     }

@@ -13,7 +13,8 @@ use hashbrown::HashMap;
 use super::{DecodeRules, FieldSet, WireEvent, WireField};
 use crate::refusal::{Code, DeviceSpot, Keep, Place, Problem, Refusal};
 use crate::validate;
-use append::{Appender, Ordinals};
+use append::Appender;
+pub(crate) use append::Ordinals;
 
 /// Most names of venues whose verdict is remembered; a message with more asks again.
 const VENUES_REMEMBERED: usize = 10_000;
@@ -102,6 +103,17 @@ impl Batches {
             accepted: 0,
             newest_ts: None,
         }
+    }
+
+    /// Goes on numbering equal crossings where other parts of the same message have ended.
+    pub(crate) fn with_ordinals(mut self, ordinals: Ordinals) -> Self {
+        self.ordinals = ordinals;
+        self
+    }
+
+    /// The numbering of equal crossings, for the next part of the same message.
+    pub(crate) fn into_ordinals(self) -> Ordinals {
+        self.ordinals
     }
 
     /// Decides on one event: appends it to its batch, or refuses it.
@@ -357,9 +369,8 @@ fn keep(event: &WireEvent<'_>, code: Code, venue: Option<&VenueId>) -> Keep {
     };
     match (code, spot()) {
         (_, None) => Keep::Encrypted,
-        // A key of a day to come would be made for a clock that is wrong.
-        (Code::TsInFuture, Some(_)) => Keep::Encrypted,
-        (Code::TsTooOld | Code::PresenceKeyDestroyed, Some(spot)) => Keep::Redacted(spot),
+        // The key of such a day is gone, or would be made for a clock that is wrong.
+        (Code::TsTooOld | Code::TsInFuture, Some(_)) => Keep::Encrypted,
         (_, Some(spot)) => Keep::Device(spot),
     }
 }

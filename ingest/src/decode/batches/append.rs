@@ -20,7 +20,7 @@ use crate::validate::{self, CrossingPart, MAX_INTEGER};
 /// Keyed by a hash, so that a file of millions of such crossings takes 12 bytes for each. Two that share a hash by
 /// chance only get other ordinals, and always the same ones.
 #[derive(Debug, Default)]
-pub(super) struct Ordinals {
+pub(crate) struct Ordinals {
     seen: HashMap<u64, u32, foldhash::fast::FixedState>,
     hasher: foldhash::fast::FixedState,
 }

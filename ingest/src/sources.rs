@@ -1,0 +1,4 @@
+//! What brings messages: HTTP, and files.
+
+pub mod files;
+pub mod http;

@@ -1,0 +1,127 @@
+//! Which venues a tenant has, and how each cuts time: the registry, cached.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dwell_model::ids::{TenantId, VenueId};
+use dwell_model::time::VenueCalendar;
+use dwell_runtime::clock::SharedClock;
+use dwell_storage::api::Registry;
+use dwell_storage::error::Result;
+use hashbrown::HashMap;
+
+use crate::recent::Recent;
+
+/// How old an answer may be before the registry is asked for its version again, in milliseconds. An unknown venue makes
+/// it be asked at once.
+const REFRESH_MS: u64 = 1_000;
+
+/// The venues of a tenant as they were at one version of the registry.
+#[derive(Debug, PartialEq)]
+pub struct TenantVenues {
+    version: u64,
+    calendars: HashMap<VenueId, VenueCalendar>,
+}
+
+impl TenantVenues {
+    /// How a venue cuts time; `None` when there is no such venue.
+    pub fn calendar(&self, venue: &VenueId) -> Option<VenueCalendar> {
+        self.calendars.get(venue).copied()
+    }
+
+    /// Whether there is such a venue.
+    pub fn contains(&self, venue: &VenueId) -> bool {
+        self.calendars.contains_key(venue)
+    }
+}
+
+/// Answers which venues there are, from memory as far as the registry has not changed. Clones share the cache.
+#[derive(Clone)]
+pub struct VenueDirectory {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registry: Arc<dyn Registry>,
+    clock: SharedClock,
+    cache: Mutex<Recent<TenantId, Cached>>,
+}
+
+#[derive(Debug, Clone)]
+struct Cached {
+    venues: Arc<TenantVenues>,
+    checked_at_ms: u64,
+}
+
+impl fmt::Debug for VenueDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VenueDirectory").finish_non_exhaustive()
+    }
+}
+
+impl VenueDirectory {
+    /// A directory that remembers at most `tenants_max` tenants.
+    pub fn new(registry: Arc<dyn Registry>, clock: SharedClock, tenants_max: usize) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                registry,
+                clock,
+                cache: Mutex::new(Recent::new(tenants_max)),
+            }),
+        }
+    }
+
+    /// The venues of a tenant, as known at most a second ago.
+    pub async fn venues(&self, tenant: &TenantId) -> Result<Arc<TenantVenues>> {
+        let cached = self.inner.cache().get(tenant);
+        match cached {
+            Some(cached) if self.now_ms().saturating_sub(cached.checked_at_ms) < REFRESH_MS => {
+                Ok(cached.venues)
+            }
+            cached => self.check(tenant, cached.map(|cached| cached.venues)).await,
+        }
+    }
+
+    /// The venues of a tenant as they are now, when they are others than those in hand: for whoever misses one that may
+    /// just have been made.
+    pub async fn newer(
+        &self,
+        tenant: &TenantId,
+        in_hand: &Arc<TenantVenues>,
+    ) -> Result<Option<Arc<TenantVenues>>> {
+        let now = self.check(tenant, Some(Arc::clone(in_hand))).await?;
+        Ok((now.version != in_hand.version).then_some(now))
+    }
+
+    async fn check(&self, tenant: &TenantId, known: Option<Arc<TenantVenues>>) -> Result<Arc<TenantVenues>> {
+        // The version before the venues: a change in between is found by the next check.
+        let version = self.inner.registry.version().await?;
+        let venues = match known {
+            Some(known) if known.version == version => known,
+            _ => {
+                let stored = self.inner.registry.venues(tenant).await?;
+                let calendars = stored
+                    .into_iter()
+                    .map(|stored| (stored.venue.id, stored.venue.calendar))
+                    .collect();
+                Arc::new(TenantVenues { version, calendars })
+            }
+        };
+        let cached = Cached {
+            venues: Arc::clone(&venues),
+            checked_at_ms: self.now_ms(),
+        };
+        self.inner.cache().insert(tenant.clone(), cached);
+        Ok(venues)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.inner.clock.monotonic().as_millis() as u64
+    }
+}
+
+impl Inner {
+    fn cache(&self) -> MutexGuard<'_, Recent<TenantId, Cached>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

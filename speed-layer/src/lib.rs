@@ -27,6 +27,8 @@ pub mod metrics;
 mod partition;
 mod rebuild;
 mod service;
+#[cfg(test)]
+mod testing;
 mod watermark;
 
 pub use config::{Config, ConfigError};

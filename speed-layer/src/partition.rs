@@ -273,3 +273,6 @@ impl std::fmt::Debug for Partition {
         f.debug_struct("Partition").field("number", &self.number()).field("position", &position).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,8 +19,8 @@ use crate::metrics::{self, PartitionGauges};
 use crate::rebuild::{Sources, Tail};
 use crate::service::Deps;
 
-/// How far back a carry is looked for: first near, then far.
-const CARRY_DAYS: [i32; 2] = [8, 400];
+/// How many days back a carry is looked for: first near, then far.
+const CARRY_DAYS: [i32; 3] = [8, 300, 30_000];
 
 impl Partition {
     /// Takes ownership, so that a former owner can no longer store, and builds the live days of all venues.
@@ -101,9 +101,9 @@ impl Partition {
         let first = live.first().map_or(today, |(day, _, _)| *day);
         for stored in self.published_before(&key, first, today).await? {
             if let Some(info) = stored.published {
-                match info.provisional || stored.day < first {
-                    true => state.set_carry(stored.day, info.carry),
-                    false => state.set_published(stored.day, info.carry),
+                match stored.day >= first && is_final(&info, state.venue()) {
+                    true => state.set_published(stored.day, info.carry),
+                    false => state.set_carry(stored.day, info.carry),
                 }
             }
         }
@@ -149,13 +149,17 @@ impl Partition {
     /// Whether the final generation of a closed day is published; if so, the live view no longer answers for it.
     pub(super) async fn is_published(&mut self, key: &VenueKey, day: LocalDay) -> Result<bool> {
         let stored = self.deps.venue_days.get(key, day).await?;
-        let is_final = |info: &GenerationInfo| !info.provisional;
-        let Some(info) = stored.and_then(|stored| stored.published).filter(is_final) else { return Ok(false) };
-        if let Some(venue) = self.venues.get_mut(key) {
-            venue.set_published(day, info.carry);
-        }
+        let Some(venue) = self.venues.get_mut(key) else { return Ok(false) };
+        let published = stored.and_then(|stored| stored.published);
+        let Some(info) = published.filter(|info| is_final(info, venue.venue())) else { return Ok(false) };
+        venue.set_published(day, info.carry);
         Ok(true)
     }
+}
+
+/// Whether a generation of a closed day answers for it: computed after its end, under the venue's present cut.
+fn is_final(info: &GenerationInfo, venue: &Venue) -> bool {
+    !info.provisional && info.calendar == venue.calendar
 }
 
 /// The venues of a partition.

@@ -1,0 +1,345 @@
+//! For tests: a venue on the embedded stores, a clock that the test moves, a raw writer that it drives, and what the
+//! batch computation makes of everything that was posted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dwell_model::event::{Delivery, EventBatch, Kind, RawRows, resolve};
+use dwell_model::ids::{Receipt, TenantId, VenueId, VenueKey};
+use dwell_model::layout::{Venue, VenueSpec};
+use dwell_model::metrics::{AggregateRow, Carry, DayAccumulator, Family, Grain, Value, ZoneValue};
+use dwell_model::session::{DayFold, FoldContext};
+use dwell_model::time::{LocalDay, TsMs, slot_of};
+use dwell_runtime::admin::Readiness;
+use dwell_runtime::clock::{Clock, ManualClock};
+use dwell_runtime::shutdown::ShutdownController;
+use dwell_runtime::tasks::Tasks;
+use dwell_storage::api::{
+    Checkpoints, ConsumerPosition, EventLogReader, EventLogWriter, Flip, GenerationInfo, LateLedger, LiveVenue,
+    LogRecord, Mark, MarkSource, Marks, RawEventsReader, RawEventsWriter, RawWrite, Registry, VenueDaysReader,
+    VenueDaysWriter,
+};
+use dwell_storage::backends::sqlite::SqliteStores;
+use dwell_storage::paths::DataPaths;
+use tempfile::TempDir;
+
+use crate::config::Config;
+use crate::handle::Handle;
+use crate::partition::Partition;
+use crate::rebuild::RAW_WRITER;
+use crate::service::Deps;
+
+/// Two zones side by side over 10 × 8 metres, and one of another layer across both.
+pub(crate) const ZONES: &str = r#"
+    {"id":"left","polygon":[[0,0],[5,0],[5,8],[0,8]]},
+    {"id":"right","polygon":[[5,0],[10,0],[10,8],[5,8]]},
+    {"id":"island","layer":"b","polygon":[[2.1,1.03],[7.4,1.5],[3.0,5.2]]}"#;
+
+/// A venue of one tenant, and everything around it.
+pub(crate) struct Shop {
+    _folder: TempDir,
+    pub(crate) clock: ManualClock,
+    pub(crate) stores: SqliteStores,
+    pub(crate) deps: Deps,
+    pub(crate) config: Config,
+    pub(crate) handle: Handle,
+    pub(crate) venue: VenueKey,
+    posted: std::sync::Mutex<Vec<(EventBatch, Delivery)>>,
+    receipts: std::sync::atomic::AtomicU64,
+}
+
+/// A venue's description with the given zones.
+pub(crate) fn venue_spec(tz: &str, zones: &str) -> Venue {
+    let json = format!(
+        r#"{{"id":"shop","tz":"{tz}","width":10,"height":8,"zones":[{zones}],
+            "lines":[{{"id":"door","role":"entrance"}}],
+            "sensors":[{{"id":"own","track_scope":"sensor"}},{{"id":"s1","interval_ms":60000}}]}}"#
+    );
+    serde_json::from_str::<VenueSpec>(&json).unwrap().to_venue(None).unwrap()
+}
+
+pub(crate) fn day(text: &str) -> LocalDay {
+    text.parse().unwrap()
+}
+
+impl Shop {
+    /// A shop at a moment of a local day, given in hours after the day's start.
+    pub(crate) async fn open(tz: &str, of: &str, hours: f64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = ManualClock::at_ms(0);
+        let stores = SqliteStores::open(&DataPaths::new(folder.path()), clock.shared()).await.unwrap();
+        let controller = ShutdownController::default();
+        let config = Config::default();
+        let handle = Handle::new(&config);
+        let deps = Deps {
+            log: Arc::clone(&stores.log) as Arc<dyn EventLogReader>,
+            raw: Arc::clone(&stores.raw) as Arc<dyn RawEventsReader>,
+            checkpoints: Arc::clone(&stores.checkpoints) as Arc<dyn Checkpoints>,
+            registry: Arc::clone(&stores.registry) as Arc<dyn Registry>,
+            venue_days: Arc::clone(&stores.venue_days) as _,
+            clock: clock.shared(),
+            tasks: Tasks::new(controller.clone()),
+            readiness: Readiness::new(&controller),
+        };
+        let tenant = TenantId::new("acme").unwrap();
+        stores.registry.create_tenant(&tenant).await.unwrap();
+        let venue = VenueKey::new(tenant, VenueId::new("shop").unwrap());
+        let shop = Self {
+            _folder: folder,
+            clock,
+            stores,
+            deps,
+            config,
+            handle,
+            venue,
+            posted: Default::default(),
+            receipts: Default::default(),
+        };
+        shop.put_venue(&venue_spec(tz, ZONES)).await;
+        shop.clock.set_ms(shop.at(of, hours).await);
+        shop
+    }
+
+    pub(crate) async fn put_venue(&self, venue: &Venue) {
+        let registry = &self.stores.registry;
+        let version = registry.venue(&self.venue).await.unwrap().map(|stored| stored.version);
+        assert_eq!(registry.put_venue(&self.venue.tenant, venue, version).await.unwrap(), Flip::Done);
+    }
+
+    /// The venue as the registry has it.
+    pub(crate) async fn described(&self) -> Venue {
+        self.stores.registry.venue(&self.venue).await.unwrap().unwrap().venue
+    }
+
+    /// The instant so many hours after a local day's start.
+    pub(crate) async fn at(&self, of: &str, hours: f64) -> TsMs {
+        self.described().await.calendar.bounds(day(of)).0 + (hours * 3_600_000.0) as i64
+    }
+
+    pub(crate) fn now(&self) -> TsMs {
+        self.clock.now_ms()
+    }
+
+    pub(crate) fn pass(&self, seconds: f64) {
+        self.clock.advance(Duration::from_secs_f64(seconds));
+    }
+
+    /// Appends events to the log as one request.
+    pub(crate) async fn post(&self, events: EventBatch) {
+        self.post_received(events, None).await;
+    }
+
+    /// The same for a file whose import began at a time.
+    pub(crate) async fn post_received(&self, events: EventBatch, received_at: Option<TsMs>) {
+        let number = self.receipts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let receipt = Receipt::from_u128(u128::from(number));
+        let record = LogRecord { venue: self.venue.clone(), receipt, events: events.clone(), received_at };
+        let appended = self.stores.log.append(vec![record]).await.unwrap();
+        let delivery = Delivery { received_at: appended[0].received_at, receipt };
+        self.posted.lock().unwrap().push((events, delivery));
+    }
+
+    /// Appends events of any venue, which the batch computation does not look at.
+    pub(crate) async fn append_for(&self, venue: &VenueKey, events: EventBatch) {
+        let receipt = Receipt::from_u128(u128::MAX);
+        let record = LogRecord { venue: venue.clone(), receipt, events, received_at: None };
+        self.stores.log.append(vec![record]).await.unwrap();
+    }
+
+    /// Publishes a generation of a day with nothing in it but a carry.
+    pub(crate) async fn publish(&self, of: &str, provisional: bool, carry: Carry) {
+        let days = &self.stores.venue_days;
+        let lease = days.acquire(&self.venue, day(of), "test", self.now(), 60_000).await.unwrap().unwrap();
+        let before = days.get(&self.venue, day(of)).await.unwrap().and_then(|row| row.published);
+        let calendar = self.described().await.calendar;
+        let (day_start, day_end) = calendar.bounds(day(of));
+        let info = GenerationInfo {
+            generation: lease.fence,
+            published_at: self.now(),
+            duration_ms: 0,
+            provisional,
+            lagging: false,
+            reason: "test".into(),
+            calendar,
+            day_start,
+            day_end,
+            layout: 0,
+            definitions: 1,
+            marks: Marks::default(),
+            events: Default::default(),
+            conflicts: 0,
+            rows: 0,
+            sessions: 0,
+            files: Vec::new(),
+            late: LateLedger::default(),
+            drift: None,
+            changed: None,
+            carry,
+            carry_in: Carry::default(),
+        };
+        let flip = days.publish(&lease, before.map(|info| info.generation), info).await.unwrap();
+        assert_eq!(flip, Flip::Done);
+        days.release(&lease).await.unwrap();
+    }
+
+    /// What the raw writer does: copies the log into raw with marks and position.
+    pub(crate) async fn write_raw(&self) {
+        let (log, raw) = (&self.stores.log, &self.stores.raw);
+        let source = MarkSource::log(log.epoch(), 0);
+        let start = log.bounds(0).await.unwrap().start;
+        let mut from = raw.position(RAW_WRITER, log.epoch(), 0).await.unwrap().unwrap_or(start);
+        loop {
+            let chunk = log.read(0, from, 8 << 20).await.unwrap();
+            if chunk.records.is_empty() {
+                return;
+            }
+            let mut write = RawWrite::default();
+            for record in chunk.records {
+                let mut slots: Vec<i64> = record.events.ts.iter().map(|&ts| slot_of(ts)).collect();
+                slots.dedup();
+                let mark = |slot| Mark {
+                    venue: record.venue.clone(),
+                    slot,
+                    source: source.clone(),
+                    position: record.position,
+                };
+                write.marks.extend(slots.into_iter().map(mark));
+                let delivery = Delivery { received_at: record.received_at, receipt: record.receipt };
+                write.rows.push((record.venue, RawRows::delivered_once(record.events, delivery)));
+            }
+            let (consumer, epoch) = (RAW_WRITER, log.epoch());
+            write.position = Some(ConsumerPosition { consumer, epoch, partition: 0, position: chunk.next });
+            raw.apply(write).await.unwrap();
+            from = chunk.next;
+        }
+    }
+
+    /// A speed layer that takes the partition over, as after a start.
+    pub(crate) async fn start(&self) -> Partition {
+        let config = Arc::new(self.config.clone());
+        Partition::open(0, self.deps.clone(), config, Arc::clone(self.handle.shared())).await.unwrap()
+    }
+
+    /// Reads the log to its end and publishes.
+    pub(crate) async fn catch_up(&self, partition: &mut Partition) {
+        while partition.follow().await.unwrap() {}
+        partition.tick().unwrap();
+    }
+
+    /// Lets time pass until no rebuild is wanted any more; returns how many there were.
+    pub(crate) async fn rebuild(&self, partition: &mut Partition) -> usize {
+        let mut rebuilds = 0;
+        for _ in 0..20 {
+            while let Some(job) = partition.next_rebuild().await.unwrap() {
+                let outcome = job.run().await;
+                partition.adopt(outcome).await.unwrap();
+                rebuilds += 1;
+            }
+            self.pass(3.0);
+            self.catch_up(partition).await;
+        }
+        rebuilds
+    }
+
+    /// What is shown of the venue.
+    pub(crate) fn live(&self) -> Arc<LiveVenue> {
+        self.handle.shared().board.venue(&self.venue).expect("nothing is shown of the venue")
+    }
+
+    /// The live rows of a day.
+    pub(crate) fn rows(&self, of: &str) -> Arc<Vec<AggregateRow>> {
+        let live = self.live();
+        let shown = live.days.iter().find(|shown| shown.day == day(of));
+        Arc::clone(&shown.unwrap_or_else(|| panic!("{of} is not live")).rows)
+    }
+
+    /// People shown to be in a zone.
+    pub(crate) fn occupancy(&self, zone: &str) -> u64 {
+        self.live().occupancy.iter().find(|(id, _)| id == zone).expect("the zone is not shown").1
+    }
+
+    /// What a batch computation makes of everything posted that lies in a day.
+    pub(crate) async fn batch(&self, of: &str, carry: Carry) -> Vec<AggregateRow> {
+        self.accumulated(of, carry).await.rows()
+    }
+
+    /// The counters' last samples by that computation.
+    pub(crate) async fn carry_out(&self, of: &str, carry: Carry) -> Carry {
+        self.accumulated(of, carry).await.carry_out()
+    }
+
+    async fn accumulated(&self, of: &str, carry: Carry) -> DayAccumulator {
+        let venue = self.described().await;
+        let cut = venue.calendar.cut(day(of));
+        let layout = venue.layout_on(day(of));
+        let context = FoldContext::new(&cut, layout);
+        let mut accumulator = DayAccumulator::new(&cut, layout);
+        accumulator.set_carry(carry);
+        for kind in Kind::ALL {
+            let mut all = RawRows::new(EventBatch::new(kind));
+            for (events, delivery) in self.posted.lock().unwrap().iter().filter(|(events, _)| events.kind == kind) {
+                let rows: Vec<u32> =
+                    (0..events.len() as u32).filter(|&row| cut.contains(events.ts[row as usize])).collect();
+                if !rows.is_empty() {
+                    all.append(&RawRows::delivered_once(events.take(&rows), *delivery));
+                }
+            }
+            let winners = resolve(&all, |_, _| false).winners;
+            if kind == Kind::Position {
+                let mut fold = DayFold::new(&context);
+                fold.push_chunk(&all.events, Some(&winners), &mut accumulator);
+                fold.finish(&mut accumulator);
+                accumulator.observe_positions(&all.events, Some(&winners));
+            } else if !winners.is_empty() {
+                accumulator.add_events(&all.events, Some(&winners));
+            }
+        }
+        accumulator
+    }
+
+    /// Fails unless a day's live rows are those of the batch computation.
+    pub(crate) async fn assert_equals_batch(&self, of: &str) {
+        let (live, batch) = (self.rows(of), self.batch(of, Carry::default()).await);
+        assert!(!batch.is_empty(), "nothing to compare");
+        assert_same_rows(&live, &batch);
+    }
+}
+
+/// Fails with the first row that differs, instead of printing all of them.
+#[track_caller]
+pub(crate) fn assert_same_rows(live: &[AggregateRow], batch: &[AggregateRow]) {
+    let key = |row: &AggregateRow| format!("{:?} {} {:?} {:?}", row.grain, row.start, row.family, row.subject);
+    for (a, b) in live.iter().zip(batch) {
+        assert_eq!(key(a), key(b), "the live rows and the batch rows are not of the same buckets");
+        assert_eq!(a, b);
+    }
+    assert_eq!(live.len(), batch.len(), "one has more rows: {:?}", live.iter().chain(batch).next_back().map(key));
+}
+
+/// A zone's row of the day.
+pub(crate) fn zone_of_day(rows: &[AggregateRow], zone: &str) -> Option<ZoneValue> {
+    let of_zone = |row: &&AggregateRow| {
+        (row.grain, row.family, row.subject.as_str()) == (Grain::Day, Family::Zone, zone)
+    };
+    rows.iter().find(of_zone).map(|row| match &row.value {
+        Value::Zone(value) => value.clone(),
+        other => panic!("not a zone's value: {other:?}"),
+    })
+}
+
+/// Numbers without a pattern, the same in every run.
+#[derive(Debug, Clone)]
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i as u64 + 1) as usize);
+        }
+    }
+}

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use dwell_model::layout::Venue;
+use dwell_model::layout::{Layout, Venue};
 use dwell_model::metrics::Carry;
 use dwell_model::time::{LocalDay, SLOT_MS, TsMs, VenueCalendar};
 use dwell_storage::api::{GenerationInfo, Marks, VenueDay};
@@ -91,27 +91,24 @@ pub fn days_to_compute(facts: &VenueFacts<'_>, spec: &RunSpec) -> Vec<PlannedDay
     for row in facts.days.iter().filter(|row| row.published.is_some()) {
         known.entry(row.day).or_default().published = row.published.as_ref();
     }
+    let today = facts.venue.calendar.day_of(facts.now);
+    let layouts = Fingerprints::of(facts.venue);
     let none = Carry::default();
     let mut carry = &none;
     let mut planned = Vec::new();
-    for (day, known) in &known {
-        let (start, end) = facts.venue.calendar.bounds(*day);
-        let open = facts.now < end;
-        let causes = causes(facts, *day, known, open, carry);
+    for (&day, known) in known.range(..=today) {
+        let open = day == today;
+        let causes = causes(facts, &layouts, day, known, open, carry);
         if let Some(published) = known.published {
             carry = &published.carry;
         }
         let wanted = if spec.names_days() {
-            spec.covers(*day)
+            spec.covers(day)
         } else {
             spec.force || !causes.is_empty()
         };
-        if wanted && start <= facts.now && (spec.include_open || !open) {
-            planned.push(PlannedDay {
-                day: *day,
-                causes,
-                open,
-            });
+        if wanted && (spec.include_open || !open) {
+            planned.push(PlannedDay { day, causes, open });
         }
     }
     planned
@@ -147,17 +144,47 @@ struct Known<'a> {
     published: Option<&'a GenerationInfo>,
 }
 
-fn causes(facts: &VenueFacts<'_>, day: LocalDay, known: &Known<'_>, open: bool, carry: &Carry) -> Vec<Cause> {
+/// Each layout's fingerprint, worked out once and not once per day.
+struct Fingerprints<'a> {
+    venue: &'a Venue,
+    prints: Vec<u64>,
+}
+
+impl<'a> Fingerprints<'a> {
+    fn of(venue: &'a Venue) -> Self {
+        Self {
+            venue,
+            prints: venue.layouts.iter().map(Layout::fingerprint).collect(),
+        }
+    }
+
+    /// The fingerprint of the layout in force on a day.
+    fn on(&self, day: LocalDay) -> u64 {
+        let layout = self.venue.layout_on(day);
+        let place = self
+            .venue
+            .layouts
+            .iter()
+            .position(|known| std::ptr::eq(known, layout));
+        place.map_or_else(|| layout.fingerprint(), |place| self.prints[place])
+    }
+}
+
+fn causes(
+    facts: &VenueFacts<'_>,
+    layouts: &Fingerprints<'_>,
+    day: LocalDay,
+    known: &Known<'_>,
+    open: bool,
+    carry: &Carry,
+) -> Vec<Cause> {
     let Some(published) = known.published else {
         return vec![Cause::NeverComputed];
     };
     let checks = [
         (Cause::NewEvents, known.marks.exceed(&published.marks)),
         (Cause::DayClosed, published.provisional && !open),
-        (
-            Cause::LayoutChanged,
-            published.layout != facts.venue.layout_on(day).fingerprint(),
-        ),
+        (Cause::LayoutChanged, published.layout != layouts.on(day)),
         (
             Cause::DefinitionsChanged,
             published.definitions != facts.definitions,

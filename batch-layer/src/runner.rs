@@ -112,7 +112,8 @@ impl BatchLayer {
         }
     }
 
-    /// The days of a venue for a round: at first what the spec asks for, then what is (still) dirty.
+    /// The days of a venue for a round: at first what the spec asks for, then what is (still) dirty, and what failed
+    /// or was held before.
     async fn plan_round(
         &self,
         venue: &VenueKey,
@@ -120,24 +121,13 @@ impl BatchLayer {
         round: u32,
         tally: &Tally<'_>,
     ) -> Result<Vec<PlannedDay>> {
-        if round > 0 && spec.what == What::Archive {
-            // Archiving alone makes no day clean: only what was held or failed is tried again.
-            let mut days = self.plan_venue(venue, spec).await?;
-            days.retain(|day| tally.is_open_question(venue, day.day));
-            return Ok(days);
-        }
-        let mut plan = RunSpec {
-            force: spec.force && round == 0,
-            ..spec.clone()
-        };
+        let mut days = self.plan_venue(venue, spec).await?;
         if round > 0 {
-            (plan.from, plan.to) = (None, None);
+            // Archiving alone makes no day clean, so being dirty is no reason to archive again.
+            let is_dirty = |day: &PlannedDay| spec.what != What::Archive && !day.causes.is_empty();
+            days.retain(|day| is_dirty(day) || tally.is_open_question(venue, day.day));
         }
-        let mut days = self.plan_venue(venue, &plan).await?;
-        if round > 0 {
-            days.retain(|day| spec.covers(day.day));
-        }
-        days.retain(|day| !tally.is_settled(venue, day));
+        days.retain(|day| tally.claim(venue, day));
         Ok(days)
     }
 
@@ -255,7 +245,7 @@ struct State {
     progress: JobProgress,
     /// The last outcome of each day that may need another try, with the number of tries.
     questions: BTreeMap<(VenueKey, LocalDay), (Outcome, u32)>,
-    /// Days that this run will not touch again: open days that were computed, days that failed for good.
+    /// Days that this run will not touch again: open days, days that failed for good.
     settled: BTreeSet<(VenueKey, LocalDay)>,
     left: u64,
     pace: Pace,
@@ -315,17 +305,18 @@ impl<'a> Tally<'a> {
         });
     }
 
-    /// Whether the run is done with a day. An open day is computed once: it goes on getting events.
-    fn is_settled(&self, venue: &VenueKey, day: &PlannedDay) -> bool {
+    /// Whether the run should work on a day: not when it is done with it. An open day is computed once, since it goes
+    /// on getting events.
+    fn claim(&self, venue: &VenueKey, day: &PlannedDay) -> bool {
         let mut state = self.lock();
         let key = (venue.clone(), day.day);
-        if state.settled.contains(&key) {
-            return true;
+        if state.settled.contains(&key) && !state.questions.contains_key(&key) {
+            return false;
         }
         if day.open {
             state.settled.insert(key);
         }
-        false
+        true
     }
 
     fn is_open_question(&self, venue: &VenueKey, day: LocalDay) -> bool {

@@ -136,10 +136,13 @@ pub struct Nightly {
     state: Mutex<State>,
 }
 
+/// All venues of all tenants.
+type Venues = Arc<Vec<(VenueKey, VenueCalendar)>>;
+
 #[derive(Debug, Default)]
 struct State {
     /// The venues, as of a version of the registry.
-    venues: Option<(u64, Arc<Vec<(VenueKey, VenueCalendar)>>)>,
+    venues: Option<(u64, Venues)>,
     nights: BTreeMap<VenueKey, Night>,
     status: NightlyStatus,
 }
@@ -220,7 +223,8 @@ impl Nightly {
             .dirty_days(venue, lagging.then_some(day), report, cancel)
             .await
         {
-            Ok(done) => done,
+            // What the raw writer brings after all is to be computed as soon as it is there, not a night later.
+            Ok(done) => done && !lagging,
             Err(error) => {
                 self.failed(venue, &error);
                 false
@@ -285,7 +289,7 @@ impl Nightly {
     }
 
     /// All venues of all tenants. Read again only when the registry has changed.
-    async fn venues(&self) -> Result<Arc<Vec<(VenueKey, VenueCalendar)>>> {
+    async fn venues(&self) -> Result<Venues> {
         let registry = &self.layer.stores().registry;
         let version = registry.version().await.doing("read the registry's version")?;
         if let Some((known, venues)) = &self.lock().venues

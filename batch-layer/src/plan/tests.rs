@@ -1,5 +1,4 @@
 use dwell_model::ids::VenueId;
-use dwell_model::layout::Layout;
 use dwell_model::metrics::CounterSample;
 use dwell_model::time::{HOUR_MS, slot_of};
 use dwell_storage::api::MarkSource;

@@ -104,7 +104,9 @@ mod tests {
 
     use super::*;
 
-    fn found(winners: &[&[(&str, &str, i64, f32, f32)]], superseded: &[(&str, &str, i64, f32, f32)]) -> u64 {
+    type Position<'a> = (&'a str, &'a str, i64, f32, f32);
+
+    fn found(winners: &[&[Position<'_>]], superseded: &[Position<'_>]) -> u64 {
         let delivery = Delivery {
             received_at: 1,
             receipt: Receipt::from_u128(1),

@@ -1,0 +1,306 @@
+//! What holds when workers race, stall or die. These tests set failpoints, which are global to the process, so they
+//! run one after the other and apart from the others.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::events::{busy_day, visit};
+use common::{Shop, assert_outcome, day, visits};
+use dwell_batch_layer::report::Outcome;
+use dwell_batch_layer::spec::{RunSpec, What};
+use dwell_runtime::failpoints;
+use dwell_storage::api::VenueDay;
+use tokio::sync::Mutex;
+
+const DAY: &str = "2026-03-09";
+
+/// Held by each test: failpoints are global.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+async fn shop_with_a_visit() -> Shop {
+    let shop = Shop::open().await;
+    shop.post(visit("a", shop.local(DAY, 10.0), 60), 1).await;
+    shop
+}
+
+async fn row(shop: &Shop) -> VenueDay {
+    shop.stores
+        .venue_days
+        .get(&shop.venue, day(DAY))
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+/// Longer than a lease lasts.
+const PAST_THE_LEASE: Duration = Duration::from_secs(61);
+
+/// Lets the first worker to pass a failpoint stand still there until it is let go.
+struct Gate {
+    reached: Arc<AtomicBool>,
+    open: Arc<AtomicBool>,
+    _guard: failpoints::FailpointGuard,
+}
+
+impl Gate {
+    fn at(point: &str) -> Self {
+        let (reached, open) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (seen, may_pass) = (Arc::clone(&reached), Arc::clone(&open));
+        let guard = failpoints::set_fn(point, move || {
+            if !seen.swap(true, Ordering::SeqCst) {
+                while !may_pass.load(Ordering::SeqCst) {
+                    dwell_runtime::clock::sleep_blocking(Duration::from_millis(1));
+                }
+            }
+            Ok(())
+        });
+        Self {
+            reached,
+            open,
+            _guard: guard,
+        }
+    }
+
+    async fn reached(&self) {
+        while !self.reached.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn let_go(&self) {
+        self.open.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_workers_on_one_day_one_publishes_and_the_other_finds_it_held() {
+    let _alone = ALONE.lock().await;
+    let shop = shop_with_a_visit().await;
+    let second = shop.second_worker();
+    let (a, b) = tokio::join!(shop.compute(&shop.layer, DAY), shop.compute(&second, DAY));
+    let mut outcomes = [a.outcome, b.outcome];
+    outcomes.sort_by_key(|outcome| outcome.word());
+    // Whoever comes second finds the day held, or done.
+    assert!(
+        [
+            [Outcome::Computed, Outcome::Skipped],
+            [Outcome::Computed, Outcome::Unchanged]
+        ]
+        .contains(&outcomes),
+        "{a:?} {b:?}"
+    );
+    assert_eq!(visits(&shop.rows(DAY).await), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_worker_paused_past_its_lease_cannot_publish_and_leaves_nothing() {
+    let _alone = ALONE.lock().await;
+    for point in [
+        "batch.after_lease",
+        "batch.before_archive",
+        "batch.after_rows",
+        "batch.before_publish",
+    ] {
+        let shop = Arc::new(shop_with_a_visit().await);
+        let gate = Gate::at(point);
+        let paused = {
+            let shop = Arc::clone(&shop);
+            #[allow(clippy::disallowed_methods, reason = "a test's own task, joined below")]
+            tokio::spawn(async move { shop.compute(&shop.layer, DAY).await })
+        };
+        gate.reached().await;
+        let first_fence = row(&shop).await.fence;
+        shop.advance(PAST_THE_LEASE);
+        let report = shop.compute(&shop.second_worker(), DAY).await;
+        assert_outcome(&report, Outcome::Computed);
+        let published = shop.published(DAY).await;
+        assert!(published.generation > first_fence, "{point}");
+        gate.let_go();
+        let lost = paused.await.unwrap();
+        assert_eq!(
+            (lost.outcome, lost.retryable),
+            (Outcome::Skipped, true),
+            "{point}: {lost:?}"
+        );
+        assert_eq!(shop.published(DAY).await, published, "{point}");
+        assert_eq!(
+            shop.rows_of(DAY, first_fence).await,
+            [],
+            "{point}: the loser's rows are gone"
+        );
+        let sessions = &shop.stores.sessions;
+        let left = sessions
+            .list(&shop.venue, day(DAY), first_fence, None, 10)
+            .await
+            .unwrap();
+        assert_eq!(left, [], "{point}");
+        assert_eq!(visits(&shop.rows(DAY).await), 1);
+        assert!(!shop.is_dirty(DAY).await, "{point}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_event_that_lands_between_reading_and_publishing_leaves_the_day_dirty() {
+    let _alone = ALONE.lock().await;
+    for point in [
+        "batch.before_archive",
+        "batch.after_archive",
+        "batch.after_rows",
+        "batch.before_publish",
+    ] {
+        let shop = Arc::new(shop_with_a_visit().await);
+        let gate = Gate::at(point);
+        let running = {
+            let shop = Arc::clone(&shop);
+            #[allow(clippy::disallowed_methods, reason = "a test's own task, joined below")]
+            tokio::spawn(async move { shop.compute(&shop.layer, DAY).await })
+        };
+        gate.reached().await;
+        shop.post(visit("b", shop.local(DAY, 11.0), 60), 2).await;
+        gate.let_go();
+        assert_outcome(&running.await.unwrap(), Outcome::Computed);
+        assert_eq!(visits(&shop.rows(DAY).await), 1, "{point}");
+        assert!(shop.is_dirty(DAY).await, "{point}");
+        assert_eq!(shop.recompute().await.computed, 1);
+        assert_eq!(visits(&shop.rows(DAY).await), 2, "{point}");
+        assert_eq!(
+            shop.published(DAY).await.late.events,
+            61,
+            "{point}: found by their number"
+        );
+        assert!(!shop.is_dirty(DAY).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_crash_anywhere_is_repaired_by_running_again() {
+    let _alone = ALONE.lock().await;
+    let reference = Shop::open().await;
+    let posts = |shop: &Shop| busy_day(shop.local(DAY, 0.0), shop.local(DAY, 24.0), 3);
+    let post_all = async |shop: &Shop| {
+        for (receipt, events) in (1..).zip(posts(shop)) {
+            shop.append(events, receipt).await;
+        }
+        shop.write_raw().await;
+    };
+    post_all(&reference).await;
+    reference.recompute().await;
+    let (expected, info) = (reference.rows(DAY).await, reference.published(DAY).await);
+    for point in [
+        "batch.after_lease",
+        "batch.before_archive",
+        "batch.after_archive",
+        "batch.after_rows",
+        "batch.before_publish",
+        "batch.after_publish",
+    ] {
+        let shop = Shop::open().await;
+        post_all(&shop).await;
+        let crash = failpoints::set(point, "1*error:crash").unwrap();
+        let report = shop.compute(&shop.layer, DAY).await;
+        assert_outcome(&report, Outcome::Failed);
+        assert!(report.reason.contains("crash"), "{point}: {report:?}");
+        assert_eq!(failpoints::hits(point), Some(1));
+        drop(crash);
+        let crashed = row(&shop).await;
+        assert!(
+            crashed.lease.is_some(),
+            "{point}: whoever is dead gives no lease back"
+        );
+        let held = shop.compute(&shop.second_worker(), DAY).await;
+        assert_outcome(&held, Outcome::Skipped);
+        shop.advance(PAST_THE_LEASE);
+        let again = shop.compute(&shop.second_worker(), DAY).await;
+        let published_before_dying = point == "batch.after_publish";
+        let outcome = if published_before_dying {
+            Outcome::Unchanged
+        } else {
+            Outcome::Computed
+        };
+        assert_outcome(&again, outcome);
+        assert_eq!(shop.rows(DAY).await, expected, "{point}");
+        let repaired = shop.published(DAY).await;
+        assert_eq!(repaired.events, info.events, "{point}");
+        assert_eq!(
+            (repaired.rows, repaired.sessions),
+            (info.rows, info.sessions),
+            "{point}"
+        );
+        let history = shop
+            .stores
+            .venue_days
+            .history(&shop.venue, day(DAY))
+            .await
+            .unwrap();
+        assert_eq!(history.len(), 1, "{point}: published once");
+        if !published_before_dying {
+            assert_eq!(
+                shop.rows_of(DAY, crashed.fence).await,
+                [],
+                "{point}: the dead run's rows are gone"
+            );
+        }
+        assert!(!shop.is_dirty(DAY).await, "{point}");
+        let verified = shop.run(&RunSpec::all_dirty(What::Verify)).await;
+        assert_eq!(
+            (verified.verified, verified.failed),
+            (1, 0),
+            "{point}: {verified:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_run_works_on_around_a_day_that_fails() {
+    let _alone = ALONE.lock().await;
+    let shop = Shop::open().await;
+    for (receipt, of) in (1..).zip(["2026-03-07", "2026-03-08", DAY]) {
+        shop.post(visit("a", shop.local(of, 10.0), 5), receipt).await;
+    }
+    let broken = failpoints::set("batch.after_rows", "1*off->1*error:broken").unwrap();
+    let report = shop.run(&RunSpec::all_dirty(What::Recompute)).await;
+    drop(broken);
+    assert_eq!(
+        (report.computed, report.failed, report.dirty_left),
+        (2, 1, 1),
+        "{report:?}"
+    );
+    assert_eq!(report.days[1].day, day("2026-03-08"));
+    assert!(shop.is_dirty("2026-03-08").await);
+    assert!(!shop.is_dirty(DAY).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_run_waits_for_days_that_others_hold() {
+    let _alone = ALONE.lock().await;
+    let shop = Arc::new(shop_with_a_visit().await);
+    let gate = Gate::at("batch.after_rows");
+    let spawn = |shop: &Arc<Shop>| {
+        let shop = Arc::clone(shop);
+        #[allow(clippy::disallowed_methods, reason = "a test's own task, joined below")]
+        tokio::spawn(async move { shop.run(&RunSpec::all_dirty(What::Recompute)).await })
+    };
+    let first = spawn(&shop);
+    gate.reached().await;
+    let second = spawn(&shop);
+    // The second finds the day held and sleeps; the first one's renewal sleeps too, but stands in the gate.
+    shop.clock.sleepers_reach(2).await;
+    gate.let_go();
+    assert_eq!(first.await.unwrap().computed, 1);
+    while !second.is_finished() {
+        shop.advance(Duration::from_millis(500));
+        tokio::task::yield_now().await;
+    }
+    let report = second.await.unwrap();
+    assert_eq!(
+        (report.computed, report.failed, report.dirty_left),
+        (0, 0, 0),
+        "{report:?}"
+    );
+    assert_eq!(visits(&shop.rows(DAY).await), 1);
+}

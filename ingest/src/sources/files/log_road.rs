@@ -4,6 +4,7 @@
 //! A file's claim is finished when its last record is durable. Records are appended again when an import is repeated;
 //! they carry the same delivery, so that nothing changes.
 
+use dwell_runtime::failpoint;
 use dwell_runtime::retry::{Jitter, RetryPolicy, retry};
 use dwell_storage::api::{DeliveredRows, LogRecord};
 use dwell_storage::error::StorageError;
@@ -54,6 +55,7 @@ pub(super) async fn append(import: &Import<'_>, groups: Vec<Group>) -> Result<u6
         let venue = import.venues.key(group.venue);
         for rows in cut(group.rows) {
             let delivery = rows.deliveries[0];
+            failpoint!("import.append");
             appended += rows.len() as u64;
             let record = LogRecord {
                 venue: venue.clone(),

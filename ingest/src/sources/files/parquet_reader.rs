@@ -12,8 +12,6 @@
 
 mod cells;
 mod positions;
-#[cfg(test)]
-mod tests;
 
 use std::fs::File;
 use std::sync::Arc;

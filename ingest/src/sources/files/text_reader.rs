@@ -4,6 +4,7 @@
 //! decoder's limit allows. A file that breaks off, or whose structure breaks, ends there with an error that names the
 //! line; the rows before it have been taken.
 
+mod csv_rows;
 mod rows;
 
 use std::io::{BufRead, Read};

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use serde::de::{DeserializeSeed, Deserializer as _, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::csv_rows::{CsvRow, CsvRows, RowFailure};
 use crate::decode::Format;
 use crate::refusal::{Code, Problem};
 use crate::sources::files::error::FileError;
@@ -25,46 +26,40 @@ pub(super) fn csv(
     let mapping = intake.mapping();
     let places: Vec<Option<usize>> =
         mapping.columns.iter().map(|column| names.iter().position(|name| *name == column.name)).collect();
-    let limit = RowLimit::new(intake.rules().max_event_bytes);
-    let bounded = Bounded { inner: text, limit: limit.clone() };
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(bounded);
-    let (mut record, mut cells) = (csv::ByteRecord::new(), Cells::default());
+    let mut rows = CsvRows::new(text, delimiter, lines_before, intake.rules().max_event_bytes);
+    let mut cells = Cells::default();
     loop {
-        let line = lines_before + reader.position().line();
-        match reader.read_byte_record(&mut record) {
-            Ok(true) => {}
-            Ok(false) => return Ok(()),
-            Err(error) => return Err(FileError::content(format!("{place}:{line}"), error.to_string())),
-        }
-        limit.row_done();
-        // The reader counts a line end where the next row begins.
-        let line = record.position().map_or(line, |position| lines_before + position.line());
-        if record.len() != names.len() {
-            let (found, expected) = (record.len(), names.len());
-            let what = format!("the row has {found} cells where the header has {expected}");
-            intake.refuse_row(line, Problem::new(Code::CsvColumns, what), joined(&record, delimiter), Format::Csv)?;
-            continue;
-        }
-        cells.start(places.len());
-        let mut is_text = true;
-        for (column, place) in places.iter().enumerate() {
-            let Some(cell) = place.and_then(|place| record.get(place)) else { continue };
-            match std::str::from_utf8(cell) {
-                Ok(cell) => cells.set(column, cell),
-                Err(_) => is_text = false,
+        let row = match rows.next() {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(()),
+            Err(RowFailure::Io(source)) => return Err(FileError::Io { place: place.to_owned(), source }),
+            Err(RowFailure::TooLong(line)) => {
+                return Err(FileError::content(format!("{place}:{line}"), "a row is longer than allowed"));
             }
-        }
-        if is_text {
-            intake.row(line, &cells)?;
+        };
+        if let Err(problem) = fill_from_csv(row, names.len(), &places, &mut cells) {
+            intake.refuse_row(row.line, problem, row.bytes.clone(), Format::Csv)?;
         } else {
-            intake.refuse_row(line, Code::InvalidUtf8.into(), joined(&record, delimiter), Format::Csv)?;
+            intake.row(row.line, &cells)?;
         }
     }
 }
 
-fn joined(record: &csv::ByteRecord, delimiter: u8) -> Vec<u8> {
-    let cells: Vec<&[u8]> = record.iter().collect();
-    cells.join(&delimiter)
+fn fill_from_csv(row: &CsvRow, columns: usize, places: &[Option<usize>], cells: &mut Cells) -> Result<(), Problem> {
+    if !row.is_well_formed {
+        return Err(Problem::new(Code::CsvSyntax, "a quoted cell does not end where the cell ends"));
+    }
+    if row.len() != columns {
+        let found = row.len();
+        let message = format!("the row has {found} cells where the header has {columns}");
+        return Err(Problem::new(Code::CsvColumns, message));
+    }
+    cells.start(places.len());
+    for (column, place) in places.iter().enumerate() {
+        let Some(cell) = place.and_then(|place| row.cell(place)) else { continue };
+        cells.set(column, std::str::from_utf8(cell).map_err(|_| Code::InvalidUtf8)?);
+    }
+    Ok(())
 }
 
 /// An object per line.

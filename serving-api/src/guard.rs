@@ -20,7 +20,7 @@ use tracing::Instrument;
 use crate::auth::{self, Access};
 use crate::extract::Caller;
 use crate::metrics;
-use crate::problem::{self, PROBLEM_JSON, Problem};
+use crate::problem::{self, NO_SUCH_ROUTE, PROBLEM_JSON, Problem};
 use crate::state::AppState;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -143,10 +143,7 @@ fn own_words(response: Response) -> Response {
     }
     let allow = response.headers().get(header::ALLOW).cloned();
     let problem = match status {
-        StatusCode::NOT_FOUND => Problem::new(
-            problem::NOT_FOUND,
-            "there is nothing at this path; GET /openapi.json and /docs list what there is",
-        ),
+        StatusCode::NOT_FOUND => Problem::new(problem::NOT_FOUND, NO_SUCH_ROUTE),
         StatusCode::METHOD_NOT_ALLOWED => {
             let methods = allow
                 .as_ref()

@@ -68,7 +68,7 @@ struct Document;
 pub fn document(further: &[Value]) -> Value {
     let mut document = serde_json::to_value(Document::openapi()).unwrap_or_else(|_| json!({}));
     document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
-    document["components"]["securitySchemes"] = json!({ "key": { "type": "http", "scheme": "bearer", "description": "A key of the tenant: dwk_<id>_<secret>" } });
+    document["components"]["securitySchemes"] = json!({ "bearer": { "type": "http", "scheme": "bearer", "description": "A key of the tenant: dwk_<id>_<secret>" } });
     for route in ROUTES {
         let method = route.method.as_str().to_ascii_lowercase();
         if let Some(Value::Object(operation)) = document["paths"][route.path].get_mut(&method) {
@@ -109,7 +109,7 @@ fn describe_access(operation: &mut Map<String, Value>, access: Access) {
             operation.insert("security".to_owned(), json!([]));
         }
         Access::AtLeast(role) => {
-            operation.insert("security".to_owned(), json!([{ "key": [] }]));
+            operation.insert("security".to_owned(), json!([{ "bearer": [] }]));
             operation.insert("x-dwell-role".to_owned(), json!(role_word(role)));
             problems.extend([
                 problem::UNAUTHENTICATED,

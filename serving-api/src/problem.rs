@@ -254,6 +254,14 @@ impl IntoResponse for Problem {
     }
 }
 
+/// A fallback for a router that this API is merged into: nothing is at the path.
+pub async fn no_such_route() -> Problem {
+    Problem::new(NOT_FOUND, NO_SUCH_ROUTE)
+}
+
+pub(crate) const NO_SUCH_ROUTE: &str =
+    "there is nothing at this path; GET /openapi.json and /docs list what there is";
+
 /// The beginning of a text of the client, short enough to be sent back.
 pub(crate) fn clip(text: &str) -> String {
     const CHARS_MAX: usize = 64;

@@ -64,7 +64,7 @@ pub struct Parts {
     /// What happens now.
     pub live: Arc<dyn LiveView>,
     /// Verifies bearer keys.
-    pub verifier: KeyVerifier,
+    pub verifier: Arc<KeyVerifier>,
     /// Which jobs can be asked for.
     pub jobs: Arc<dyn JobCatalogue>,
     /// Time.

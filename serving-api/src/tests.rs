@@ -1,1 +1,11 @@
+//! The API as clients meet it: requests through the whole router, on the embedded stores.
 
+mod access;
+mod harness;
+mod jobs;
+mod live;
+mod metrics;
+mod nonsense;
+mod paging;
+mod queries;
+mod resources;

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::layer::BatchLayer;
 use crate::lease::while_renewing;
 use crate::report::DayReport;
-use crate::run::{Begun, DayRequest, DayRun, settle_without_writing};
+use crate::run::{Begun, DayRequest, DayRun};
 use crate::{archive_day, metrics};
 
 /// How often a day whose archive was rewritten by others is written anew.
@@ -183,7 +183,7 @@ async fn stage(layer: &BatchLayer, slot: &mut Slot, again: bool) -> Result<Vec<S
     }
     run.read_marks(layer).await?;
     if run.open || !run.may_have_new_rows() {
-        settle_without_writing(layer, run).await?;
+        run.archived = archive_day::look_up(layer, run).await?;
         return Ok(Vec::new());
     }
     let kinds = archive_day::stage(layer, run).await?;

@@ -358,3 +358,30 @@ pub(crate) fn visits(rows: &[AggregateRow]) -> u64 {
 pub(crate) fn assert_outcome(report: &DayReport, outcome: Outcome) {
     assert_eq!(report.outcome, outcome, "{report:?}");
 }
+
+/// The value of a counter in a day.
+pub(crate) fn counted(rows: &[AggregateRow]) -> Option<i64> {
+    let row = rows
+        .iter()
+        .find(|row| row.grain == Grain::Day && row.family == Family::Counter)?;
+    match &row.value {
+        Value::Counter(counter) => Some(counter.value),
+        other => panic!("not a counter: {other:?}"),
+    }
+}
+
+/// Posts everything, a second apart, and tells what was delivered when.
+pub(crate) async fn deliver(shop: &Shop, posts: Vec<EventBatch>) -> Vec<(EventBatch, Delivery)> {
+    let mut delivered = Vec::new();
+    for (receipt, events) in (1..).zip(posts) {
+        shop.clock.set_ms(shop.now() + 1_000);
+        let delivery = Delivery {
+            received_at: shop.now(),
+            receipt: Receipt::from_u128(receipt),
+        };
+        shop.append(events.clone(), receipt).await;
+        delivered.push((events, delivery));
+    }
+    shop.write_raw().await;
+    delivered
+}

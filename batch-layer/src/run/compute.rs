@@ -1,0 +1,263 @@
+//! Computing one day: from its archived (or, while it is open, raw) events to the flip.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dwell_model::event::{Checksum, Kind};
+use dwell_model::layout::Layout;
+use dwell_model::metrics::{AggregateRow, Carry};
+use dwell_model::time::LocalDay;
+use dwell_runtime::failpoint;
+use dwell_storage::api::{ArchiveFile, ArchivedDay, Dataset, Flip, GenerationInfo, RowFilter};
+
+use super::DayRun;
+use crate::drift::drift;
+use crate::error::{Doing, Error, Result};
+use crate::layer::BatchLayer;
+use crate::recompute::{self, Computed};
+use crate::report::{DayReport, Outcome};
+use crate::{metrics, publish, rows};
+
+impl DayRun {
+    /// Folds the day and publishes it, or raises the published marks where nothing has changed.
+    pub(crate) async fn compute(&mut self, layer: &BatchLayer) -> Result<DayReport> {
+        self.stop.check()?;
+        let venue = layer.venue(&self.venue).await?;
+        if venue.calendar != self.calendar {
+            return Err(Error::CutChanged);
+        }
+        let layout = venue.layout_on(self.request.day).clone();
+        let inputs = Inputs {
+            layout: layout.fingerprint(),
+            definitions: recompute::DEFINITIONS_VERSION,
+            carry_in: self.carry_in(layer).await?,
+            files: self.files(),
+        };
+        if !self.open {
+            let events = checksums(&self.archived);
+            if let Some(before) = self.same_input(&inputs, &events) {
+                return self.keep(layer, before, &events).await;
+            }
+        }
+        let computed = recompute::compute(layer, self, &layout, inputs.carry_in.clone()).await?;
+        // An open day's events are known only now, and so are those of a day that shares files with its neighbours.
+        if let Some(before) = self.same_input(&inputs, &computed.events) {
+            return self.keep(layer, before, &computed.events).await;
+        }
+        self.stop.check()?;
+        let published = self.write_and_publish(layer, &layout, &inputs, computed).await;
+        if let Err(error) = &published
+            && !matches!(error, Error::Injected(_))
+        {
+            self.remove_own_rows(layer).await;
+        }
+        published
+    }
+
+    /// The counters' samples that the nearest earlier computed day hands on.
+    async fn carry_in(&self, layer: &BatchLayer) -> Result<Carry> {
+        let days = &layer.stores().venue_days;
+        let mut to = self.request.day.prev();
+        // Nearly always the day before was computed; a long pause costs a few more reads.
+        for days_back in [3, 30, 300, 3_000, 30_000] {
+            let from = earlier(to, days_back);
+            let rows = days
+                .list(&self.venue, from, to)
+                .await
+                .doing("read the days before")?;
+            if let Some(info) = rows.into_iter().rev().find_map(|row| row.published) {
+                return Ok(info.carry);
+            }
+            to = from.prev();
+        }
+        Ok(Carry::default())
+    }
+
+    /// Files of the winners: what a generation is made of.
+    fn files(&self) -> Vec<ArchiveFile> {
+        let mut files: Vec<ArchiveFile> = self
+            .archived
+            .values()
+            .flat_map(|held| held.events.iter().cloned())
+            .collect();
+        debug_assert!(files.iter().all(|file| file.dataset == Dataset::Events));
+        files.sort();
+        files
+    }
+
+    /// The published generation, if it was made of just this input.
+    fn same_input(&self, inputs: &Inputs, events: &BTreeMap<Kind, Checksum>) -> Option<GenerationInfo> {
+        let same = |before: &&GenerationInfo| {
+            before.provisional == self.open
+                && before.layout == inputs.layout
+                && before.definitions == inputs.definitions
+                && before.calendar == self.calendar
+                && before.carry_in == inputs.carry_in
+                && before.files == inputs.files
+                && before.events == *events
+        };
+        self.before
+            .as_ref()
+            .filter(|_| !self.request.force)
+            .filter(same)
+            .cloned()
+    }
+
+    /// Nothing has changed: the published generation includes everything up to the marks.
+    async fn keep(
+        &self,
+        layer: &BatchLayer,
+        before: GenerationInfo,
+        events: &BTreeMap<Kind, Checksum>,
+    ) -> Result<DayReport> {
+        failpoint!("batch.before_publish");
+        match publish::raise_marks(layer, self, &before).await? {
+            Flip::Done => {}
+            Flip::Lost => return Err(Error::LeaseLost),
+        }
+        failpoint!("batch.after_publish");
+        let mut report = self.report(Outcome::Unchanged, "nothing has changed".to_owned());
+        report.events = events.values().map(|sum| sum.rows).sum();
+        report.rows = before.rows;
+        report.sessions = before.sessions;
+        Ok(report)
+    }
+
+    async fn write_and_publish(
+        &self,
+        layer: &BatchLayer,
+        layout: &Layout,
+        inputs: &Inputs,
+        computed: Computed,
+    ) -> Result<DayReport> {
+        let (stores, day, generation) = (layer.stores(), self.request.day, self.lease.fence);
+        let Computed {
+            rows: aggregates,
+            sessions,
+            carry,
+            events,
+            conflicts,
+            late,
+        } = computed;
+        let changed = match &self.before {
+            None => None,
+            Some(before) => {
+                let all = RowFilter::default();
+                let former = stores
+                    .aggregates
+                    .read(&self.venue, day, before.generation, &all)
+                    .await;
+                Some(rows::change(
+                    &former.doing("read the generation before")?,
+                    &aggregates,
+                ))
+            }
+        };
+        let found = self
+            .live_rows(layer, inputs.layout)
+            .await
+            .map(|live| drift(&live, &aggregates));
+        let session_count = sessions.len() as u64;
+        let row_count = aggregates.len() as u64;
+        stores
+            .sessions
+            .write(&self.venue, day, generation, sessions)
+            .await
+            .doing("write sessions")?;
+        stores
+            .aggregates
+            .write(&self.venue, day, generation, aggregates)
+            .await
+            .doing("write aggregates")?;
+        failpoint!("batch.after_rows");
+        let reason = publish::reason(
+            self,
+            inputs.layout,
+            inputs.definitions,
+            &inputs.carry_in,
+            &events,
+            &late,
+        );
+        let ledger = publish::ledger(self.before.as_ref(), &events, &late);
+        let late_events = ledger.events - self.before.as_ref().map_or(0, |before| before.late.events);
+        let info = GenerationInfo {
+            generation,
+            published_at: layer.now_ms(),
+            duration_ms: self.duration_ms(),
+            provisional: self.open,
+            lagging: self.request.lagging,
+            reason: reason.clone(),
+            calendar: self.calendar,
+            day_start: self.cut.start,
+            day_end: self.cut.end,
+            layout: layout.fingerprint(),
+            definitions: inputs.definitions,
+            marks: self.marks.clone(),
+            events,
+            conflicts,
+            rows: row_count,
+            sessions: session_count,
+            files: inputs.files.clone(),
+            late: ledger,
+            drift: found.clone(),
+            changed: changed.clone(),
+            carry,
+            carry_in: inputs.carry_in.clone(),
+        };
+        let event_count = info.events.values().map(|sum| sum.rows).sum();
+        failpoint!("batch.before_publish");
+        self.stop.check()?;
+        match publish::publish(layer, self, info).await? {
+            Flip::Done => {}
+            Flip::Lost => return Err(Error::LeaseLost),
+        }
+        failpoint!("batch.after_publish");
+        found.iter().for_each(metrics::compared_with_live);
+        let mut report = self.report(Outcome::Computed, reason);
+        report.generation = Some(generation);
+        report.events = event_count;
+        report.rows = row_count;
+        report.sessions = session_count;
+        report.late_events = late_events;
+        report.changed = changed;
+        Ok(report)
+    }
+
+    /// What the live view shows of the day, if it was made with the same layout. A view that cannot be read costs the
+    /// comparison, not the run.
+    async fn live_rows(&self, layer: &BatchLayer, layout: u64) -> Option<Arc<Vec<AggregateRow>>> {
+        let view = match layer.live()?.venue(&self.venue).await {
+            Ok(view) => view?,
+            Err(error) => {
+                tracing::warn!(venue = %self.venue, %error, "live view not read: no drift recorded");
+                return None;
+            }
+        };
+        let day = view
+            .days
+            .iter()
+            .find(|day| day.day == self.request.day && day.layout == layout)?;
+        Some(Arc::clone(&day.rows))
+    }
+}
+
+/// What a generation is made of besides events.
+#[derive(Debug)]
+struct Inputs {
+    layout: u64,
+    definitions: u32,
+    carry_in: Carry,
+    files: Vec<ArchiveFile>,
+}
+
+/// Checksums of the winners that the archive holds, kinds without any left out.
+fn checksums(archived: &BTreeMap<Kind, ArchivedDay>) -> BTreeMap<Kind, Checksum> {
+    let sums = archived
+        .iter()
+        .map(|(kind, held)| (*kind, held.events_checksum()));
+    sums.filter(|(_, sum)| sum.rows > 0).collect()
+}
+
+fn earlier(day: LocalDay, days: i32) -> LocalDay {
+    LocalDay::from_epoch_days(day.to_epoch_days().saturating_sub(days)).unwrap_or(day)
+}

@@ -1,0 +1,10 @@
+//! Days computed on the embedded stores.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod cuts;
+mod generations;
+mod roads;
+mod runs;

@@ -12,6 +12,7 @@
 
 pub mod access;
 pub mod api;
+pub mod archive;
 pub mod backends;
 pub mod conformance;
 pub mod decorators;

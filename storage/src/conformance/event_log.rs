@@ -386,8 +386,8 @@ async fn positions_and_times_go_on_after_everything_was_trimmed(under_test: LogU
         clock.set_ms(DAY_START);
     }
     let batch = || vec![record(&shop(), 1, events(Kind::Position, DAY_START, 5, 0))];
-    for _ in 0..600 {
-        log.append(batch()).await.unwrap();
+    for appended in futures::future::join_all((0..600).map(|_| log.append(batch()))).await {
+        appended.unwrap();
     }
     let end = log.bounds(partition).await.unwrap().end;
     assert_eq!(log.trim(partition, i64::MAX, Position::MAX).await.unwrap(), 600);

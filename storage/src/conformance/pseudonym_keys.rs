@@ -69,6 +69,12 @@ async fn of_many_candidates_at_once_one_becomes_the_key(store: Arc<dyn Pseudonym
         store.get_or_create(&shop(), d, key(99), DAY_START).await.unwrap(),
         keys[0]
     );
+    assert_eq!(
+        store.destroy_expired(DAY_START + 19).await.unwrap(),
+        0,
+        "the latest of all times counts"
+    );
+    assert_eq!(store.destroy_expired(DAY_START + 20).await.unwrap(), 1);
 }
 
 async fn venues_and_days_have_keys_of_their_own(store: Arc<dyn PseudonymKeys>) {

@@ -1,8 +1,14 @@
 //! The embedded stores: the conformance suite, and what it cannot ask of every backend: crashes, reopening, damage,
 //! full queues, keys that leave no trace.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests fail by panicking"
+)]
 
 mod conformance;
 mod crash;
+mod decorators;
 mod event_log;
 mod files;
 mod keys;

@@ -2,12 +2,17 @@
 //!
 //! Callers put their records into a bounded queue and wait for an answer that comes after the commit. While the thread
 //! is in an fsync the queue fills, so the busier the log the larger its commits. A full queue answers `Busy` at once.
+//!
+//! Callers that were just answered tend to call again at once. Without patience the first of them would get a commit of
+//! its own while the others wait for the next: so after a commit that several calls shared, the thread lets the queue
+//! fill for a tenth of the time that the commit took.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dwell_model::time::TsMs;
-use dwell_runtime::clock::{SharedClock, Stopwatch};
+use dwell_runtime::clock::{self, SharedClock, Stopwatch};
 use dwell_runtime::tasks;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
@@ -21,6 +26,9 @@ use crate::metrics;
 
 /// Records deleted in one transaction of a trim.
 const TRIM_STEP: i64 = 256;
+
+/// Longest time for which a commit is put off so that more calls share it.
+const PATIENCE_MAX: Duration = Duration::from_millis(1);
 
 /// How much may wait to be appended. Beyond either limit appending answers `Busy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,13 +229,19 @@ impl Queue {
         Ok(())
     }
 
-    /// All that waits, once there is something; `None` when the queue is closed and empty.
-    fn take_all(&self) -> Option<Vec<Command>> {
-        let state = self.lock();
+    /// All that waits, once there is something; `None` when the queue is closed and empty. Where fewer calls wait than
+    /// hoped for, it looks again after a moment.
+    fn take_all(&self, hope: Hope) -> Option<Vec<Command>> {
+        let empty = |state: &mut QueueState| state.commands.is_empty() && !state.closed;
         let mut state = self
             .filled
-            .wait_while(state, |state| state.commands.is_empty() && !state.closed)
+            .wait_while(self.lock(), empty)
             .unwrap_or_else(PoisonError::into_inner);
+        if state.commands.len() < hope.calls && !state.closed {
+            drop(state);
+            clock::sleep_blocking(hope.patience);
+            state = self.lock();
+        }
         state.bytes = 0;
         let commands = std::mem::take(&mut state.commands);
         (!commands.is_empty()).then_some(commands)
@@ -241,6 +255,13 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the next commit may be shared by, judging from the one before.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hope {
+    calls: usize,
+    patience: Duration,
 }
 
 /// The thread: owner of the writing connection.
@@ -266,7 +287,8 @@ impl Drop for Worker {
 
 impl Worker {
     fn run(mut self) {
-        while let Some(commands) = self.queue.take_all() {
+        let mut hope = Hope::default();
+        while let Some(commands) = self.queue.take_all(hope) {
             let mut appends = Vec::with_capacity(commands.len());
             let mut trims = Vec::new();
             for command in commands {
@@ -275,8 +297,16 @@ impl Worker {
                     Command::Trim(trim) => trims.push(trim),
                 }
             }
+            hope = Hope::default();
             if !appends.is_empty() {
+                let (calls, stopwatch) = (appends.len(), Stopwatch::start());
                 self.append(appends);
+                if calls > 1 {
+                    hope = Hope {
+                        calls,
+                        patience: (stopwatch.elapsed() / 10).min(PATIENCE_MAX),
+                    };
+                }
             }
             for Trim {
                 before,

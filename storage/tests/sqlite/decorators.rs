@@ -1,0 +1,82 @@
+//! Decorators keep the contracts of what they are put around; faults strike as planned.
+
+use std::sync::Arc;
+
+use dwell_storage::api::{EventLog, EventLogReader, EventLogWriter, RawEvents};
+use dwell_storage::conformance::event_log::LogUnderTest;
+use dwell_storage::conformance::samples::{DAY_START, position, record, shop};
+use dwell_storage::conformance::{event_log, raw_events};
+use dwell_storage::decorators::failing::{Failing, Fault, Faults, Strike};
+use dwell_storage::decorators::instrumented::{InstrumentedEventLog, InstrumentedRawEvents};
+use dwell_storage::error::ErrorKind;
+
+use super::Directories;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decorated_event_log_conforms() {
+    let directories = Directories::new();
+    event_log::suite(async || {
+        let (stores, clock) = directories.fresh_stores().await;
+        let failing: Arc<dyn EventLog> =
+            Arc::new(Failing::new(stores.log as Arc<dyn EventLog>, &Faults::none()));
+        LogUnderTest {
+            log: Arc::new(InstrumentedEventLog::new(failing)),
+            clock: Some(clock),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decorated_raw_table_conforms() {
+    let directories = Directories::new();
+    raw_events::suite(async || {
+        let (stores, _) = directories.fresh_stores().await;
+        let failing: Arc<dyn RawEvents> =
+            Arc::new(Failing::new(stores.raw as Arc<dyn RawEvents>, &Faults::none()));
+        let instrumented: Arc<dyn RawEvents> = Arc::new(InstrumentedRawEvents::new(failing));
+        instrumented
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn faults_strike_the_planned_calls_before_or_after_the_deed() {
+    let directories = Directories::new();
+    let (stores, _) = directories.fresh_stores().await;
+    let faults = Faults::none();
+    let log = Failing::new(stores.log as Arc<dyn EventLog>, &faults);
+    let append = async || {
+        let one = record(&shop(), 1, position("s", "t", DAY_START, 1.0, 1.0));
+        log.append(vec![one])
+            .await
+            .map(|answers| answers[0].position)
+            .map_err(|error| error.kind())
+    };
+    faults.plan(Fault {
+        method: "event_log.append",
+        kind: ErrorKind::Full,
+        strike: Strike::Before,
+        skip: 1,
+        times: 2,
+    });
+    assert_eq!(append().await, Ok(0));
+    assert_eq!(append().await, Err(ErrorKind::Full));
+    assert_eq!(append().await, Err(ErrorKind::Full));
+    assert_eq!(
+        append().await,
+        Ok(1),
+        "nothing was appended by the two calls that failed"
+    );
+
+    faults.lose_answers("event_log.append", 1);
+    faults.fail("event_log.bounds", ErrorKind::Busy, 1);
+    assert_eq!(append().await, Err(ErrorKind::Unavailable));
+    assert_eq!(append().await, Ok(3), "the call whose answer was lost was done");
+    assert_eq!(log.bounds(0).await.unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(log.bounds(0).await.unwrap().end, 4);
+
+    faults.fail("event_log.append", ErrorKind::Busy, 100);
+    faults.clear();
+    assert_eq!(append().await, Ok(4));
+}

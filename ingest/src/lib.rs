@@ -38,3 +38,5 @@ pub mod validate;
 pub mod venues;
 
 mod recent;
+#[cfg(test)]
+mod testing;

@@ -342,12 +342,7 @@ mod tests {
             venue: VenueId::new("v").unwrap(),
             ts: 1,
         };
-        let printed = format!(
-            "{:?} {:?} {:?}",
-            Keep::Device(spot.clone()),
-            Keep::Redacted(spot.clone()),
-            spot
-        );
+        let printed = format!("{:?} {spot:?}", Keep::Device(spot.clone()));
         assert!(!printed.contains("aa:bb"), "{printed}");
     }
 }

@@ -1,1 +1,269 @@
+use bytes::Bytes;
+use dwell_model::event::Kind;
+use dwell_model::time::DAY_MS;
+use dwell_storage::api::Role;
+
 use super::*;
+use crate::decode::DecodeRules;
+use crate::intake::{Intake, IntakeConfig, Message};
+use crate::testing::{NOW, World, principal, receipt, tenant};
+
+async fn post(intake: &Intake, number: u128, format: Format, body: impl Into<Bytes>) -> usize {
+    let message = Message {
+        principal: principal(Role::Gateway, None),
+        receipt: receipt(number),
+        venue: None,
+        format,
+        bytes: body.into(),
+        source: "http",
+        dry_run: false,
+    };
+    intake.take(message).await.unwrap().refused.len()
+}
+
+fn crossing(venue: &str, ts: i64) -> String {
+    format!(
+        r#"{{"venue":"{venue}","sensor":"s","kind":"crossing","line":"door","direction":"in","ts":{ts}}}"#
+    )
+}
+
+#[tokio::test]
+async fn a_retry_adds_nothing_not_even_in_the_next_hour() {
+    let world = World::new().await;
+    let intake = world.intake();
+    // The clock stands at a full hour; the first delivery comes a second before it.
+    world.clock.set_ms(NOW - 1_000);
+    assert_eq!(post(&intake, 1, Format::Ndjson, "one\ntwo").await, 2);
+    world.clock.set_ms(NOW + 1_000);
+    post(&intake, 1, Format::Ndjson, "one\ntwo").await;
+    assert_eq!(world.quarantined().await.len(), 2);
+    post(&intake, 2, Format::Ndjson, "one\ntwo").await;
+    let entries = world.quarantined().await;
+    assert_eq!(entries.len(), 4);
+    assert!(
+        entries.is_sorted_by_key(|entry| entry.received_at),
+        "ids sort by time"
+    );
+    assert_eq!(
+        entries.iter().map(|entry| entry.index).collect::<Vec<_>>(),
+        [0, 1, 0, 1]
+    );
+}
+
+#[tokio::test]
+async fn limits_bind_for_a_message_a_tenant_and_an_entry() {
+    let world = World::new().await;
+    let limits = QuarantineLimits {
+        message_entries_max: 3,
+        tenant_entries_max: 5,
+        entry_bytes_max: 300,
+    };
+    let intake = world.intake_with(IntakeConfig {
+        quarantine: limits,
+        ..IntakeConfig::default()
+    });
+    assert_eq!(post(&intake, 1, Format::Ndjson, "a\nb\nc\nd").await, 4);
+    assert_eq!(world.quarantined().await.len(), 3);
+    post(&intake, 2, Format::Ndjson, "a\nb\nc\nd").await;
+    assert_eq!(world.quarantined().await.len(), 5);
+    let world = World::new().await;
+    let intake = world.intake_with(IntakeConfig {
+        quarantine: limits,
+        ..IntakeConfig::default()
+    });
+    let long = crossing("v1", NOW).replace("door", &"d".repeat(1_000));
+    post(&intake, 3, Format::Ndjson, long).await;
+    let entry = world.quarantined().await.remove(0);
+    assert_eq!((entry.code.as_str(), entry.bytes.len()), ("invalid_name", 300));
+}
+
+#[tokio::test]
+async fn what_can_be_taken_now_is_taken_with_the_receipt_that_first_brought_it() {
+    let world = World::new().await;
+    let intake = world.intake();
+    let body = [
+        crossing("v3", NOW),
+        crossing("v3", NOW),
+        crossing("v3", NOW + 1),
+        "nonsense".to_owned(),
+    ]
+    .join("\n");
+    assert_eq!(post(&intake, 9, Format::Ndjson, body.clone()).await, 4);
+    let entries = world.quarantined().await;
+    let before = intake
+        .replayer()
+        .replay(&tenant(), &entries, &DecodeRules::default())
+        .await
+        .unwrap();
+    assert!(
+        before
+            .iter()
+            .all(|replayed| matches!(replayed, Replayed::Refused { .. })),
+        "{before:?}"
+    );
+    world.make_venue("v3").await;
+    world.clock.advance(std::time::Duration::from_secs(2));
+    // In any order, as a listing gives them.
+    let newest_first: Vec<_> = entries.iter().rev().cloned().collect();
+    let replayed = intake
+        .replayer()
+        .replay(&tenant(), &newest_first, &DecodeRules::default())
+        .await
+        .unwrap();
+    assert!(matches!(
+        replayed[0],
+        Replayed::Refused {
+            code: "json_syntax",
+            ..
+        }
+    ));
+    assert_eq!(replayed[1..], [Replayed::Taken, Replayed::Taken, Replayed::Taken]);
+    let keys = |records: &[dwell_storage::api::LoggedRecord]| {
+        let mut keys: Vec<_> = records
+            .iter()
+            .flat_map(|record| {
+                (0..record.events.len()).map(|row| (record.events.ts[row], record.events.key(row).to_owned()))
+            })
+            .collect();
+        keys.sort();
+        keys
+    };
+    let records = world.logged().await;
+    assert!(
+        records
+            .iter()
+            .all(|record| record.receipt == receipt(9) && record.events.kind == Kind::Crossing)
+    );
+    let of_replay = keys(&records);
+    assert_eq!(of_replay.len(), 3);
+    // The sender's own retry brings the same three identities, equal crossings included.
+    assert_eq!(post(&intake, 9, Format::Ndjson, body).await, 1);
+    assert_eq!(keys(&world.logged().await[records.len()..]), of_replay);
+    let states: Vec<_> = world
+        .quarantined()
+        .await
+        .iter()
+        .map(|entry| entry.state)
+        .collect();
+    assert_eq!(
+        states,
+        [
+            QuarantineState::Replayed,
+            QuarantineState::Replayed,
+            QuarantineState::Replayed,
+            QuarantineState::Open
+        ]
+    );
+    let again = intake
+        .replayer()
+        .replay(&tenant(), &world.quarantined().await, &DecodeRules::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        again[..3],
+        [Replayed::NotOpen, Replayed::NotOpen, Replayed::NotOpen]
+    );
+}
+
+#[tokio::test]
+async fn rows_of_csv_are_kept_with_their_header_and_can_be_replayed() {
+    let world = World::new().await;
+    let intake = world.intake();
+    let body = format!("venue,sensor,track,ts,x,y\nv1,s,a,{NOW},1,2\nv3,s,b,{NOW},\"3\",4\n");
+    assert_eq!(post(&intake, 1, Format::Csv, body).await, 1);
+    let entries = world.quarantined().await;
+    assert_eq!(
+        String::from_utf8_lossy(&entries[0].bytes),
+        format!("venue,sensor,track,ts,x,y\nv3,s,b,{NOW},\"3\",4")
+    );
+    world.make_venue("v3").await;
+    world.clock.advance(std::time::Duration::from_secs(2));
+    let replayed = intake
+        .replayer()
+        .replay(&tenant(), &entries, &DecodeRules::default())
+        .await
+        .unwrap();
+    assert_eq!(replayed, [Replayed::Taken]);
+    let record = world.logged().await.pop().unwrap();
+    assert_eq!((record.events.key(0), record.events.f32s(0)[0]), ("b", 3.0));
+}
+
+#[tokio::test]
+async fn presence_is_replayed_under_the_pseudonym_that_it_would_have_had() {
+    let world = World::new().await;
+    let intake = world.intake();
+    let presence = |venue: &str, x: &str| {
+        format!(
+            r#"{{"venue":"{venue}","sensor":"s","kind":"presence","ts":{NOW},"device":"AABBCC001122","x":{x}}}"#
+        )
+    };
+    // Sealed: the venue, and with it the day's key, is not known.
+    post(&intake, 1, Format::Ndjson, presence("v3", "1")).await;
+    let sealed = world.quarantined().await;
+    assert_eq!(sealed[0].encoding, QuarantineEncoding::Encrypted);
+    world.make_venue("v3").await;
+    world.clock.advance(std::time::Duration::from_secs(2));
+    post(&intake, 2, Format::Ndjson, presence("v3", "2")).await;
+    let replayed = intake
+        .replayer()
+        .replay(&tenant(), &sealed, &DecodeRules::default())
+        .await
+        .unwrap();
+    assert_eq!(replayed, [Replayed::Taken]);
+    let records = world.logged().await;
+    assert_eq!(records[0].events.key(0), records[1].events.key(0));
+}
+
+#[tokio::test]
+async fn sealed_bytes_mean_nothing_once_their_key_is_destroyed_or_their_entry_is_another() {
+    let world = World::new().await;
+    let intake = world.intake();
+    post(
+        &intake,
+        1,
+        Format::Ndjson,
+        crossing("v3", NOW).replace('}', r#","mac":"x"}"#),
+    )
+    .await;
+    world.make_venue("v3").await;
+    world.clock.advance(std::time::Duration::from_secs(2));
+    let entries = world.quarantined().await;
+    let rules = DecodeRules {
+        names: crate::decode::FieldNames::new().ignore("mac"),
+        ..DecodeRules::default()
+    };
+    let mut moved = entries.clone();
+    moved[0].id.push('0');
+    let mut changed = entries.clone();
+    *changed[0].bytes.last_mut().unwrap() ^= 1;
+    for other in [moved, changed] {
+        let replayed = intake.replayer().replay(&tenant(), &other, &rules).await.unwrap();
+        assert_eq!(replayed, [Replayed::Unreadable]);
+    }
+    // The day of the key ends at midnight UTC; seven days later it is gone.
+    let midnight = (NOW / DAY_MS + 1) * DAY_MS;
+    assert_eq!(
+        world
+            .stores
+            .pseudonym_keys
+            .destroy_expired(midnight + 7 * DAY_MS - 1)
+            .await
+            .unwrap(),
+        0
+    );
+    assert_eq!(
+        world
+            .stores
+            .pseudonym_keys
+            .destroy_expired(midnight + 7 * DAY_MS)
+            .await
+            .unwrap(),
+        1
+    );
+    let replayed = intake
+        .replayer()
+        .replay(&tenant(), &entries, &rules)
+        .await
+        .unwrap();
+    assert_eq!(replayed, [Replayed::Unreadable]);
+}

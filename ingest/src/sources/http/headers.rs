@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_query_is_understood_or_refused() {
-        let of = |query| options(Some(query), &HeaderMap::new()).map_err(|problem| problem.code);
+        let of = |query: &str| options(Some(query), &HeaderMap::new()).map_err(|problem| problem.code);
         let dry = |dry_run| {
             Ok(Options {
                 dry_run,
@@ -229,11 +229,8 @@ mod tests {
             "2022-02-25T10:17:45.470+01:00",
             "2022-02-25T10:17:45.470%2B01:00",
         ] {
-            assert_eq!(
-                of(&format!("sent_at={sent_at}")).unwrap().sent_at,
-                Some(1_645_780_665_470),
-                "{sent_at}"
-            );
+            let query = format!("sent_at={sent_at}");
+            assert_eq!(of(&query).unwrap().sent_at, Some(1_645_780_665_470), "{sent_at}");
         }
         let header = headers(&[("x-sent-at", "1645780665470")]);
         assert_eq!(options(None, &header).unwrap().sent_at, Some(1_645_780_665_470));

@@ -67,7 +67,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<PartitionState, CheckpointError> {
     let Some((body, checksum)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else {
         return Err(CheckpointError::Checksum);
     };
-    let Some((&version, state)) = body.split_first() else { return Err(CheckpointError::Checksum) };
+    let Some((&version, state)) = body.split_first() else {
+        return Err(CheckpointError::Checksum);
+    };
     if xxh3_64(body).to_be_bytes() != *checksum {
         return Err(CheckpointError::Checksum);
     }
@@ -88,7 +90,12 @@ mod tests {
         let late = ("2026-10-25".parse().unwrap(), 3);
         PartitionState {
             position: 42,
-            venues: vec![VenueCheckpoint { venue, latest_ts: 1_800_000_000_000, watermark: 1_799_999_995_000, late }],
+            venues: vec![VenueCheckpoint {
+                venue,
+                latest_ts: 1_800_000_000_000,
+                watermark: 1_799_999_995_000,
+                late,
+            }],
         }
     }
 

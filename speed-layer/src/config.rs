@@ -88,7 +88,9 @@ impl Config {
         if self.reorder_window > HumanDuration::minutes(10) {
             return refuse("reorder_window", "must be at most 10m");
         }
-        if self.checkpoint_every < HumanDuration::millis(100) || self.checkpoint_every > HumanDuration::minutes(1) {
+        if self.checkpoint_every < HumanDuration::millis(100)
+            || self.checkpoint_every > HumanDuration::minutes(1)
+        {
             return refuse("checkpoint_every", "must be from 100ms to 1m");
         }
         // Debounce, pause and the rebuild itself have to fit into the promised minute.
@@ -98,7 +100,9 @@ impl Config {
         if self.rebuild_pause > HumanDuration::seconds(45) {
             return refuse("rebuild_pause", "must be at most 45s");
         }
-        if self.registry_every < HumanDuration::millis(100) || self.registry_every > HumanDuration::seconds(30) {
+        if self.registry_every < HumanDuration::millis(100)
+            || self.registry_every > HumanDuration::seconds(30)
+        {
             return refuse("registry_every", "must be from 100ms to 30s");
         }
         if self.published_every < HumanDuration::millis(100) {
@@ -132,7 +136,10 @@ mod tests {
             change(&mut config);
             config.validate().unwrap_err().to_string()
         };
-        assert_eq!(refused(|c| c.tick = HumanDuration::millis(1_001)), "speed.tick must be from 10ms to 1s");
+        assert_eq!(
+            refused(|c| c.tick = HumanDuration::millis(1_001)),
+            "speed.tick must be from 10ms to 1s"
+        );
         assert!(refused(|c| c.rebuild_pause = HumanDuration::minutes(1)).starts_with("speed.rebuild_pause"));
         assert_eq!(refused(|c| c.venues_max = 0), "speed.venues_max must not be 0");
     }

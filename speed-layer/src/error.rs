@@ -27,7 +27,9 @@ pub enum Error {
         source: StorageError,
     },
     /// Another speed layer has taken the partition over.
-    #[error("partition {partition} has been taken over by another speed layer (fence {fence} is no longer the highest)")]
+    #[error(
+        "partition {partition} has been taken over by another speed layer (fence {fence} is no longer the highest)"
+    )]
     TakenOver {
         /// The partition.
         partition: Partition,
@@ -70,7 +72,11 @@ impl Error {
     /// A log's failure, told apart by what it means here.
     pub(crate) fn from_log(partition: Partition, position: Position, source: StorageError) -> Self {
         match source.kind() {
-            ErrorKind::Gap => Error::Gap { partition, position, source },
+            ErrorKind::Gap => Error::Gap {
+                partition,
+                position,
+                source,
+            },
             _ => Error::Storage(source),
         }
     }

@@ -63,7 +63,9 @@ impl Handle {
             partitions: Mutex::default(),
             rebuild_requests: Mutex::default(),
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// How each partition is doing, by number.
@@ -73,13 +75,15 @@ impl Handle {
 
     /// How far the layer is behind the log: events of all partitions, and the age of the oldest.
     pub fn lag(&self) -> LogLag {
-        lock(&self.shared.partitions).values().fold(LogLag::default(), |sum, status| LogLag {
-            events: sum.events + status.lag.events,
-            oldest_received_at: match (sum.oldest_received_at, status.lag.oldest_received_at) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            },
-        })
+        lock(&self.shared.partitions)
+            .values()
+            .fold(LogLag::default(), |sum, status| LogLag {
+                events: sum.events + status.lag.events,
+                oldest_received_at: match (sum.oldest_received_at, status.lag.oldest_received_at) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                },
+            })
     }
 
     /// Asks for a live day to be built anew from raw and log, for what the layer cannot see itself (an exclusion, an
@@ -87,7 +91,10 @@ impl Handle {
     pub fn request_rebuild(&self, venue: &VenueKey, day: LocalDay) -> Result<()> {
         let mut requests = lock(&self.shared.rebuild_requests);
         if requests.len() >= REBUILD_REQUESTS_MAX {
-            return Err(StorageError::new(ErrorKind::Busy, "too many rebuilds of live days are waiting"));
+            return Err(StorageError::new(
+                ErrorKind::Busy,
+                "too many rebuilds of live days are waiting",
+            ));
         }
         requests.insert((venue.clone(), day));
         Ok(())
@@ -100,7 +107,9 @@ impl Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("partitions", &self.partitions()).finish()
+        f.debug_struct("Handle")
+            .field("partitions", &self.partitions())
+            .finish()
     }
 }
 
@@ -127,7 +136,10 @@ impl Shared {
     }
 
     /// The requests for venues of a partition, which are then done with.
-    pub(crate) fn take_rebuild_requests(&self, mine: impl Fn(&VenueKey) -> bool) -> Vec<(VenueKey, LocalDay)> {
+    pub(crate) fn take_rebuild_requests(
+        &self,
+        mine: impl Fn(&VenueKey) -> bool,
+    ) -> Vec<(VenueKey, LocalDay)> {
         let mut requests = lock(&self.rebuild_requests);
         if requests.is_empty() {
             return Vec::new();

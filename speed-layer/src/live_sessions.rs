@@ -39,6 +39,8 @@ use crate::watermark::Watermark;
 const SETTLE_AT: usize = 50_000;
 /// A state is published again after this time, even without news.
 const SHOWN_FOR: Duration = Duration::from_secs(1);
+/// Longest time between two rebuilds of a day.
+const REST_MAX: Duration = Duration::from_secs(45);
 
 /// A venue of a partition.
 #[derive(Debug)]
@@ -53,8 +55,8 @@ pub(crate) struct VenueState {
     wanted: BTreeMap<LocalDay, Wanted>,
     /// The day that is being built.
     building: Option<LocalDay>,
-    /// When a rebuild of a day last ended.
-    built_at: BTreeMap<LocalDay, Duration>,
+    /// Until when a day that was built is not built again.
+    rests_until: BTreeMap<LocalDay, Duration>,
     /// Closed days of the window whose final generation is published.
     published: BTreeSet<LocalDay>,
     /// The latest published generation's carry.
@@ -137,11 +139,12 @@ impl VenueState {
             days: BTreeMap::new(),
             wanted: BTreeMap::new(),
             building: None,
-            built_at: BTreeMap::new(),
+            rests_until: BTreeMap::new(),
             published: BTreeSet::new(),
             carry: None,
             passed_over_before: TsMs::MIN,
-            received_at: TsMs::MIN,
+            // What was received before the start may have been overtaken by what raw holds.
+            received_at: now,
             settle_at: SETTLE_AT,
             occupancy: Vec::new(),
             open_sessions: 0,
@@ -193,17 +196,29 @@ impl VenueState {
 
     /// The days that events may belong to, rising, with their bounds.
     pub(crate) fn live_days(&self) -> Vec<(LocalDay, TsMs, TsMs)> {
-        self.window.days().iter().map(|live| (live.day, live.start, live.end)).collect()
+        self.window
+            .days()
+            .iter()
+            .map(|live| (live.day, live.start, live.end))
+            .collect()
     }
 
     /// Closed days with a state, or asked for, whose publication is awaited.
     pub(crate) fn closed_days(&self) -> Vec<LocalDay> {
         let known = self.days.keys().chain(self.wanted.keys()).copied();
-        BTreeSet::from_iter(known.filter(|day| *day < self.today())).into_iter().collect()
+        BTreeSet::from_iter(known.filter(|day| *day < self.today()))
+            .into_iter()
+            .collect()
     }
 
     /// Takes a record of the log.
-    pub(crate) fn take(&mut self, hasher: &mut EventHasher, record: &LoggedRecord, at: Moment, counting: Counting) {
+    pub(crate) fn take(
+        &mut self,
+        hasher: &mut EventHasher,
+        record: &LoggedRecord,
+        at: Moment,
+        counting: Counting,
+    ) {
         self.roll_over(at.now);
         hasher.prepare(&record.events);
         let times = &record.events.ts;
@@ -223,8 +238,16 @@ impl VenueState {
     }
 
     /// Takes again what came for a day while it was built up to an earlier position.
-    pub(crate) fn take_again(&mut self, hasher: &mut EventHasher, record: &LoggedRecord, day: LocalDay, at: Moment) {
-        let Some(live) = self.window.bounds(day) else { return };
+    pub(crate) fn take_again(
+        &mut self,
+        hasher: &mut EventHasher,
+        record: &LoggedRecord,
+        day: LocalDay,
+        at: Moment,
+    ) {
+        let Some(live) = self.window.bounds(day) else {
+            return;
+        };
         let of_day = |(row, ts): (usize, &TsMs)| (live.start..live.end).contains(ts).then_some(row as u32);
         let rows: Vec<u32> = record.events.ts.iter().enumerate().filter_map(of_day).collect();
         if !rows.is_empty() {
@@ -244,7 +267,9 @@ impl VenueState {
         let settled_before = self.watermark.advance(at.now);
         self.refresh_days(settled_before, at.now, is_caught_up);
         self.look_who_is_here(at.now);
-        let is_old = self.shown_at.is_none_or(|shown| at.monotonic.saturating_sub(shown) >= SHOWN_FOR);
+        let is_old = self
+            .shown_at
+            .is_none_or(|shown| at.monotonic.saturating_sub(shown) >= SHOWN_FOR);
         // A day that is still being built would be shown as an empty one.
         if !(self.is_changed || is_old) || !self.days.contains_key(&today) {
             return None;
@@ -280,7 +305,13 @@ impl VenueState {
             self.published.clear();
             self.wanted.clear();
             for day in self.window.days().iter().map(|live| live.day) {
-                self.wanted.insert(day, Wanted { reason: Reason::Unknown, since: at.monotonic });
+                self.wanted.insert(
+                    day,
+                    Wanted {
+                        reason: Reason::Unknown,
+                        since: at.monotonic,
+                    },
+                );
             }
             return;
         }
@@ -290,13 +321,18 @@ impl VenueState {
             .filter(|(day, state)| self.venue.layout_on(**day).fingerprint() != state.plan().fingerprint)
             .map(|(day, _)| *day)
             .collect();
-        changed.into_iter().for_each(|day| self.want(day, Reason::Layout, at));
+        changed
+            .into_iter()
+            .for_each(|day| self.want(day, Reason::Layout, at));
     }
 
     /// Asks for a day to be built anew. Days that are not live are left alone.
     pub(crate) fn want(&mut self, day: LocalDay, reason: Reason, at: Moment) {
         if self.window.bounds(day).is_some() && !self.published.contains(&day) {
-            self.wanted.entry(day).or_insert(Wanted { reason, since: at.monotonic });
+            self.wanted.entry(day).or_insert(Wanted {
+                reason,
+                since: at.monotonic,
+            });
         }
     }
 
@@ -310,39 +346,49 @@ impl VenueState {
                 Reason::Unknown => Duration::ZERO,
                 _ => self.config.rebuild_after.as_duration(),
             };
-            let rested = self.built_at.get(day).map(|at| *at + self.config.rebuild_pause.as_duration());
-            at.monotonic >= wanted.since + wait && rested.is_none_or(|rested| at.monotonic >= rested)
+            let rests_until = self.rests_until.get(day).copied().unwrap_or_default();
+            at.monotonic >= rests_until.max(wanted.since + wait)
         };
         let due = self.wanted.iter().filter(|(day, wanted)| is_due(day, wanted));
-        due.min_by_key(|(_, wanted)| wanted.since).map(|(day, wanted)| (*day, wanted.reason))
+        due.min_by_key(|(_, wanted)| wanted.since)
+            .map(|(day, wanted)| (*day, wanted.reason))
     }
 
     /// The plan of a day whose rebuild begins now; what comes from here on is wanted anew.
     pub(crate) fn begin_rebuild(&mut self, day: LocalDay) -> DayPlan {
         self.wanted.remove(&day);
         self.building = Some(day);
-        DayPlan::new(self.key.clone(), self.venue.calendar, day, self.venue.layout_on(day))
+        DayPlan::new(
+            self.key.clone(),
+            self.venue.calendar,
+            day,
+            self.venue.layout_on(day),
+        )
     }
 
     /// A rebuild has failed: the day is still wanted.
     pub(crate) fn give_back(&mut self, day: LocalDay, reason: Reason, at: Moment) {
-        self.building = None;
-        self.built_at.insert(day, at.monotonic);
+        self.end_rebuild(day, Duration::ZERO, at);
         self.want(day, reason, at);
     }
 
-    /// Takes a day that was built; false when it was built for a layout or a cut that is no longer in force, or its
-    /// generation has been published meanwhile.
-    pub(crate) fn adopt(&mut self, state: DayState, latest_ts: Option<TsMs>, at: Moment) -> bool {
-        self.building = None;
+    /// Takes a day whose building took so long; false when it was built for a layout or a cut that is no longer in
+    /// force, or its generation has been published meanwhile.
+    pub(crate) fn adopt(
+        &mut self,
+        state: DayState,
+        latest_ts: Option<TsMs>,
+        took: Duration,
+        at: Moment,
+    ) -> bool {
         let day = state.plan().day();
+        self.end_rebuild(day, took, at);
         let is_current = self.window.bounds(day).is_some()
             && !self.published.contains(&day)
             && state.plan().calendar == self.venue.calendar;
         if !is_current {
             return false;
         }
-        self.built_at.insert(day, at.monotonic);
         if state.plan().fingerprint != self.venue.layout_on(day).fingerprint() {
             self.want(day, Reason::Layout, at);
             return false;
@@ -371,7 +417,13 @@ impl VenueState {
     /// Drops a day's state; it is wanted anew.
     pub(crate) fn drop_day(&mut self, day: LocalDay, at: Moment) {
         self.days.remove(&day);
-        self.wanted.insert(day, Wanted { reason: Reason::Unknown, since: at.monotonic });
+        self.wanted.insert(
+            day,
+            Wanted {
+                reason: Reason::Unknown,
+                since: at.monotonic,
+            },
+        );
     }
 
     /// The carry of a published generation.
@@ -388,7 +440,9 @@ impl VenueState {
         self.window = LiveWindow::new(&self.venue, now, self.config.closed_days_max);
         let window = &self.window;
         let is_live = |day: &LocalDay| window.bounds(*day).is_some();
-        let (kept, dropped) = std::mem::take(&mut self.days).into_iter().partition(|(day, _)| is_live(day));
+        let (kept, dropped) = std::mem::take(&mut self.days)
+            .into_iter()
+            .partition(|(day, _)| is_live(day));
         self.days = kept;
         for (day, state) in BTreeMap::from_iter::<BTreeMap<_, DayState>>(dropped) {
             if day > window.today() {
@@ -400,7 +454,7 @@ impl VenueState {
             }
         }
         self.wanted.retain(|day, _| is_live(day));
-        self.built_at.retain(|day, _| is_live(day));
+        self.rests_until.retain(|day, _| is_live(day));
         self.published.retain(is_live);
         self.late = (self.window.today(), 0);
         self.is_changed = true;
@@ -411,9 +465,21 @@ impl VenueState {
         self.wanted.contains_key(&day) || self.building == Some(day)
     }
 
+    /// A large day rests as long as its building took, so that rebuilds take at most half of the time.
+    fn end_rebuild(&mut self, day: LocalDay, took: Duration, at: Moment) {
+        self.building = None;
+        let rest = took.min(REST_MAX).max(self.config.rebuild_pause.as_duration());
+        self.rests_until.insert(day, at.monotonic + rest);
+    }
+
     /// Begins a day of which nothing has come yet.
     fn begin_day(&mut self, day: LocalDay, at: Moment) {
-        let plan = DayPlan::new(self.key.clone(), self.venue.calendar, day, self.venue.layout_on(day));
+        let plan = DayPlan::new(
+            self.key.clone(),
+            self.venue.calendar,
+            day,
+            self.venue.layout_on(day),
+        );
         if plan.cut.start < self.passed_over_before {
             self.want(day, Reason::Unknown, at);
             return;
@@ -439,14 +505,21 @@ impl VenueState {
                 metrics::ignored("future", events);
             }
             Place::Live(live) => {
-                if !self.days.contains_key(&live.day) && !self.is_awaited(live.day) && live.day >= self.today() {
+                if !self.days.contains_key(&live.day)
+                    && !self.is_awaited(live.day)
+                    && live.day >= self.today()
+                {
                     self.begin_day(live.day, at);
                 }
                 if self.days.contains_key(&live.day) {
                     self.take_live(hasher, record, rows, live, at, counting);
                 } else if live.day < self.today() {
                     let is_published = self.published.contains(&live.day);
-                    self.pass_over(if is_published { "published" } else { "rebuild" }, events, counting);
+                    self.pass_over(
+                        if is_published { "published" } else { "rebuild" },
+                        events,
+                        counting,
+                    );
                     self.want(live.day, Reason::Unknown, at);
                 }
             }
@@ -462,11 +535,22 @@ impl VenueState {
         at: Moment,
         counting: Counting,
     ) {
-        let Some(state) = self.days.get_mut(&live.day) else { return };
+        let Some(state) = self.days.get_mut(&live.day) else {
+            return;
+        };
         let batch = &record.events;
         let is_reordered = record.received_at < self.received_at;
-        let taken = state.take(hasher, batch, rows, &self.watermark, is_reordered, &mut self.fresh);
-        self.fresh.iter().for_each(|&row| self.watermark.see(batch.ts[row as usize]));
+        let taken = state.take(
+            hasher,
+            batch,
+            rows,
+            &self.watermark,
+            is_reordered,
+            &mut self.fresh,
+        );
+        self.fresh
+            .iter()
+            .for_each(|&row| self.watermark.see(batch.ts[row as usize]));
         self.is_changed |= taken.new > 0;
         if taken.too_late > 0 {
             self.want(live.day, Reason::Late, at);
@@ -497,7 +581,10 @@ impl VenueState {
         let mut before = self.watermark.advance(now);
         self.days.values_mut().for_each(|state| state.settle(before));
         while self.waiting() > self.config.waiting_events_max {
-            let medians = self.days.values().filter_map(|state| state.subjects().median_waiting_ts());
+            let medians = self
+                .days
+                .values()
+                .filter_map(|state| state.subjects().median_waiting_ts());
             let Some(median) = medians.min() else { break };
             before = before.max(median + 1);
             self.watermark.raise(before);
@@ -526,15 +613,20 @@ impl VenueState {
             self.is_changed |= state.refresh(settled_before);
             state.stay_bounded(self.config.open_sessions_max);
             if last > Some(day) && carry.as_ref().is_none_or(|(of, _)| *of < day) {
-                carry = Some((day, state.carry_out()));
+                carry = Some((day, state.carry_out().clone()));
             }
         }
     }
 
     /// Counts who is present. Somebody who stayed past the day's end has sessions in two days and counts once.
     fn look_who_is_here(&mut self, now: TsMs) {
+        let is_empty = self.days.values().all(|state| state.subjects().is_empty());
+        if is_empty && self.open_sessions == 0 && !self.is_changed {
+            return;
+        }
         let layout = self.venue.layout_on(self.today());
-        let mut by_zone: BTreeMap<&str, u64> = layout.zones.iter().map(|zone| (zone.id.as_str(), 0)).collect();
+        let mut by_zone: BTreeMap<&str, u64> =
+            layout.zones.iter().map(|zone| (zone.id.as_str(), 0)).collect();
         let mut counted: HashSet<u64, foldhash::fast::FixedState> = HashSet::default();
         let mut present = 0;
         for state in self.days.values().rev() {
@@ -554,9 +646,15 @@ impl VenueState {
         }
         by_zone.insert(VENUE_ZONE, present);
         let is_same = by_zone.len() == self.occupancy.len()
-            && by_zone.iter().zip(&self.occupancy).all(|((id, count), known)| *id == known.0 && *count == known.1);
+            && by_zone
+                .iter()
+                .zip(&self.occupancy)
+                .all(|((id, count), known)| *id == known.0 && *count == known.1);
         if !is_same {
-            self.occupancy = by_zone.into_iter().map(|(id, count)| (id.to_owned(), count)).collect();
+            self.occupancy = by_zone
+                .into_iter()
+                .map(|(id, count)| (id.to_owned(), count))
+                .collect();
             self.is_changed = true;
         }
         self.open_sessions = present;

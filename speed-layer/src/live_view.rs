@@ -35,7 +35,11 @@ pub(crate) enum Published {
 
 impl LiveBoard {
     pub(crate) fn new(venues_max: usize, subscribers_max: usize) -> Self {
-        Self { venues: RwLock::default(), venues_max, subscribers_max }
+        Self {
+            venues: RwLock::default(),
+            venues_max,
+            subscribers_max,
+        }
     }
 
     /// Shows a venue's state unless one with a higher fence is shown.
@@ -49,7 +53,12 @@ impl LiveBoard {
         if !make_room(&mut venues, &state.venue, self.venues_max) {
             return Published::Full;
         }
-        show(venues.entry(state.venue.clone()).or_insert_with(|| watch::Sender::new(None)), state)
+        show(
+            venues
+                .entry(state.venue.clone())
+                .or_insert_with(|| watch::Sender::new(None)),
+            state,
+        )
     }
 
     /// What is shown of a venue.
@@ -65,7 +74,9 @@ impl LiveBoard {
         if !make_room(&mut venues, venue, self.venues_max) {
             return Err(busy("too many venues are watched"));
         }
-        let sender = venues.entry(venue.clone()).or_insert_with(|| watch::Sender::new(None));
+        let sender = venues
+            .entry(venue.clone())
+            .or_insert_with(|| watch::Sender::new(None));
         if sender.receiver_count() >= self.subscribers_max {
             return Err(busy("too many subscribers"));
         }
@@ -94,7 +105,11 @@ fn show(sender: &watch::Sender<Shown>, state: LiveVenue) -> Published {
         }
         newer
     });
-    if shown { Published::Shown } else { Published::Fenced }
+    if shown {
+        Published::Shown
+    } else {
+        Published::Fenced
+    }
 }
 
 #[cfg(test)]
@@ -137,7 +152,16 @@ mod tests {
         board.publish(state("v", 1, 10));
         watching.changed().await.unwrap();
         assert_eq!(watching.borrow_and_update().as_ref().unwrap().as_of, 10);
-        assert_eq!(board.subscribe(&key("v")).unwrap().borrow().as_ref().unwrap().as_of, 10);
+        assert_eq!(
+            board
+                .subscribe(&key("v"))
+                .unwrap()
+                .borrow()
+                .as_ref()
+                .unwrap()
+                .as_of,
+            10
+        );
     }
 
     #[test]
@@ -148,7 +172,11 @@ mod tests {
         assert_eq!(board.publish(state("b", 1, 1)), Published::Shown);
         assert_eq!(board.publish(state("c", 1, 1)), Published::Full);
         drop(first);
-        assert_eq!(board.publish(state("c", 1, 1)), Published::Shown, "nobody watches a, which was never shown");
+        assert_eq!(
+            board.publish(state("c", 1, 1)),
+            Published::Shown,
+            "nobody watches a, which was never shown"
+        );
         assert!(board.venue(&key("b")).is_some());
     }
 }

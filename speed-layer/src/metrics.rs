@@ -22,11 +22,17 @@ pub const DEFINITIONS: &[MetricDef] = &[
     BOUND_REACHED,
 ];
 
-const EVENTS: MetricDef =
-    MetricDef::counter("dwell_speed_events_total", Unit::Count, "Events read from the log, by kind.");
+const EVENTS: MetricDef = MetricDef::counter(
+    "dwell_speed_events_total",
+    Unit::Count,
+    "Events read from the log, by kind.",
+);
 
-const LAG_EVENTS: MetricDef =
-    MetricDef::gauge("dwell_speed_lag_events", Unit::Count, "Events in the log that are not yet read, by partition.");
+const LAG_EVENTS: MetricDef = MetricDef::gauge(
+    "dwell_speed_lag_events",
+    Unit::Count,
+    "Events in the log that are not yet read, by partition.",
+);
 
 const LAG_SECONDS: MetricDef = MetricDef::gauge(
     "dwell_speed_lag_seconds",
@@ -34,8 +40,11 @@ const LAG_SECONDS: MetricDef = MetricDef::gauge(
     "Age of the oldest event in the log that is not yet read, by partition.",
 );
 
-const OPEN_SESSIONS: MetricDef =
-    MetricDef::gauge("dwell_speed_open_sessions", Unit::Count, "Sessions that are open, by partition.");
+const OPEN_SESSIONS: MetricDef = MetricDef::gauge(
+    "dwell_speed_open_sessions",
+    Unit::Count,
+    "Sessions that are open, by partition.",
+);
 
 const WAITING_EVENTS: MetricDef = MetricDef::gauge(
     "dwell_speed_waiting_events",
@@ -43,8 +52,11 @@ const WAITING_EVENTS: MetricDef = MetricDef::gauge(
     "Positions that wait in the reorder window, by partition.",
 );
 
-const VENUES: MetricDef =
-    MetricDef::gauge("dwell_speed_venues", Unit::Count, "Venues with live state, by partition.");
+const VENUES: MetricDef = MetricDef::gauge(
+    "dwell_speed_venues",
+    Unit::Count,
+    "Venues with live state, by partition.",
+);
 
 const LATE: MetricDef = MetricDef::counter(
     "dwell_speed_late_events_total",
@@ -66,8 +78,11 @@ const REBUILDS: MetricDef = MetricDef::counter(
     "Days built anew from raw and log, by reason, and how it ended (done, failed, postponed).",
 );
 
-const REBUILD_SECONDS: MetricDef =
-    MetricDef::histogram("dwell_speed_rebuild_seconds", Unit::Seconds, "Time that building a day anew took.");
+const REBUILD_SECONDS: MetricDef = MetricDef::histogram(
+    "dwell_speed_rebuild_seconds",
+    Unit::Seconds,
+    "Time that building a day anew took.",
+);
 
 const TICK_SECONDS: MetricDef = MetricDef::histogram(
     "dwell_speed_tick_seconds",
@@ -75,8 +90,11 @@ const TICK_SECONDS: MetricDef = MetricDef::histogram(
     "Time of one publishing of all venues of a partition.",
 );
 
-const CHECKPOINT_SECONDS: MetricDef =
-    MetricDef::histogram("dwell_speed_checkpoint_seconds", Unit::Seconds, "Time of storing a checkpoint.");
+const CHECKPOINT_SECONDS: MetricDef = MetricDef::histogram(
+    "dwell_speed_checkpoint_seconds",
+    Unit::Seconds,
+    "Time of storing a checkpoint.",
+);
 
 const BOUND_REACHED: MetricDef = MetricDef::counter(
     "dwell_speed_bound_reached_total",

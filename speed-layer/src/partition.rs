@@ -87,7 +87,11 @@ impl Partition {
 
     /// Reads the next records of the log and takes them in; false when there were none.
     pub(crate) async fn follow(&mut self) -> Result<bool> {
-        let read = self.deps.log.read(self.number(), self.position, self.config.read_bytes).await;
+        let read = self
+            .deps
+            .log
+            .read(self.number(), self.position, self.config.read_bytes)
+            .await;
         let chunk = read.map_err(|error| Error::from_log(self.number(), self.position, error))?;
         if chunk.records.is_empty() {
             self.is_caught_up = true;
@@ -153,7 +157,9 @@ impl Partition {
             self.look_at_published().await?;
         }
         let venues = &self.venues;
-        let requests = self.shared.take_rebuild_requests(|venue| venues.contains_key(venue));
+        let requests = self
+            .shared
+            .take_rebuild_requests(|venue| venues.contains_key(venue));
         let at = self.moment();
         for (key, day) in requests {
             if let Some(venue) = self.venues.get_mut(&key) {
@@ -169,7 +175,10 @@ impl Partition {
         let at = self.moment().monotonic;
         let mut venues: Vec<_> = self.venues.values().map(VenueState::checkpoint).collect();
         venues.sort_by(|a, b| a.venue.cmp(&b.venue));
-        let state = PartitionState { position: self.position, venues };
+        let state = PartitionState {
+            position: self.position,
+            venues,
+        };
         let bytes = checkpoint::encode(&state)
             .map_err(|error| StorageError::with_source(ErrorKind::Bug, "encode a checkpoint", error))?;
         let is_known = self.stored.as_ref().is_some_and(|(stored_at, stored)| {
@@ -179,7 +188,10 @@ impl Partition {
             return Ok(());
         }
         let name = checkpoint::name(self.deps.log.epoch(), self.number());
-        let checkpoint = Checkpoint { fence: self.fence, bytes: bytes.clone() };
+        let checkpoint = Checkpoint {
+            fence: self.fence,
+            bytes: bytes.clone(),
+        };
         match self.deps.checkpoints.store(&name, checkpoint).await {
             Ok(()) => {
                 self.stored = Some((at, bytes));
@@ -207,7 +219,9 @@ impl Partition {
             true => LogLag::default(),
             false => self.deps.log.lag(self.number(), self.position).await?,
         };
-        let age_ms = lag.oldest_received_at.map_or(0, |oldest| (self.moment().now - oldest).max(0));
+        let age_ms = lag
+            .oldest_received_at
+            .map_or(0, |oldest| (self.moment().now - oldest).max(0));
         self.gauges.lag(lag.events, age_ms as f64 / 1_000.0);
         self.report(lag);
         Ok(())
@@ -263,14 +277,20 @@ impl Partition {
     }
 
     fn taken_over(&self) -> Error {
-        Error::TakenOver { partition: self.number(), fence: self.fence }
+        Error::TakenOver {
+            partition: self.number(),
+            fence: self.fence,
+        }
     }
 }
 
 impl std::fmt::Debug for Partition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let position = self.position;
-        f.debug_struct("Partition").field("number", &self.number()).field("position", &position).finish_non_exhaustive()
+        f.debug_struct("Partition")
+            .field("number", &self.number())
+            .field("position", &position)
+            .finish_non_exhaustive()
     }
 }
 

@@ -34,6 +34,9 @@ pub(crate) struct Sources {
     pub(crate) log: Arc<dyn EventLogReader>,
     pub(crate) raw: Arc<dyn RawEventsReader>,
     pub(crate) partition: Partition,
+    /// Where the log began for us: the tail begins there while the raw writer has not begun to copy this log. Not asked
+    /// anew, so that a log that loses its beginning meanwhile is noticed.
+    pub(crate) log_start: Position,
 }
 
 /// Events of the log between the raw writer's position and ours, by venue.
@@ -58,19 +61,20 @@ pub(crate) struct Built {
 
 impl std::fmt::Debug for Sources {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sources").field("partition", &self.partition).finish_non_exhaustive()
+        f.debug_struct("Sources")
+            .field("partition", &self.partition)
+            .finish_non_exhaustive()
     }
 }
 
 impl Sources {
     /// The position up to which everything is in the raw table. Read before any row.
     pub(crate) async fn raw_position(&self) -> Result<Position> {
-        let stored = self.raw.position(RAW_WRITER, self.log.epoch(), self.partition).await?;
-        match stored {
-            Some(position) => Ok(position),
-            // It has not begun to copy this log.
-            None => Ok(self.log.bounds(self.partition).await?.start),
-        }
+        let stored = self
+            .raw
+            .position(RAW_WRITER, self.log.epoch(), self.partition)
+            .await?;
+        Ok(stored.unwrap_or(self.log_start))
     }
 
     /// The tail of all venues for which `wanted` gives a range of event times, from the raw writer's position up to
@@ -92,7 +96,9 @@ impl Sources {
                 break;
             }
             for record in chunk.records.iter().filter(|record| record.position < until) {
-                let Some(range) = wanted(&record.venue) else { continue };
+                let Some(range) = wanted(&record.venue) else {
+                    continue;
+                };
                 let in_range = |(row, ts): (usize, &TsMs)| range.contains(ts).then_some(row as u32);
                 let rows: Vec<u32> = record.events.ts.iter().enumerate().filter_map(in_range).collect();
                 if rows.is_empty() {
@@ -102,13 +108,21 @@ impl Sources {
                 if events > events_max {
                     return Err(Error::RawWriterBehind { events });
                 }
-                let delivery = Delivery { received_at: record.received_at, receipt: record.receipt };
+                let delivery = Delivery {
+                    received_at: record.received_at,
+                    receipt: record.receipt,
+                };
                 let delivered = RawRows::delivered_once(record.events.take(&rows), delivery);
                 gathered.entry(record.venue.clone()).or_default().add(&delivered);
             }
             position = chunk.next;
         }
-        Ok(Tail { venues: gathered.into_iter().map(|(venue, tail)| (venue, Arc::new(tail))).collect() })
+        Ok(Tail {
+            venues: gathered
+                .into_iter()
+                .map(|(venue, tail)| (venue, Arc::new(tail)))
+                .collect(),
+        })
     }
 
     /// Builds a day from raw and its venue's tail. `now` and the reorder window bound what may be settled.
@@ -120,7 +134,10 @@ impl Sources {
         config: &Arc<Config>,
     ) -> Result<Built> {
         let plan = Arc::new(plan);
-        let mut built = Built { state: DayState::new(Arc::clone(&plan), config), latest_ts: None };
+        let mut built = Built {
+            state: DayState::new(Arc::clone(&plan), config),
+            latest_ts: None,
+        };
         let (mut start, mut slots) = (plan.cut.start, 1);
         while start < plan.cut.end {
             let boundary = (start.div_euclid(SLOT_MS) + slots) * SLOT_MS;
@@ -128,7 +145,10 @@ impl Sources {
             let mut kinds = Vec::with_capacity(Kind::ALL.len());
             for kind in Kind::ALL {
                 let rows = self.raw.scan(&plan.venue, kind, stretch.clone()).await?;
-                rows.check().map_err(|source| Error::Batch { doing: "read raw events", source })?;
+                rows.check().map_err(|source| Error::Batch {
+                    doing: "read raw events",
+                    source,
+                })?;
                 kinds.push(rows);
             }
             let settle_before = stretch.start.min(now) - config.reorder_window.as_ms();
@@ -157,11 +177,17 @@ impl Tail {
 impl VenueTail {
     /// Whether any event lies in a range of event times.
     pub(crate) fn touches(&self, range: &Range<TsMs>) -> bool {
-        self.kinds.iter().any(|rows| rows.events.ts.iter().any(|ts| range.contains(ts)))
+        self.kinds
+            .iter()
+            .any(|rows| rows.events.ts.iter().any(|ts| range.contains(ts)))
     }
 
     fn add(&mut self, rows: &RawRows) {
-        match self.kinds.iter_mut().find(|known| known.events.kind == rows.events.kind) {
+        match self
+            .kinds
+            .iter_mut()
+            .find(|known| known.events.kind == rows.events.kind)
+        {
             Some(known) => known.append(rows),
             None => self.kinds.push(rows.clone()),
         }
@@ -169,7 +195,9 @@ impl VenueTail {
 
     /// Appends the events of a range to the raw rows of their kind.
     fn append_to(&self, raw: &mut RawRows, range: &Range<TsMs>) {
-        let Some(tail) = self.kinds.iter().find(|tail| tail.events.kind == raw.events.kind) else { return };
+        let Some(tail) = self.kinds.iter().find(|tail| tail.events.kind == raw.events.kind) else {
+            return;
+        };
         let in_range = |(row, ts): (usize, &TsMs)| range.contains(ts).then_some(row as u32);
         let rows: Vec<u32> = tail.events.ts.iter().enumerate().filter_map(in_range).collect();
         if rows.is_empty() {

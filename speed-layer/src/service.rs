@@ -8,7 +8,8 @@ use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::ShutdownToken;
 use dwell_runtime::tasks::{TaskPolicy, Tasks};
 use dwell_storage::api::{
-    Checkpoints, EventLog, EventLogReader, RawEvents, RawEventsReader, Registry, Stores, VenueDays, VenueDaysReader,
+    Checkpoints, EventLog, EventLogReader, RawEvents, RawEventsReader, Registry, Stores, VenueDays,
+    VenueDaysReader,
 };
 
 use crate::config::{Config, ConfigError};
@@ -54,7 +55,10 @@ impl Deps {
     }
 
     pub(crate) fn moment(&self) -> Moment {
-        Moment { now: self.clock.now_ms(), monotonic: self.clock.monotonic() }
+        Moment {
+            now: self.clock.now_ms(),
+            monotonic: self.clock.monotonic(),
+        }
     }
 }
 
@@ -63,7 +67,11 @@ impl Service {
     pub fn new(deps: Deps, config: Config) -> Result<Self, ConfigError> {
         config.validate()?;
         let handle = Handle::new(&config);
-        Ok(Self { deps, config: Arc::new(config), handle })
+        Ok(Self {
+            deps,
+            config: Arc::new(config),
+            handle,
+        })
     }
 
     /// A way to the live view, from now on and while the service runs.
@@ -78,10 +86,16 @@ impl Service {
         let Self { deps, config, handle } = self;
         let (sender, mut ended) = tokio::sync::mpsc::channel(1);
         for number in 0..deps.log.partitions() {
-            let following =
-                partition::run(number, deps.clone(), Arc::clone(&config), Arc::clone(handle.shared()), shutdown.clone());
+            let following = partition::run(
+                number,
+                deps.clone(),
+                Arc::clone(&config),
+                Arc::clone(handle.shared()),
+                shutdown.clone(),
+            );
             let sender = sender.clone();
-            deps.tasks.spawn("speed layer", TaskPolicy::Log, async move {
+            // Errors come back through the channel: only a panic ends the process, which then starts from raw.
+            deps.tasks.spawn("speed layer", TaskPolicy::Shutdown, async move {
                 let result = following.await;
                 // The receiver is gone only when the service itself was dropped.
                 let _ = sender.send(result).await;
@@ -104,6 +118,11 @@ impl fmt::Debug for Deps {
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Service")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,9 +15,9 @@ use dwell_runtime::clock::{Clock, ManualClock};
 use dwell_runtime::shutdown::ShutdownController;
 use dwell_runtime::tasks::Tasks;
 use dwell_storage::api::{
-    Checkpoints, ConsumerPosition, EventLogReader, EventLogWriter, Flip, GenerationInfo, LateLedger, LiveVenue,
-    LogRecord, Mark, MarkSource, Marks, RawEventsReader, RawEventsWriter, RawWrite, Registry, VenueDaysReader,
-    VenueDaysWriter,
+    Checkpoints, ConsumerPosition, EventLogReader, EventLogWriter, Flip, GenerationInfo, LateLedger,
+    LiveVenue, LogRecord, Mark, MarkSource, Marks, RawEventsReader, RawEventsWriter, RawWrite, Registry,
+    VenueDaysReader, VenueDaysWriter,
 };
 use dwell_storage::backends::sqlite::SqliteStores;
 use dwell_storage::paths::DataPaths;
@@ -55,7 +55,10 @@ pub(crate) fn venue_spec(tz: &str, zones: &str) -> Venue {
             "lines":[{{"id":"door","role":"entrance"}}],
             "sensors":[{{"id":"own","track_scope":"sensor"}},{{"id":"s1","interval_ms":60000}}]}}"#
     );
-    serde_json::from_str::<VenueSpec>(&json).unwrap().to_venue(None).unwrap()
+    serde_json::from_str::<VenueSpec>(&json)
+        .unwrap()
+        .to_venue(None)
+        .unwrap()
 }
 
 pub(crate) fn day(text: &str) -> LocalDay {
@@ -67,7 +70,9 @@ impl Shop {
     pub(crate) async fn open(tz: &str, of: &str, hours: f64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = ManualClock::at_ms(0);
-        let stores = SqliteStores::open(&DataPaths::new(folder.path()), clock.shared()).await.unwrap();
+        let stores = SqliteStores::open(&DataPaths::new(folder.path()), clock.shared())
+            .await
+            .unwrap();
         let controller = ShutdownController::default();
         let config = Config::default();
         let handle = Handle::new(&config);
@@ -102,13 +107,29 @@ impl Shop {
 
     pub(crate) async fn put_venue(&self, venue: &Venue) {
         let registry = &self.stores.registry;
-        let version = registry.venue(&self.venue).await.unwrap().map(|stored| stored.version);
-        assert_eq!(registry.put_venue(&self.venue.tenant, venue, version).await.unwrap(), Flip::Done);
+        let version = registry
+            .venue(&self.venue)
+            .await
+            .unwrap()
+            .map(|stored| stored.version);
+        assert_eq!(
+            registry
+                .put_venue(&self.venue.tenant, venue, version)
+                .await
+                .unwrap(),
+            Flip::Done
+        );
     }
 
     /// The venue as the registry has it.
     pub(crate) async fn described(&self) -> Venue {
-        self.stores.registry.venue(&self.venue).await.unwrap().unwrap().venue
+        self.stores
+            .registry
+            .venue(&self.venue)
+            .await
+            .unwrap()
+            .unwrap()
+            .venue
     }
 
     /// The instant so many hours after a local day's start.
@@ -133,24 +154,45 @@ impl Shop {
     pub(crate) async fn post_received(&self, events: EventBatch, received_at: Option<TsMs>) {
         let number = self.receipts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let receipt = Receipt::from_u128(u128::from(number));
-        let record = LogRecord { venue: self.venue.clone(), receipt, events: events.clone(), received_at };
+        let record = LogRecord {
+            venue: self.venue.clone(),
+            receipt,
+            events: events.clone(),
+            received_at,
+        };
         let appended = self.stores.log.append(vec![record]).await.unwrap();
-        let delivery = Delivery { received_at: appended[0].received_at, receipt };
+        let delivery = Delivery {
+            received_at: appended[0].received_at,
+            receipt,
+        };
         self.posted.lock().unwrap().push((events, delivery));
     }
 
     /// Appends events of any venue, which the batch computation does not look at.
     pub(crate) async fn append_for(&self, venue: &VenueKey, events: EventBatch) {
         let receipt = Receipt::from_u128(u128::MAX);
-        let record = LogRecord { venue: venue.clone(), receipt, events, received_at: None };
+        let record = LogRecord {
+            venue: venue.clone(),
+            receipt,
+            events,
+            received_at: None,
+        };
         self.stores.log.append(vec![record]).await.unwrap();
     }
 
     /// Publishes a generation of a day with nothing in it but a carry.
     pub(crate) async fn publish(&self, of: &str, provisional: bool, carry: Carry) {
         let days = &self.stores.venue_days;
-        let lease = days.acquire(&self.venue, day(of), "test", self.now(), 60_000).await.unwrap().unwrap();
-        let before = days.get(&self.venue, day(of)).await.unwrap().and_then(|row| row.published);
+        let lease = days
+            .acquire(&self.venue, day(of), "test", self.now(), 60_000)
+            .await
+            .unwrap()
+            .unwrap();
+        let before = days
+            .get(&self.venue, day(of))
+            .await
+            .unwrap()
+            .and_then(|row| row.published);
         let calendar = self.described().await.calendar;
         let (day_start, day_end) = calendar.bounds(day(of));
         let info = GenerationInfo {
@@ -177,7 +219,10 @@ impl Shop {
             carry,
             carry_in: Carry::default(),
         };
-        let flip = days.publish(&lease, before.map(|info| info.generation), info).await.unwrap();
+        let flip = days
+            .publish(&lease, before.map(|info| info.generation), info)
+            .await
+            .unwrap();
         assert_eq!(flip, Flip::Done);
         days.release(&lease).await.unwrap();
     }
@@ -187,7 +232,11 @@ impl Shop {
         let (log, raw) = (&self.stores.log, &self.stores.raw);
         let source = MarkSource::log(log.epoch(), 0);
         let start = log.bounds(0).await.unwrap().start;
-        let mut from = raw.position(RAW_WRITER, log.epoch(), 0).await.unwrap().unwrap_or(start);
+        let mut from = raw
+            .position(RAW_WRITER, log.epoch(), 0)
+            .await
+            .unwrap()
+            .unwrap_or(start);
         loop {
             let chunk = log.read(0, from, 8 << 20).await.unwrap();
             if chunk.records.is_empty() {
@@ -204,11 +253,21 @@ impl Shop {
                     position: record.position,
                 };
                 write.marks.extend(slots.into_iter().map(mark));
-                let delivery = Delivery { received_at: record.received_at, receipt: record.receipt };
-                write.rows.push((record.venue, RawRows::delivered_once(record.events, delivery)));
+                let delivery = Delivery {
+                    received_at: record.received_at,
+                    receipt: record.receipt,
+                };
+                write
+                    .rows
+                    .push((record.venue, RawRows::delivered_once(record.events, delivery)));
             }
             let (consumer, epoch) = (RAW_WRITER, log.epoch());
-            write.position = Some(ConsumerPosition { consumer, epoch, partition: 0, position: chunk.next });
+            write.position = Some(ConsumerPosition {
+                consumer,
+                epoch,
+                partition: 0,
+                position: chunk.next,
+            });
             raw.apply(write).await.unwrap();
             from = chunk.next;
         }
@@ -217,7 +276,9 @@ impl Shop {
     /// A speed layer that takes the partition over, as after a start.
     pub(crate) async fn start(&self) -> Partition {
         let config = Arc::new(self.config.clone());
-        Partition::open(0, self.deps.clone(), config, Arc::clone(self.handle.shared())).await.unwrap()
+        Partition::open(0, self.deps.clone(), config, Arc::clone(self.handle.shared()))
+            .await
+            .unwrap()
     }
 
     /// Reads the log to its end and publishes.
@@ -243,7 +304,11 @@ impl Shop {
 
     /// What is shown of the venue.
     pub(crate) fn live(&self) -> Arc<LiveVenue> {
-        self.handle.shared().board.venue(&self.venue).expect("nothing is shown of the venue")
+        self.handle
+            .shared()
+            .board
+            .venue(&self.venue)
+            .expect("nothing is shown of the venue")
     }
 
     /// The live rows of a day.
@@ -255,7 +320,12 @@ impl Shop {
 
     /// People shown to be in a zone.
     pub(crate) fn occupancy(&self, zone: &str) -> u64 {
-        self.live().occupancy.iter().find(|(id, _)| id == zone).expect("the zone is not shown").1
+        self.live()
+            .occupancy
+            .iter()
+            .find(|(id, _)| id == zone)
+            .expect("the zone is not shown")
+            .1
     }
 
     /// What a batch computation makes of everything posted that lies in a day.
@@ -277,9 +347,16 @@ impl Shop {
         accumulator.set_carry(carry);
         for kind in Kind::ALL {
             let mut all = RawRows::new(EventBatch::new(kind));
-            for (events, delivery) in self.posted.lock().unwrap().iter().filter(|(events, _)| events.kind == kind) {
-                let rows: Vec<u32> =
-                    (0..events.len() as u32).filter(|&row| cut.contains(events.ts[row as usize])).collect();
+            for (events, delivery) in self
+                .posted
+                .lock()
+                .unwrap()
+                .iter()
+                .filter(|(events, _)| events.kind == kind)
+            {
+                let rows: Vec<u32> = (0..events.len() as u32)
+                    .filter(|&row| cut.contains(events.ts[row as usize]))
+                    .collect();
                 if !rows.is_empty() {
                     all.append(&RawRows::delivered_once(events.take(&rows), *delivery));
                 }
@@ -308,12 +385,22 @@ impl Shop {
 /// Fails with the first row that differs, instead of printing all of them.
 #[track_caller]
 pub(crate) fn assert_same_rows(live: &[AggregateRow], batch: &[AggregateRow]) {
-    let key = |row: &AggregateRow| format!("{:?} {} {:?} {:?}", row.grain, row.start, row.family, row.subject);
+    let key =
+        |row: &AggregateRow| format!("{:?} {} {:?} {:?}", row.grain, row.start, row.family, row.subject);
     for (a, b) in live.iter().zip(batch) {
-        assert_eq!(key(a), key(b), "the live rows and the batch rows are not of the same buckets");
+        assert_eq!(
+            key(a),
+            key(b),
+            "the live rows and the batch rows are not of the same buckets"
+        );
         assert_eq!(a, b);
     }
-    assert_eq!(live.len(), batch.len(), "one has more rows: {:?}", live.iter().chain(batch).next_back().map(key));
+    assert_eq!(
+        live.len(),
+        batch.len(),
+        "one has more rows: {:?}",
+        live.iter().chain(batch).next_back().map(key)
+    );
 }
 
 /// A zone's row of the day.
@@ -333,7 +420,10 @@ pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
     pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }
 

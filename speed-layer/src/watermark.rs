@@ -16,7 +16,11 @@ pub(crate) struct Watermark {
 impl Watermark {
     /// A watermark of a venue of which nothing has been seen.
     pub(crate) fn new(window_ms: i64) -> Self {
-        Self { window_ms, latest_ts: TsMs::MIN, settled_before: TsMs::MIN }
+        Self {
+            window_ms,
+            latest_ts: TsMs::MIN,
+            settled_before: TsMs::MIN,
+        }
     }
 
     /// Goes on from what was stored, or from what a rebuild has seen.
@@ -68,13 +72,21 @@ mod tests {
     #[test]
     fn follows_the_latest_event_but_not_beyond_the_clock_and_never_falls() {
         let mut watermark = Watermark::new(5_000);
-        assert_eq!(watermark.advance(1_000_000), TsMs::MIN, "nothing seen, nothing late");
+        assert_eq!(
+            watermark.advance(1_000_000),
+            TsMs::MIN,
+            "nothing seen, nothing late"
+        );
         watermark.see(100_000);
         watermark.see(90_000);
         assert_eq!(watermark.advance(1_000_000), 95_000);
         assert!(watermark.is_late(94_999) && !watermark.is_late(95_000));
         watermark.see(9_000_000);
-        assert_eq!(watermark.advance(1_000_000), 995_000, "a sensor ahead of its time makes nobody late");
+        assert_eq!(
+            watermark.advance(1_000_000),
+            995_000,
+            "a sensor ahead of its time makes nobody late"
+        );
         assert_eq!(watermark.advance(900_000), 995_000, "the clock was set back");
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct DayState {
     subjects: Subjects,
     known: KnownEvents,
     carry: Carry,
+    /// The carry for the next day, as long as it holds.
+    carry_out: Option<Carry>,
     /// The day is over and all its sessions are ended; what still comes is folded and ended at once.
     is_finished: bool,
     /// Hours whose rows are out of date.
@@ -74,7 +76,14 @@ impl DayPlan {
     pub(crate) fn new(venue: VenueKey, calendar: VenueCalendar, day: LocalDay, layout: &Layout) -> Self {
         let cut = calendar.cut(day);
         let context = FoldContext::new(&cut, layout);
-        Self { venue, calendar, fingerprint: layout.fingerprint(), layout: layout.clone(), context, cut }
+        Self {
+            venue,
+            calendar,
+            fingerprint: layout.fingerprint(),
+            layout: layout.clone(),
+            context,
+            cut,
+        }
     }
 
     pub(crate) fn day(&self) -> LocalDay {
@@ -90,6 +99,7 @@ impl DayState {
             subjects: Subjects::default(),
             known: KnownEvents::new(config.known_events_max),
             carry: Carry::default(),
+            carry_out: None,
             is_finished: false,
             stale: HourSet::default(),
             is_touched: false,
@@ -125,33 +135,34 @@ impl DayState {
     ) -> Taken {
         let mut taken = Taken::default();
         fresh.clear();
-        if batch.kind == Kind::Position {
-            self.subjects.begin_batch(batch);
-        }
+        // A loop of its own: the table is large, and so the processor waits for many of its lines at once.
         for &row in rows {
             let at = row as usize;
-            match self.known.note(hasher.identity(batch, at), hasher.payload(batch, at)) {
+            match self
+                .known
+                .note(hasher.identity(batch, at), hasher.payload(batch, at))
+            {
+                Seen::New => fresh.push(row),
+                Seen::Correction => taken.corrected += 1,
                 Seen::Redelivery { contested } => {
                     taken.redelivered += 1;
                     taken.reordered |= contested && is_reordered;
-                    continue;
-                }
-                Seen::Correction => {
-                    taken.corrected += 1;
-                    continue;
-                }
-                Seen::New => {}
-            }
-            if batch.kind == Kind::Position {
-                let hash = hasher.text(batch.key[at]);
-                if self.subjects.accept(&self.plan.context, batch, at, hash) == Accepted::TooLate {
-                    taken.too_late += 1;
-                    continue;
                 }
             }
-            taken.late += u64::from(watermark.is_late(batch.ts[at]));
-            fresh.push(row);
         }
+        if batch.kind == Kind::Position {
+            self.subjects.begin_batch(batch);
+            let before = fresh.len();
+            fresh.retain(|&row| {
+                let (row, hash) = (row as usize, hasher.text(batch.key[row as usize]));
+                self.subjects.accept(&self.plan.context, batch, row, hash) == Accepted::Waiting
+            });
+            taken.too_late = (before - fresh.len()) as u64;
+        }
+        taken.late = fresh
+            .iter()
+            .filter(|&&row| watermark.is_late(batch.ts[row as usize]))
+            .count() as u64;
         taken.new = fresh.len() as u64;
         self.add(hasher, batch, fresh);
         taken
@@ -159,11 +170,17 @@ impl DayState {
 
     /// Takes rows of the raw table: all rows of a kind within a stretch of time that begins at `start`, stretches in
     /// rising order. Returns the latest event time.
-    pub(crate) fn take_raw(&mut self, hasher: &mut EventHasher, rows: &RawRows, settle_before: TsMs) -> Option<TsMs> {
+    pub(crate) fn take_raw(
+        &mut self,
+        hasher: &mut EventHasher,
+        rows: &RawRows,
+        settle_before: TsMs,
+    ) -> Option<TsMs> {
         let batch = &rows.events;
         hasher.prepare(batch);
         for row in 0..batch.len() {
-            self.known.note(hasher.identity(batch, row), hasher.payload(batch, row));
+            self.known
+                .note(hasher.identity(batch, row), hasher.payload(batch, row));
         }
         let winners = resolve(rows, |_, _| false).winners;
         if batch.kind == Kind::Position {
@@ -172,7 +189,9 @@ impl DayState {
             for &row in &winners {
                 let at = row as usize;
                 // Stretches come in rising order and each identity has one winner, so none is too late.
-                let accepted = self.subjects.accept(&self.plan.context, batch, at, hasher.text(batch.key[at]));
+                let accepted =
+                    self.subjects
+                        .accept(&self.plan.context, batch, at, hasher.text(batch.key[at]));
                 debug_assert_eq!(accepted, Accepted::Waiting);
             }
         }
@@ -182,12 +201,15 @@ impl DayState {
 
     /// Settles what lies before a time. Sessions beyond the bound are closed.
     pub(crate) fn settle(&mut self, before: TsMs) {
-        self.subjects.settle(&self.plan.context, before, &mut self.settled);
+        self.subjects
+            .settle(&self.plan.context, before, &mut self.settled);
     }
 
     /// Closes the longest unheard-of sessions beyond a bound.
     pub(crate) fn stay_bounded(&mut self, open_sessions_max: usize) {
-        let cut = self.subjects.cut(&self.plan.context, open_sessions_max, &mut self.settled);
+        let cut = self
+            .subjects
+            .cut(&self.plan.context, open_sessions_max, &mut self.settled);
         metrics::bound_reached("open_sessions_max", cut as u64);
         metrics::bound_reached("known_events_max", self.known.take_forgotten());
     }
@@ -200,21 +222,19 @@ impl DayState {
         }
     }
 
-    /// The last samples of cumulative counters before the day; true when that changed.
-    pub(crate) fn set_carry(&mut self, carry: &Carry) -> bool {
-        if self.carry == *carry {
-            return false;
+    /// The last samples of cumulative counters before the day.
+    pub(crate) fn set_carry(&mut self, carry: &Carry) {
+        if self.carry != *carry {
+            self.carry = carry.clone();
+            self.settled.set_carry(carry.clone());
+            self.stale = HourSet::all();
+            self.is_touched = true;
         }
-        self.carry = carry.clone();
-        self.settled.set_carry(carry.clone());
-        self.stale = HourSet::all();
-        self.is_touched = true;
-        true
     }
 
     /// The last samples of cumulative counters at its end.
-    pub(crate) fn carry_out(&self) -> Carry {
-        self.settled.carry_out()
+    pub(crate) fn carry_out(&mut self) -> &Carry {
+        self.carry_out.get_or_insert_with(|| self.settled.carry_out())
     }
 
     /// Brings rows and everybody's whereabouts up to date. Returns whether any row may have changed.
@@ -224,6 +244,7 @@ impl DayState {
             return false;
         }
         self.is_touched = false;
+        self.carry_out = None;
         if self.is_finished {
             self.subjects.finish(&self.plan.context, &mut self.settled);
         } else {
@@ -260,7 +281,10 @@ impl DayState {
         }
         if batch.kind != Kind::Position {
             // A sample also decides what later ones mean: a counter's increase, a balance, how long a state held.
-            let first = rows.iter().map(|&row| self.plan.cut.hour_index(batch.ts[row as usize])).min();
+            let first = rows
+                .iter()
+                .map(|&row| self.plan.cut.hour_index(batch.ts[row as usize]))
+                .min();
             (first.unwrap_or(0)..self.plan.cut.hours.len()).for_each(|hour| self.stale.insert(hour));
         }
     }
@@ -268,11 +292,13 @@ impl DayState {
     fn renew_rows(&mut self, provisional: &DayAccumulator, hours: HourSet) {
         let cut = &self.plan.cut;
         let renewed = self.settled.rows_with(Some(provisional), hours, true);
-        let is_kept = |row: &&AggregateRow| row.grain == Grain::Hour && !hours.contains(cut.hour_index(row.start));
+        let is_kept =
+            |row: &&AggregateRow| row.grain == Grain::Hour && !hours.contains(cut.hour_index(row.start));
         let mut rows: Vec<AggregateRow> = self.rows.iter().filter(is_kept).cloned().collect();
         rows.extend(renewed);
         rows.sort_by(|a, b| {
-            (a.grain, a.start, a.family, &a.subject, a.slice).cmp(&(b.grain, b.start, b.family, &b.subject, b.slice))
+            (a.grain, a.start, a.family, &a.subject, a.slice)
+                .cmp(&(b.grain, b.start, b.family, &b.subject, b.slice))
         });
         // Traffic has a row for every hour from its first to its last: a new last one also fills the hours between.
         if !is_gapless(cut, &rows) {
@@ -284,7 +310,9 @@ impl DayState {
 
 /// Whether the hours of the traffic rows follow each other.
 fn is_gapless(cut: &DayCut, rows: &[AggregateRow]) -> bool {
-    let traffic = rows.iter().filter(|row| row.grain == Grain::Hour && row.family == Family::Traffic);
+    let traffic = rows
+        .iter()
+        .filter(|row| row.grain == Grain::Hour && row.family == Family::Traffic);
     let hours: Vec<usize> = traffic.map(|row| cut.hour_index(row.start)).collect();
     hours.windows(2).all(|pair| pair[0] + 1 == pair[1])
 }

@@ -43,7 +43,11 @@ impl KnownEvent {
 impl KnownEvents {
     /// Remembers at most `events_max` events; those beyond are taken for new each time.
     pub(crate) fn new(events_max: usize) -> Self {
-        Self { table: HashTable::new(), events_max, forgotten: 0 }
+        Self {
+            table: HashTable::new(),
+            events_max,
+            forgotten: 0,
+        }
     }
 
     /// What an event is; it is known from now on.
@@ -62,7 +66,10 @@ impl KnownEvents {
             return Seen::Redelivery { contested: others };
         }
         if self.table.len() < self.events_max {
-            let entry = KnownEvent { identity: [(identity >> 32) as u32, identity as u32], payload };
+            let entry = KnownEvent {
+                identity: [(identity >> 32) as u32, identity as u32],
+                payload,
+            };
             self.table.insert_unique(identity, entry, KnownEvent::identity);
         } else {
             self.forgotten += 1;
@@ -88,12 +95,16 @@ impl EventHasher {
     pub(crate) fn prepare(&mut self, batch: &EventBatch) {
         use std::hash::BuildHasher;
         self.texts.clear();
-        self.texts.extend(batch.strings.iter().map(|text| self.hasher.hash_one(text)));
+        self.texts
+            .extend(batch.strings.iter().map(|text| self.hasher.hash_one(text)));
     }
 
     /// Hash of an event's identity: kind, time, sensor, key.
     pub(crate) fn identity(&self, batch: &EventBatch, row: usize) -> u64 {
-        let names = mix(self.texts[batch.sensor[row] as usize], self.texts[batch.key[row] as usize]);
+        let names = mix(
+            self.texts[batch.sensor[row] as usize],
+            self.texts[batch.key[row] as usize],
+        );
         mix(names ^ batch.kind as u64, batch.ts[row] as u64)
     }
 
@@ -181,8 +192,17 @@ mod tests {
     #[test]
     fn neighbouring_identities_and_payloads_do_not_collide() {
         let names: Vec<String> = (0..100).map(|i| format!("track-{i}")).collect();
-        let rows: Vec<_> =
-            (0..100_000).map(|i| ("s", names[i % 100].as_str(), (i / 100) as i64 * 100, i as f32 * 0.01, 1.0)).collect();
+        let rows: Vec<_> = (0..100_000)
+            .map(|i| {
+                (
+                    "s",
+                    names[i % 100].as_str(),
+                    (i / 100) as i64 * 100,
+                    i as f32 * 0.01,
+                    1.0,
+                )
+            })
+            .collect();
         let batch = position_batch(&rows);
         let mut hasher = EventHasher::default();
         hasher.prepare(&batch);

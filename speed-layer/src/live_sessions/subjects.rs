@@ -40,8 +40,9 @@ pub(crate) struct Subjects {
     names: Strings,
     waiting: usize,
     closed: Closed,
-    /// Slots of the tracks of the batch in work, by their numbers in it.
+    /// For the batch in work, by its numbers of names: the slots of tracks, and our numbers of sensors.
     batch_slots: Vec<u32>,
+    batch_sensors: Vec<StringId>,
 }
 
 #[derive(Debug)]
@@ -75,9 +76,9 @@ struct Closed {
 }
 
 impl Subjects {
-    /// Subjects with an open session or waiting events.
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+    /// Whether nobody has an open session or waiting events.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
     }
 
     /// Events in the reorder window.
@@ -89,6 +90,8 @@ impl Subjects {
     pub(crate) fn begin_batch(&mut self, batch: &EventBatch) {
         self.batch_slots.clear();
         self.batch_slots.resize(batch.strings.len(), UNKNOWN);
+        self.batch_sensors.clear();
+        self.batch_sensors.resize(batch.strings.len(), NO_TEXT);
     }
 
     /// Takes an event of the batch that was begun. `track_hash` names the track; equal tracks have equal hashes.
@@ -114,13 +117,22 @@ impl Subjects {
         if !context.is_scoped(batch.sensor(row)) {
             self.batch_slots[batch.key[row] as usize] = slot;
         }
+        let sensor = &mut self.batch_sensors[batch.sensor[row] as usize];
+        if *sensor == NO_TEXT {
+            *sensor = self.names.intern(batch.sensor(row));
+        }
+        let sensor = *sensor;
         let floor = batch.text_ids(field::position::FLOOR)[row];
         let event = WaitingEvent {
             ts,
             x: batch.f32s(field::position::X)[row],
             y: batch.f32s(field::position::Y)[row],
-            sensor: self.names.intern(batch.sensor(row)),
-            floor: if floor == NO_TEXT { NO_TEXT } else { self.names.intern(batch.strings.get(floor)) },
+            sensor,
+            floor: if floor == NO_TEXT {
+                NO_TEXT
+            } else {
+                self.names.intern(batch.strings.get(floor))
+            },
         };
         self.queue(slot, event)
     }
@@ -129,7 +141,9 @@ impl Subjects {
     /// on can extend.
     pub(crate) fn settle(&mut self, context: &FoldContext, before: TsMs, sink: &mut impl SessionSink) {
         let gap_ms = context.rules().session_gap_ms;
-        self.settle_and_close(context, before, sink, |last_ts| before.saturating_sub(last_ts) > gap_ms);
+        self.settle_and_close(context, before, sink, |last_ts| {
+            before.saturating_sub(last_ts) > gap_ms
+        });
     }
 
     /// Settles everything and ends all sessions: the day is over.
@@ -156,7 +170,12 @@ impl Subjects {
 
     /// The time before which half of the waiting events lie; `None` when none waits.
     pub(crate) fn median_waiting_ts(&self) -> Option<TsMs> {
-        let mut times: Vec<TsMs> = self.slots.iter().flat_map(|slot| &slot.waiting).map(|event| event.ts).collect();
+        let mut times: Vec<TsMs> = self
+            .slots
+            .iter()
+            .flat_map(|slot| &slot.waiting)
+            .map(|event| event.ts)
+            .collect();
         let middle = times.len() / 2;
         (!times.is_empty()).then(|| *times.select_nth_unstable(middle).1)
     }
@@ -184,8 +203,12 @@ impl Subjects {
     /// in, as of the last [`provisional`](Self::provisional).
     pub(crate) fn present(&self, context: &FoldContext, now: TsMs) -> impl Iterator<Item = (u64, &ZoneSet)> {
         let gap_ms = context.rules().session_gap_ms;
-        let last = self.slots.iter().filter_map(|slot| slot.last.as_ref().map(|last| (slot.hash, last)));
-        last.filter(move |(_, (ts, _))| now.saturating_sub(*ts) <= gap_ms).map(|(hash, (_, zones))| (hash, zones))
+        let last = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.last.as_ref().map(|last| (slot.hash, last)));
+        last.filter(move |(_, (ts, _))| now.saturating_sub(*ts) <= gap_ms)
+            .map(|(hash, (_, zones))| (hash, zones))
     }
 
     /// The slot of an event's subject, or the subject to be added.
@@ -202,12 +225,19 @@ impl Subjects {
         if !scoped && cached != UNKNOWN {
             return Ok(cached);
         }
-        let hash = if scoped { track_hash.rotate_left(17) ^ foldhash_text(sensor) } else { track_hash };
+        let hash = if scoped {
+            track_hash.rotate_left(17) ^ foldhash_text(sensor)
+        } else {
+            track_hash
+        };
         let same = |&slot: &u32| {
             let subject = self.slots[slot as usize].fold.subject();
             subject.track == track && subject.sensor.as_deref() == scoped.then_some(sensor)
         };
-        self.index.find(hash, same).copied().ok_or_else(|| (hash, context.subject(sensor, track)))
+        self.index
+            .find(hash, same)
+            .copied()
+            .ok_or_else(|| (hash, context.subject(sensor, track)))
     }
 
     fn add(&mut self, hash: u64, subject: Subject) -> u32 {
@@ -220,7 +250,8 @@ impl Subjects {
             last: None,
         });
         let slots = &self.slots;
-        self.index.insert_unique(hash, slot, |&slot| slots[slot as usize].hash);
+        self.index
+            .insert_unique(hash, slot, |&slot| slots[slot as usize].hash);
         slot
     }
 
@@ -230,7 +261,10 @@ impl Subjects {
         let order = |ts: TsMs, sensor: StringId| {
             ts.cmp(&event.ts).then_with(|| match sensor == event.sensor {
                 true => std::cmp::Ordering::Equal,
-                false => names.get(sensor).as_bytes().cmp(names.get(event.sensor).as_bytes()),
+                false => names
+                    .get(sensor)
+                    .as_bytes()
+                    .cmp(names.get(event.sensor).as_bytes()),
             })
         };
         if let Some(last_ts) = slot.fold.last_ts()
@@ -241,10 +275,16 @@ impl Subjects {
         let place = match slot.waiting.last() {
             None => 0,
             Some(last) if order(last.ts, last.sensor).is_lt() => slot.waiting.len(),
-            Some(_) => slot.waiting.partition_point(|other| order(other.ts, other.sensor).is_lt()),
+            Some(_) => slot
+                .waiting
+                .partition_point(|other| order(other.ts, other.sensor).is_lt()),
         };
         // Only where identities are no longer remembered can one come here twice.
-        if slot.waiting.get(place).is_some_and(|other| order(other.ts, other.sensor).is_eq()) {
+        if slot
+            .waiting
+            .get(place)
+            .is_some_and(|other| order(other.ts, other.sensor).is_eq())
+        {
             return Accepted::TooLate;
         }
         slot.waiting.insert(place, event);
@@ -268,7 +308,10 @@ impl Subjects {
                 slot.settled_sensor = event.sensor;
             }
             self.waiting -= due;
-            let ended = slot.fold.last_ts().filter(|&last_ts| slot.waiting.is_empty() && closes(last_ts));
+            let ended = slot
+                .fold
+                .last_ts()
+                .filter(|&last_ts| slot.waiting.is_empty() && closes(last_ts));
             match ended {
                 None => i += 1,
                 Some(end) => {
@@ -285,12 +328,17 @@ impl Subjects {
     /// Removes a slot; the last one takes its place.
     fn remove(&mut self, slot: usize) {
         let (removed, moved) = (slot as u32, self.slots.len() as u32 - 1);
-        if let Ok(entry) = self.index.find_entry(self.slots[slot].hash, |&other| other == removed) {
+        if let Ok(entry) = self
+            .index
+            .find_entry(self.slots[slot].hash, |&other| other == removed)
+        {
             entry.remove();
         }
         self.slots.swap_remove(slot);
         if moved != removed
-            && let Some(entry) = self.index.find_mut(self.slots[slot].hash, |&other| other == moved)
+            && let Some(entry) = self
+                .index
+                .find_mut(self.slots[slot].hash, |&other| other == moved)
         {
             *entry = removed;
         }
@@ -329,7 +377,12 @@ impl Slot {
 impl WaitingEvent {
     fn resolve<'a>(&self, names: &'a Strings) -> PositionEvent<'a> {
         let floor = (self.floor != NO_TEXT).then(|| names.get(self.floor));
-        PositionEvent { ts: self.ts, x: self.x, y: self.y, floor }
+        PositionEvent {
+            ts: self.ts,
+            x: self.x,
+            y: self.y,
+            floor,
+        }
     }
 }
 
@@ -337,7 +390,10 @@ impl Closed {
     /// Whether an event of a subject without a slot could belong to, or come before the end of, a session that was
     /// closed.
     fn may_touch(&self, hash: u64, ts: TsMs, gap_ms: i64) -> bool {
-        let known = self.ends.find(hash, |(other, _)| *other == hash).map(|(_, end)| *end);
+        let known = self
+            .ends
+            .find(hash, |(other, _)| *other == hash)
+            .map(|(_, end)| *end);
         let end = known.or(self.forgotten_before);
         end.is_some_and(|end| ts <= end.saturating_add(gap_ms))
     }

@@ -39,7 +39,10 @@ impl LiveWindow {
             let (start, end) = venue.calendar.bounds(day);
             LiveBounds { day, start, end }
         };
-        Self { today, days: first.through(today.next()).map(bounds).collect() }
+        Self {
+            today,
+            days: first.through(today.next()).map(bounds).collect(),
+        }
     }
 
     pub(super) fn today(&self) -> LocalDay {
@@ -58,7 +61,8 @@ impl LiveWindow {
 
     /// Whether today is over, or the clock was set back before it.
     pub(super) fn is_past(&self, now: TsMs) -> bool {
-        self.bounds(self.today).is_none_or(|today| !(today.start..today.end).contains(&now))
+        self.bounds(self.today)
+            .is_none_or(|today| !(today.start..today.end).contains(&now))
     }
 
     /// Where an instant lies.
@@ -103,15 +107,31 @@ mod tests {
         // 2026-10-25T00:30Z: 02:30 in Madrid, on the day that has 25 hours.
         let now = 1_792_888_200_000;
         let window = LiveWindow::new(&venue, now, 2);
-        let days: Vec<String> = window.days().iter().map(|bounds| bounds.day.to_string()).collect();
+        let days: Vec<String> = window
+            .days()
+            .iter()
+            .map(|bounds| bounds.day.to_string())
+            .collect();
         assert_eq!(days, ["2026-10-23", "2026-10-24", "2026-10-25", "2026-10-26"]);
         let today = window.bounds(window.today()).unwrap();
         assert_eq!(today.end - today.start, 25 * HOUR_MS);
         assert!(!window.is_past(now) && window.is_past(today.end) && window.is_past(today.start - 1));
         assert_eq!(window.place_of(today.end - 1), Place::Live(today));
-        assert_eq!(window.place_of(today.start - 72 * HOUR_MS), Place::Before(today.start - 48 * HOUR_MS));
-        assert_eq!(window.place_of(today.end + 24 * HOUR_MS), Place::After(today.end + 24 * HOUR_MS));
-        for ts in [0, today.start - 1, today.start, today.end, today.end + 48 * HOUR_MS] {
+        assert_eq!(
+            window.place_of(today.start - 72 * HOUR_MS),
+            Place::Before(today.start - 48 * HOUR_MS)
+        );
+        assert_eq!(
+            window.place_of(today.end + 24 * HOUR_MS),
+            Place::After(today.end + 24 * HOUR_MS)
+        );
+        for ts in [
+            0,
+            today.start - 1,
+            today.start,
+            today.end,
+            today.end + 48 * HOUR_MS,
+        ] {
             assert!(window.place_of(ts).holds(ts));
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::Venue;
@@ -33,7 +34,15 @@ impl Partition {
         let name = checkpoint::name(deps.log.epoch(), number);
         let fence = deps.checkpoints.take_ownership(&name).await?;
         let stored = load(&deps, &name).await?;
-        let sources = Sources { log: Arc::clone(&deps.log), raw: Arc::clone(&deps.raw), partition: number };
+        let held_from = deps.log.bounds(number).await?.start;
+        let sources = Sources {
+            log: Arc::clone(&deps.log),
+            raw: Arc::clone(&deps.raw),
+            partition: number,
+            log_start: stored
+                .as_ref()
+                .map_or(held_from, |state| state.position.min(held_from)),
+        };
         let raw_position = sources.raw_position().await?;
         let stored_position = stored.as_ref().map_or(raw_position, |state| state.position);
         let registry_version = deps.registry.version().await?;
@@ -43,11 +52,21 @@ impl Partition {
         // Whatever the checkpoint says, everything before the raw writer's position stands in raw.
         let mut position = stored_position.max(raw_position);
         let tail = sources
-            .tail(raw_position, position, config.read_bytes, config.tail_events_max, |venue| live.get(venue).cloned())
+            .tail(
+                raw_position,
+                position,
+                config.read_bytes,
+                config.tail_events_max,
+                |venue| live.get(venue).cloned(),
+            )
             .await;
         let tail = match tail {
             Err(Error::RawWriterBehind { events }) => {
-                tracing::warn!(partition = number, events, "the raw writer is far behind, reading the log again");
+                tracing::warn!(
+                    partition = number,
+                    events,
+                    "the raw writer is far behind, reading the log again"
+                );
                 position = raw_position;
                 Tail::default()
             }
@@ -72,12 +91,20 @@ impl Partition {
             stored: None,
         };
         for (key, venue) in venues {
-            let known = stored.as_ref().and_then(|state| state.venues.iter().find(|known| known.venue == key));
+            let known = stored
+                .as_ref()
+                .and_then(|state| state.venues.iter().find(|known| known.venue == key));
             let mut state = partition.open_venue(key, venue, &tail).await?;
             known.into_iter().for_each(|known| state.restore(known));
             partition.keep_venue(state);
         }
-        tracing::info!(partition = number, fence, position, venues = partition.venues.len(), "live days are built");
+        tracing::info!(
+            partition = number,
+            fence,
+            position,
+            venues = partition.venues.len(),
+            "live days are built"
+        );
         Ok(partition)
     }
 
@@ -86,7 +113,10 @@ impl Partition {
         let live = live_ranges(&[(key.clone(), venue.clone())], self.moment().now, &self.config);
         let from = self.sources.raw_position().await?;
         let (until, bytes, events_max) = (self.position, self.config.read_bytes, self.config.tail_events_max);
-        let tail = self.sources.tail(from, until, bytes, events_max, |venue| live.get(venue).cloned()).await?;
+        let tail = self
+            .sources
+            .tail(from, until, bytes, events_max, |venue| live.get(venue).cloned())
+            .await?;
         let state = self.open_venue(key, venue, &tail).await?;
         self.keep_venue(state);
         Ok(())
@@ -115,8 +145,11 @@ impl Partition {
                 tail.touches(&range) || !self.deps.raw.marks(&key, range.clone()).await?.0.is_empty();
             if is_awaited && is_touched {
                 let plan = state.begin_rebuild(day);
-                let built = self.sources.build(plan, Arc::clone(&tail), at.now, &self.config).await?;
-                state.adopt(built.state, built.latest_ts, at);
+                let built = self
+                    .sources
+                    .build(plan, Arc::clone(&tail), at.now, &self.config)
+                    .await?;
+                state.adopt(built.state, built.latest_ts, Duration::ZERO, at);
             }
         }
         Ok(state)
@@ -133,11 +166,20 @@ impl Partition {
 
     /// Days before today with a published generation, ascending: those from `first` on, and at least the latest one
     /// before today, wherever it lies.
-    async fn published_before(&self, key: &VenueKey, first: LocalDay, today: LocalDay) -> Result<Vec<VenueDay>> {
+    async fn published_before(
+        &self,
+        key: &VenueKey,
+        first: LocalDay,
+        today: LocalDay,
+    ) -> Result<Vec<VenueDay>> {
         let mut listed = Vec::new();
         for back in CARRY_DAYS {
             let from = LocalDay::from_epoch_days(today.to_epoch_days().saturating_sub(back)).unwrap_or(first);
-            listed = self.deps.venue_days.list(key, from.min(first), today.prev()).await?;
+            listed = self
+                .deps
+                .venue_days
+                .list(key, from.min(first), today.prev())
+                .await?;
             listed.retain(|day| day.published.is_some());
             if !listed.is_empty() {
                 break;
@@ -149,9 +191,13 @@ impl Partition {
     /// Whether the final generation of a closed day is published; if so, the live view no longer answers for it.
     pub(super) async fn is_published(&mut self, key: &VenueKey, day: LocalDay) -> Result<bool> {
         let stored = self.deps.venue_days.get(key, day).await?;
-        let Some(venue) = self.venues.get_mut(key) else { return Ok(false) };
+        let Some(venue) = self.venues.get_mut(key) else {
+            return Ok(false);
+        };
         let published = stored.and_then(|stored| stored.published);
-        let Some(info) = published.filter(|info| is_final(info, venue.venue())) else { return Ok(false) };
+        let Some(info) = published.filter(|info| is_final(info, venue.venue())) else {
+            return Ok(false);
+        };
         venue.set_published(day, info.carry);
         Ok(true)
     }
@@ -177,7 +223,11 @@ pub(super) async fn venues_of(deps: &Deps, number: PartitionNumber) -> Result<Ve
 }
 
 /// For each venue the range of event times of its live days.
-fn live_ranges(venues: &[(VenueKey, Venue)], now: TsMs, config: &Arc<Config>) -> HashMap<VenueKey, Range<TsMs>> {
+fn live_ranges(
+    venues: &[(VenueKey, Venue)],
+    now: TsMs,
+    config: &Arc<Config>,
+) -> HashMap<VenueKey, Range<TsMs>> {
     let range = |(key, venue): &(VenueKey, Venue)| {
         let live = VenueState::new(key.clone(), venue.clone(), Arc::clone(config), now).live_days();
         let start = live.first().map_or(now, |(_, start, _)| *start);
@@ -190,7 +240,9 @@ fn live_ranges(venues: &[(VenueKey, Venue)], now: TsMs, config: &Arc<Config>) ->
 /// The stored state; one that does not read back is left aside, since raw and log hold all of it but the count of late
 /// events.
 async fn load(deps: &Deps, name: &str) -> Result<Option<PartitionState>> {
-    let Some(stored) = deps.checkpoints.load(name).await? else { return Ok(None) };
+    let Some(stored) = deps.checkpoints.load(name).await? else {
+        return Ok(None);
+    };
     match checkpoint::decode(&stored.bytes) {
         Ok(state) => Ok(Some(state)),
         Err(error) => {

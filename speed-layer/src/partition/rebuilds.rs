@@ -16,7 +16,7 @@ use dwell_storage::api::Position;
 use super::Partition;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::live_sessions::{DayPlan, Reason};
+use crate::live_sessions::{DayPlan, Moment, Reason};
 use crate::metrics;
 use crate::rebuild::{Built, Sources};
 
@@ -28,7 +28,7 @@ pub(crate) struct RebuildJob {
     key: VenueKey,
     reason: Reason,
     plan: DayPlan,
-    now: TsMs,
+    begun: Moment,
     /// Everything before it is to be in the state.
     until: Position,
 }
@@ -40,6 +40,7 @@ pub(crate) struct RebuildOutcome {
     day: LocalDay,
     reason: Reason,
     until: Position,
+    begun: Moment,
     took: Duration,
     result: Result<Built>,
 }
@@ -48,9 +49,23 @@ impl RebuildJob {
     /// Builds the day.
     pub(crate) async fn run(self) -> RebuildOutcome {
         let stopwatch = Stopwatch::start();
-        let (key, day, reason, until) = (self.key.clone(), self.plan.day(), self.reason, self.until);
+        let (key, day, reason, until, begun) = (
+            self.key.clone(),
+            self.plan.day(),
+            self.reason,
+            self.until,
+            self.begun,
+        );
         let result = self.build().await;
-        RebuildOutcome { key, day, reason, until, took: stopwatch.elapsed(), result }
+        RebuildOutcome {
+            key,
+            day,
+            reason,
+            until,
+            begun,
+            took: stopwatch.elapsed(),
+            result,
+        }
     }
 
     async fn build(self) -> Result<Built> {
@@ -58,8 +73,13 @@ impl RebuildJob {
         let wanted = |venue: &VenueKey| (*venue == self.key).then(|| range.clone());
         let from = self.sources.raw_position().await?;
         let (bytes, events_max) = (self.config.read_bytes, self.config.tail_events_max);
-        let tail = self.sources.tail(from, self.until, bytes, events_max, wanted).await?;
-        self.sources.build(self.plan, tail.of(&self.key), self.now, &self.config).await
+        let tail = self
+            .sources
+            .tail(from, self.until, bytes, events_max, wanted)
+            .await?;
+        self.sources
+            .build(self.plan, tail.of(&self.key), self.begun.now, &self.config)
+            .await
     }
 }
 
@@ -83,7 +103,9 @@ impl Partition {
         if is_closed && self.is_published(&key, day).await? {
             return Ok(None);
         }
-        let Some(venue) = self.venues.get_mut(&key) else { return Ok(None) };
+        let Some(venue) = self.venues.get_mut(&key) else {
+            return Ok(None);
+        };
         self.is_rebuilding = true;
         Ok(Some(RebuildJob {
             sources: self.sources.clone(),
@@ -91,7 +113,7 @@ impl Partition {
             plan: venue.begin_rebuild(day),
             key,
             reason,
-            now: at.now,
+            begun: at,
             until: self.position,
         }))
     }
@@ -100,18 +122,33 @@ impl Partition {
     pub(crate) async fn adopt(&mut self, outcome: RebuildOutcome) -> Result<()> {
         self.is_rebuilding = false;
         let at = self.moment();
-        let RebuildOutcome { key, day, reason, until, took, result } = outcome;
-        let Some(venue) = self.venues.get_mut(&key) else { return Ok(()) };
+        let RebuildOutcome {
+            key,
+            day,
+            reason,
+            until,
+            begun,
+            took,
+            result,
+        } = outcome;
+        let Some(venue) = self.venues.get_mut(&key) else {
+            return Ok(());
+        };
         match result {
             Ok(built) => {
                 tracing::info!(venue = %key, %day, reason = reason.word(), ?took, "a live day was built anew");
                 metrics::rebuild_ended(reason.word(), "done", took);
-                if venue.adopt(built.state, built.latest_ts, at) {
+                let lasted = at.monotonic.saturating_sub(begun.monotonic);
+                if venue.adopt(built.state, built.latest_ts, lasted, at) {
                     self.catch_up(&key, day, until).await?;
                 }
             }
             Err(error) => {
-                let outcome = if matches!(error, Error::RawWriterBehind { .. }) { "postponed" } else { "failed" };
+                let outcome = if matches!(error, Error::RawWriterBehind { .. }) {
+                    "postponed"
+                } else {
+                    "failed"
+                };
                 tracing::warn!(venue = %key, %day, reason = reason.word(), %error, "a live day could not be built anew");
                 metrics::rebuild_ended(reason.word(), outcome, took);
                 venue.give_back(day, reason, at);
@@ -124,9 +161,15 @@ impl Partition {
     async fn catch_up(&mut self, key: &VenueKey, day: LocalDay, from: Position) -> Result<()> {
         let mut position = from;
         while position < self.position {
-            let read = self.deps.log.read(self.number(), position, self.config.read_bytes).await;
+            let read = self
+                .deps
+                .log
+                .read(self.number(), position, self.config.read_bytes)
+                .await;
             let at = self.moment();
-            let Some(venue) = self.venues.get_mut(key) else { return Ok(()) };
+            let Some(venue) = self.venues.get_mut(key) else {
+                return Ok(());
+            };
             let chunk = match read {
                 Ok(chunk) => chunk,
                 Err(error) => {
@@ -138,7 +181,11 @@ impl Partition {
             if chunk.next <= position {
                 break;
             }
-            for record in chunk.records.iter().filter(|record| record.venue == *key && record.position < self.position) {
+            for record in chunk
+                .records
+                .iter()
+                .filter(|record| record.venue == *key && record.position < self.position)
+            {
                 venue.take_again(&mut self.hasher, record, day, at);
             }
             position = chunk.next;

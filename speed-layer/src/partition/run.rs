@@ -27,7 +27,9 @@ pub(crate) async fn run(
     shared: Arc<Shared>,
     shutdown: ShutdownToken,
 ) -> Result<()> {
-    let check = deps.readiness.register(format!("speed layer, partition {number}"));
+    let check = deps
+        .readiness
+        .register(format!("speed layer, partition {number}"));
     shared.set_status(PartitionStatus {
         partition: number,
         fence: 0,
@@ -126,7 +128,11 @@ struct Patience<'a> {
 
 impl<'a> Patience<'a> {
     fn new(deps: &'a Deps, check: &'a CheckHandle) -> Self {
-        Self { deps, check, delay: RETRY_MIN }
+        Self {
+            deps,
+            check,
+            delay: RETRY_MIN,
+        }
     }
 
     /// A result's value; `None` after a failure that may pass. Others are returned.

@@ -12,7 +12,9 @@ const DAY: &str = "2026-03-10";
 
 /// Someone at a place, every second from a time on, so many times.
 fn walker(track: &str, from: i64, seconds: i64, x: f32) -> EventBatch {
-    let rows: Vec<_> = (0..seconds).map(|s| ("s1", track, from + s * 1_000, x, 2.0_f32)).collect();
+    let rows: Vec<_> = (0..seconds)
+        .map(|s| ("s1", track, from + s * 1_000, x, 2.0_f32))
+        .collect();
     position_batch(&rows)
 }
 
@@ -21,12 +23,26 @@ async fn a_lone_event_shows_at_the_next_tick_and_its_person_is_gone_after_the_se
     let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
     let mut partition = shop.start().await;
     shop.catch_up(&mut partition).await;
-    assert_eq!((shop.occupancy("left"), shop.occupancy("right"), shop.occupancy("_venue")), (0, 0, 0));
+    assert_eq!(
+        (
+            shop.occupancy("left"),
+            shop.occupancy("right"),
+            shop.occupancy("_venue")
+        ),
+        (0, 0, 0)
+    );
     assert!(shop.rows(DAY).is_empty());
 
     shop.post(walker("t1", shop.now(), 1, 1.0)).await;
     shop.catch_up(&mut partition).await;
-    assert_eq!((shop.occupancy("left"), shop.occupancy("right"), shop.occupancy("_venue")), (1, 0, 1));
+    assert_eq!(
+        (
+            shop.occupancy("left"),
+            shop.occupancy("right"),
+            shop.occupancy("_venue")
+        ),
+        (1, 0, 1)
+    );
     let left = zone_of_day(&shop.rows(DAY), "left").unwrap();
     assert_eq!((left.visits, left.visitors, left.dwell_ms), (1, Some(1), 0));
     assert_eq!(shop.live().open_sessions, 1);
@@ -36,7 +52,14 @@ async fn a_lone_event_shows_at_the_next_tick_and_its_person_is_gone_after_the_se
     assert_eq!(shop.occupancy("left"), 1, "the gap is not more than 30 s yet");
     shop.pass(0.001);
     partition.tick().unwrap();
-    assert_eq!((shop.occupancy("left"), shop.occupancy("_venue"), shop.live().open_sessions), (0, 0, 0));
+    assert_eq!(
+        (
+            shop.occupancy("left"),
+            shop.occupancy("_venue"),
+            shop.live().open_sessions
+        ),
+        (0, 0, 0)
+    );
     shop.assert_equals_batch(DAY).await;
 }
 
@@ -68,7 +91,11 @@ async fn a_late_event_is_counted_and_after_a_rebuild_within_a_minute_as_if_it_ha
     shop.pass(60.0);
     shop.post(walker("t1", from + 60_000, 2, 1.0)).await;
     shop.catch_up(&mut partition).await;
-    assert_eq!(zone_of_day(&shop.rows(DAY), "left").unwrap().visits, 2, "40 s lie between the two stays");
+    assert_eq!(
+        zone_of_day(&shop.rows(DAY), "left").unwrap().visits,
+        2,
+        "40 s lie between the two stays"
+    );
     shop.pass(20.0);
     shop.post(walker("t2", shop.now(), 1, 6.0)).await;
     shop.catch_up(&mut partition).await;
@@ -78,10 +105,17 @@ async fn a_late_event_is_counted_and_after_a_rebuild_within_a_minute_as_if_it_ha
     shop.catch_up(&mut partition).await;
     assert_eq!(shop.live().late_events, 1);
     assert_eq!(zone_of_day(&shop.rows(DAY), "left").unwrap().visits, 2);
-    assert!(partition.next_rebuild().await.unwrap().is_none(), "its companions are waited for");
+    assert!(
+        partition.next_rebuild().await.unwrap().is_none(),
+        "its companions are waited for"
+    );
     assert_eq!(shop.rebuild(&mut partition).await, 1);
     let left = zone_of_day(&shop.rows(DAY), "_venue").unwrap();
-    assert_eq!((left.visits, left.dwell_ms), (2, 61_000), "one stay of t1, one of t2");
+    assert_eq!(
+        (left.visits, left.dwell_ms),
+        (2, 61_000),
+        "one stay of t1, one of t2"
+    );
     assert_eq!(shop.live().late_events, 1);
     shop.assert_equals_batch(DAY).await;
 }
@@ -167,7 +201,10 @@ async fn after_a_kill_the_numbers_are_the_same() {
     let after = shop.live();
     assert!(after.fence > before.fence);
     assert_eq!(after.days, before.days, "without reading any of the log again");
-    assert_eq!((&after.occupancy, after.late_events), (&before.occupancy, before.late_events));
+    assert_eq!(
+        (&after.occupancy, after.late_events),
+        (&before.occupancy, before.late_events)
+    );
     assert_eq!(after.watermark, before.watermark);
     shop.catch_up(&mut partition).await;
     shop.assert_equals_batch(DAY).await;
@@ -181,13 +218,27 @@ async fn without_a_checkpoint_or_with_a_damaged_one_it_starts_from_raw() {
     shop.post(walker("t2", shop.now(), 20, 6.0)).await;
     let mut partition = shop.start().await;
     partition.tick().unwrap();
-    assert_eq!(zone_of_day(&shop.rows(DAY), "_venue").unwrap().visits, 1, "what raw holds");
+    assert_eq!(
+        zone_of_day(&shop.rows(DAY), "_venue").unwrap().visits,
+        1,
+        "what raw holds"
+    );
     shop.catch_up(&mut partition).await;
     shop.assert_equals_batch(DAY).await;
 
     let name = checkpoint::name(shop.deps.log.epoch(), 0);
     let fence = shop.deps.checkpoints.take_ownership(&name).await.unwrap();
-    shop.deps.checkpoints.store(&name, Checkpoint { fence, bytes: vec![7; 40] }).await.unwrap();
+    shop.deps
+        .checkpoints
+        .store(
+            &name,
+            Checkpoint {
+                fence,
+                bytes: vec![7; 40],
+            },
+        )
+        .await
+        .unwrap();
     let mut partition = shop.start().await;
     shop.catch_up(&mut partition).await;
     shop.assert_equals_batch(DAY).await;
@@ -223,7 +274,8 @@ async fn another_layout_rebuilds_the_open_day_and_another_time_zone_cuts_it_anew
     let before = shop.live().days[0].layout;
 
     let everywhere = r#"{"id":"all","polygon":[[0,0],[10,0],[10,8],[0,8]]}"#;
-    shop.put_venue(&crate::testing::venue_spec("Europe/Madrid", everywhere)).await;
+    shop.put_venue(&crate::testing::venue_spec("Europe/Madrid", everywhere))
+        .await;
     shop.pass(3.0);
     partition.upkeep().await.unwrap();
     assert_eq!(shop.rebuild(&mut partition).await, 1);
@@ -233,7 +285,8 @@ async fn another_layout_rebuilds_the_open_day_and_another_time_zone_cuts_it_anew
     shop.assert_equals_batch(DAY).await;
 
     // 12:00 in Madrid is 00:00 of the next day in Auckland.
-    shop.put_venue(&crate::testing::venue_spec("Pacific/Auckland", everywhere)).await;
+    shop.put_venue(&crate::testing::venue_spec("Pacific/Auckland", everywhere))
+        .await;
     shop.pass(3.0);
     partition.upkeep().await.unwrap();
     assert!(shop.rebuild(&mut partition).await >= 1);
@@ -249,11 +302,20 @@ async fn a_closed_day_stays_until_its_final_generation_is_published() {
     shop.post(walker("t1", end - 10_000, 20, 1.0)).await; // across midnight
     shop.clock.set_ms(end + 9_000);
     shop.catch_up(&mut partition).await;
-    assert_eq!(shop.occupancy("_venue"), 1, "one person, though with a session in each day");
+    assert_eq!(
+        shop.occupancy("_venue"),
+        1,
+        "one person, though with a session in each day"
+    );
     shop.pass(600.0);
     shop.post(walker("t2", shop.now(), 1, 1.0)).await;
     shop.catch_up(&mut partition).await;
-    let days: Vec<String> = shop.live().days.iter().map(|shown| shown.day.to_string()).collect();
+    let days: Vec<String> = shop
+        .live()
+        .days
+        .iter()
+        .map(|shown| shown.day.to_string())
+        .collect();
     assert_eq!(days, ["2026-03-10", "2026-03-11"]);
     shop.assert_equals_batch(DAY).await;
     shop.assert_equals_batch("2026-03-11").await;
@@ -268,7 +330,11 @@ async fn a_closed_day_stays_until_its_final_generation_is_published() {
     shop.pass(6.0);
     partition.upkeep().await.unwrap();
     shop.catch_up(&mut partition).await;
-    assert_eq!(shop.live().days.len(), 2, "a provisional generation does not answer for it");
+    assert_eq!(
+        shop.live().days.len(),
+        2,
+        "a provisional generation does not answer for it"
+    );
     shop.publish(DAY, false, Default::default()).await;
     shop.pass(6.0);
     partition.upkeep().await.unwrap();
@@ -291,11 +357,18 @@ async fn events_of_a_closed_day_that_was_never_live_bring_it_back_until_it_is_pu
     let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
     let mut partition = shop.start().await;
     shop.catch_up(&mut partition).await;
-    shop.post(walker("t1", shop.now() - 36 * 3_600_000, 20, 1.0)).await; // the day before
-    shop.post(walker("t1", shop.now() - 30 * 86_400_000, 20, 1.0)).await; // out of reach
+    shop.post(walker("t1", shop.now() - 36 * 3_600_000, 20, 1.0))
+        .await; // the day before
+    shop.post(walker("t1", shop.now() - 30 * 86_400_000, 20, 1.0))
+        .await; // out of reach
     shop.catch_up(&mut partition).await;
     shop.rebuild(&mut partition).await;
-    let days: Vec<String> = shop.live().days.iter().map(|shown| shown.day.to_string()).collect();
+    let days: Vec<String> = shop
+        .live()
+        .days
+        .iter()
+        .map(|shown| shown.day.to_string())
+        .collect();
     assert_eq!(days, ["2026-03-09", "2026-03-10"]);
     shop.assert_equals_batch("2026-03-09").await;
     assert_eq!(shop.live().late_events, 40);
@@ -314,7 +387,10 @@ async fn a_gap_in_the_log_is_named_and_not_jumped_over() {
     let error = partition.follow().await.unwrap_err();
     assert!(matches!(error, Error::Gap { partition: 0, .. }), "{error}");
     assert!(!error.is_retryable());
-    assert!(error.to_string().contains("partition 0 no longer holds position"), "{error}");
+    assert!(
+        error.to_string().contains("partition 0 no longer holds position"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -332,13 +408,22 @@ async fn a_venue_is_met_when_its_first_events_come_and_an_unknown_one_harms_nobo
     assert!(shop.handle.shared().board.venue(&young).is_none());
 
     use dwell_storage::api::Registry;
-    let flip = shop.stores.registry.put_venue(&young.tenant, &other, None).await.unwrap();
+    let flip = shop
+        .stores
+        .registry
+        .put_venue(&young.tenant, &other, None)
+        .await
+        .unwrap();
     assert_eq!(flip, dwell_storage::api::Flip::Done);
     shop.pass(3.0);
     partition.upkeep().await.unwrap();
     shop.catch_up(&mut partition).await;
     let live = shop.handle.shared().board.venue(&young).unwrap();
-    assert_eq!(zone_of_day(&live.days[0].rows, "left").unwrap().visits, 1, "also what came before it was known");
+    assert_eq!(
+        zone_of_day(&live.days[0].rows, "left").unwrap().visits,
+        1,
+        "also what came before it was known"
+    );
 }
 
 #[tokio::test]

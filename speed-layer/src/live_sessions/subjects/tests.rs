@@ -31,7 +31,8 @@ impl SessionSink for Gathered {
 
 impl Gathered {
     fn sorted(mut self) -> Self {
-        self.sessions.sort_by(|a, b| (&a.subject, a.start).cmp(&(&b.subject, b.start)));
+        self.sessions
+            .sort_by(|a, b| (&a.subject, a.start).cmp(&(&b.subject, b.start)));
         self
     }
 }
@@ -49,7 +50,15 @@ fn batch(cut: &DayCut, rows: &[Row]) -> EventBatch {
     let sensors = ["s1", "s2", "own", "S"];
     let named: Vec<_> = rows
         .iter()
-        .map(|&(s, t, at, x)| (sensors[s as usize % 4], format!("t{t}"), cut.start + at * 1_000, f32::from(x), 2.0))
+        .map(|&(s, t, at, x)| {
+            (
+                sensors[s as usize % 4],
+                format!("t{t}"),
+                cut.start + at * 1_000,
+                f32::from(x),
+                2.0,
+            )
+        })
         .collect();
     let borrowed: Vec<_> = named.iter().map(|r| (r.0, r.1.as_str(), r.2, r.3, r.4)).collect();
     position_batch(&borrowed)
@@ -65,14 +74,23 @@ impl Feed {
     fn new() -> (Self, DayCut) {
         let (cut, layout) = cut_and_layout();
         let context = FoldContext::new(&cut, &layout);
-        (Self { subjects: Subjects::default(), context, hasher: EventHasher::default() }, cut)
+        (
+            Self {
+                subjects: Subjects::default(),
+                context,
+                hasher: EventHasher::default(),
+            },
+            cut,
+        )
     }
 
     fn accept(&mut self, batch: &EventBatch) -> Vec<Accepted> {
         self.hasher.prepare(batch);
         self.subjects.begin_batch(batch);
         let hash = |row: usize| self.hasher.text(batch.key[row]);
-        (0..batch.len()).map(|row| self.subjects.accept(&self.context, batch, row, hash(row))).collect()
+        (0..batch.len())
+            .map(|row| self.subjects.accept(&self.context, batch, row, hash(row)))
+            .collect()
     }
 }
 
@@ -107,7 +125,7 @@ proptest! {
             prop_assert_eq!(shown.sorted(), expected(&feed.context, &cut, &seen));
         }
         feed.subjects.finish(&feed.context, &mut settled);
-        prop_assert_eq!(feed.subjects.len() + feed.subjects.waiting(), 0);
+        prop_assert!(feed.subjects.is_empty() && feed.subjects.waiting() == 0);
         prop_assert_eq!(settled.sorted(), expected(&feed.context, &cut, &seen));
     }
 }
@@ -117,7 +135,11 @@ fn expected(context: &FoldContext, cut: &DayCut, rows: &[Row]) -> Gathered {
     let mut order: Vec<u32> = (0..batch.len() as u32).collect();
     order.sort_by_key(|&row| {
         let row = row as usize;
-        (batch.key(row).to_owned(), batch.ts[row], batch.sensor(row).to_owned())
+        (
+            batch.key(row).to_owned(),
+            batch.ts[row],
+            batch.sensor(row).to_owned(),
+        )
     });
     let mut gathered = Gathered::default();
     fold_day(context, &batch, &order, &mut gathered);
@@ -129,10 +151,14 @@ fn an_event_behind_what_its_subject_has_settled_is_too_late_and_others_are_not()
     let (mut feed, cut) = Feed::new();
     let mut sink = Gathered::default();
     feed.accept(&batch(&cut, &[(0, 1, 100, 1), (0, 1, 110, 2), (0, 2, 112, 3)]));
-    feed.subjects.settle(&feed.context, cut.start + 111_000, &mut sink);
+    feed.subjects
+        .settle(&feed.context, cut.start + 111_000, &mut sink);
     let late = [(0, 1, 105, 1), (0, 2, 104, 1), (0, 3, 50, 1), (0, 1, 111, 9)];
     let waiting = Accepted::Waiting;
-    assert_eq!(feed.accept(&batch(&cut, &late)), [Accepted::TooLate, waiting, waiting, waiting]);
+    assert_eq!(
+        feed.accept(&batch(&cut, &late)),
+        [Accepted::TooLate, waiting, waiting, waiting]
+    );
 }
 
 #[test]
@@ -141,7 +167,8 @@ fn at_one_instant_sensors_come_in_the_order_of_their_bytes() {
     let mut sink = Gathered::default();
     // "S" < "s1" < "s2": capitals come first.
     feed.accept(&batch(&cut, &[(0, 1, 100, 1)]));
-    feed.subjects.settle(&feed.context, cut.start + 101_000, &mut sink);
+    feed.subjects
+        .settle(&feed.context, cut.start + 101_000, &mut sink);
     let accepted = feed.accept(&batch(&cut, &[(3, 1, 100, 1), (1, 1, 100, 1)]));
     assert_eq!(accepted, [Accepted::TooLate, Accepted::Waiting]);
 }
@@ -151,23 +178,37 @@ fn an_event_that_could_extend_a_closed_session_is_too_late_even_where_a_new_one_
     let (mut feed, cut) = Feed::new();
     let mut sink = Gathered::default();
     feed.accept(&batch(&cut, &[(0, 1, 100, 1)]));
-    feed.subjects.settle(&feed.context, cut.start + 131_000, &mut sink);
-    assert_eq!(sink.sessions.len(), 1, "nothing at or after 131 s can extend a session that ended at 100 s");
-    assert_eq!(feed.subjects.len(), 0);
+    feed.subjects
+        .settle(&feed.context, cut.start + 131_000, &mut sink);
+    assert_eq!(
+        sink.sessions.len(),
+        1,
+        "nothing at or after 131 s can extend a session that ended at 100 s"
+    );
+    assert!(feed.subjects.is_empty());
     let accepted = feed.accept(&batch(&cut, &[(0, 1, 200, 1), (0, 1, 130, 1), (0, 1, 131, 1)]));
-    assert_eq!(accepted, [Accepted::Waiting, Accepted::TooLate, Accepted::Waiting]);
+    assert_eq!(
+        accepted,
+        [Accepted::Waiting, Accepted::TooLate, Accepted::Waiting]
+    );
 }
 
 #[test]
 fn beyond_the_bound_those_heard_of_longest_ago_are_closed() {
     let (mut feed, cut) = Feed::new();
     let mut sink = Gathered::default();
-    let rows: Vec<Row> = (0..10).map(|track| (0, track, 100 + i64::from(track), 1)).collect();
+    let rows: Vec<Row> = (0..10)
+        .map(|track| (0, track, 100 + i64::from(track), 1))
+        .collect();
     feed.accept(&batch(&cut, &rows));
-    feed.subjects.settle(&feed.context, cut.start + 120_000, &mut sink);
+    feed.subjects
+        .settle(&feed.context, cut.start + 120_000, &mut sink);
     assert_eq!(feed.subjects.cut(&feed.context, 4, &mut sink), 6);
-    let closed: BTreeMap<String, i64> =
-        sink.sessions.iter().map(|s| (s.subject.track.clone(), s.end - cut.start)).collect();
+    let closed: BTreeMap<String, i64> = sink
+        .sessions
+        .iter()
+        .map(|s| (s.subject.track.clone(), s.end - cut.start))
+        .collect();
     assert_eq!(closed.into_values().max(), Some(105_000));
     assert_eq!(feed.subjects.cut(&feed.context, 4, &mut sink), 0);
 }
@@ -179,8 +220,11 @@ fn whoever_was_not_heard_of_for_the_session_gap_is_not_present() {
     feed.subjects.provisional(&feed.context, &mut Gathered::default());
     let present = |feed: &Feed, second: i64| {
         let now = cut.start + second * 1_000;
-        let mut zones: Vec<Vec<usize>> =
-            feed.subjects.present(&feed.context, now).map(|(_, zones)| zones.iter().collect()).collect();
+        let mut zones: Vec<Vec<usize>> = feed
+            .subjects
+            .present(&feed.context, now)
+            .map(|(_, zones)| zones.iter().collect())
+            .collect();
         zones.sort();
         zones
     };

@@ -74,15 +74,27 @@ fn assorted(ts: TsMs, dice: &mut Dice) -> Vec<Event> {
     let n = dice.below(1_000) as i64;
     let door = ["in", "out"][dice.below(2) as usize];
     vec![
-        other(Kind::Crossing, "d1", &format!("door\u{1f}{door}\u{1f}{n}"), ts, |batch| {
-            put(batch, 0, "door");
-            put(batch, 1, door);
-            put(batch, 2, 1 + n % 3);
-        }),
+        other(
+            Kind::Crossing,
+            "d1",
+            &format!("door\u{1f}{door}\u{1f}{n}"),
+            ts,
+            |batch| {
+                put(batch, 0, "door");
+                put(batch, 1, door);
+                put(batch, 2, 1 + n % 3);
+            },
+        ),
         counter("c1", "people", "delta", ts + 1, n % 5),
         counter("c1", "total", "cumulative", ts + 2, n),
         counter("c1", "inside", "state", ts + 3, n % 40),
-        other(Kind::Presence, "w1", &format!("device{}", n % 7), ts + 4, |batch| put(batch, 0, -40 - n % 50)),
+        other(
+            Kind::Presence,
+            "w1",
+            &format!("device{}", n % 7),
+            ts + 4,
+            |batch| put(batch, 0, -40 - n % 50),
+        ),
         other(Kind::Transaction, "till", &format!("r{n}"), ts + 5, |batch| {
             put(batch, 0, n * 7 - 500);
             put(batch, 1, "EUR");
@@ -153,7 +165,9 @@ async fn play(
         // A request holds one venue's events of one kind.
         for kind in Kind::ALL {
             let mut batch = EventBatch::new(kind);
-            let of_kind = arrivals[from..from + count].iter().filter(|(_, event)| event.kind == kind);
+            let of_kind = arrivals[from..from + count]
+                .iter()
+                .filter(|(_, event)| event.kind == kind);
             of_kind.for_each(|(_, event)| batch.append(event));
             if !batch.is_empty() {
                 shop.post(batch).await;
@@ -189,7 +203,12 @@ async fn the_night_of_the_clock_change_and_the_end_of_its_day_equal_the_batch_co
     let end = shop.at(after, 0.0).await;
     assert_eq!(end - midnight, 25 * 3_600_000, "the day has 25 hours");
     let mut events = Vec::new();
-    for (person, hours) in [-0.1, 0.4, 0.9, 1.9, 2.0, 2.5, 2.95, 3.1, 8.0, 8.02, 24.9, 24.98, 25.05].into_iter().enumerate() {
+    for (person, hours) in [
+        -0.1, 0.4, 0.9, 1.9, 2.0, 2.5, 2.95, 3.1, 8.0, 8.02, 24.9, 24.98, 25.05,
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let from = midnight + (hours * 3_600_000.0) as i64;
         events.extend(walk(&format!("t{}", person % 9), from, 120, &mut dice));
         events.extend(assorted(from + 1_000, &mut dice));
@@ -236,15 +255,25 @@ async fn rows_of_a_simple_night_are_those_counted_by_hand() {
 #[tokio::test]
 async fn a_counter_goes_on_from_the_published_day_before() {
     let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
-    let sample = CounterSample { ts: shop.at("2026-03-08", 20.0).await, value: 1_000 };
+    let sample = CounterSample {
+        ts: shop.at("2026-03-08", 20.0).await,
+        value: 1_000,
+    };
     let carry = Carry([("c1\u{1f}total\u{1f}cumulative".to_owned(), sample)].into());
     shop.publish("2026-03-08", false, carry.clone()).await;
     let mut partition = shop.start().await;
-    shop.post(counter("c1", "total", "cumulative", shop.now(), 1_030)).await;
+    shop.post(counter("c1", "total", "cumulative", shop.now(), 1_030))
+        .await;
     shop.catch_up(&mut partition).await;
     let rows = shop.rows(DAY);
-    let counted = rows.iter().find(|row| (row.grain, row.family) == (Grain::Day, Family::Counter)).unwrap();
-    assert!(matches!(&counted.value, Value::Counter(value) if value.value == 30), "{counted:?}");
+    let counted = rows
+        .iter()
+        .find(|row| (row.grain, row.family) == (Grain::Day, Family::Counter))
+        .unwrap();
+    assert!(
+        matches!(&counted.value, Value::Counter(value) if value.value == 30),
+        "{counted:?}"
+    );
     assert_same_rows(&rows, &shop.batch(DAY, carry).await);
 }
 
@@ -260,7 +289,10 @@ async fn a_file_received_before_what_it_repeats_can_change_which_payload_counts(
     shop.post(left.clone()).await;
     shop.catch_up(&mut partition).await;
     shop.rebuild(&mut partition).await;
-    assert!(zone_of_day(&shop.rows(DAY), "left").is_some(), "the later one counts");
+    assert!(
+        zone_of_day(&shop.rows(DAY), "left").is_some(),
+        "the later one counts"
+    );
     // A file whose import began before both brings the payload of the left: its first delivery is now the earliest.
     shop.post_received(left, Some(from)).await;
     shop.catch_up(&mut partition).await;

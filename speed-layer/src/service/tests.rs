@@ -1,0 +1,165 @@
+//! The running service, on the machine's clock.
+
+use std::time::Duration;
+
+use dwell_model::testing::position_batch;
+use dwell_runtime::clock::{SystemClock, timeout};
+use dwell_runtime::shutdown::{Phase, ShutdownController};
+use dwell_storage::api::{EventLogAdmin, LiveVenue, LiveView};
+
+use super::*;
+use crate::checkpoint;
+use crate::error::Error;
+use crate::handle::Stage;
+use crate::testing::Shop;
+
+struct Running {
+    shop: Shop,
+    controller: ShutdownController,
+    clock: SharedClock,
+    readiness: Readiness,
+    handle: Handle,
+    task: dwell_runtime::tasks::TaskHandle,
+    result: tokio::sync::oneshot::Receiver<Result<()>>,
+}
+
+impl Running {
+    async fn start(prepare: impl AsyncFnOnce(&Shop)) -> Self {
+        let shop = Shop::open("Europe/Madrid", "2026-03-10", 12.0).await;
+        let (controller, clock) = (ShutdownController::default(), SystemClock::shared());
+        shop.clock.set_ms(clock.now_ms());
+        prepare(&shop).await;
+        let tasks = Tasks::new(controller.clone());
+        let readiness = Readiness::new(&controller);
+        let deps = Deps {
+            clock: SharedClock::clone(&clock),
+            tasks: tasks.clone(),
+            readiness: readiness.clone(),
+            ..shop.deps.clone()
+        };
+        let service = Service::new(deps, Config::default()).unwrap();
+        let handle = service.handle();
+        let token = controller.register(Phase::CheckpointSessions, "speed layer");
+        let (sender, result) = tokio::sync::oneshot::channel();
+        let task = tasks.spawn("service", TaskPolicy::Log, async move {
+            let _ = sender.send(service.run(token).await);
+        });
+        Self {
+            shop,
+            controller,
+            clock,
+            readiness,
+            handle,
+            task,
+            result,
+        }
+    }
+
+    async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let waiting = async {
+            while !holds().await {
+                self.clock.sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(&*self.clock, Duration::from_secs(20), waiting)
+            .await
+            .unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    async fn stop(self) -> Result<()> {
+        self.controller.trigger();
+        let report = self
+            .controller
+            .run_to_completion(Duration::from_secs(10), &*self.clock)
+            .await;
+        assert!(report.late.is_empty(), "{report}");
+        self.task.join().await.unwrap();
+        self.result.await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_posted_event_is_seen_within_a_second_and_a_stop_leaves_a_checkpoint_of_it() {
+    let running = Running::start(async |_| {}).await;
+    running
+        .until("ready", async || running.readiness.report().ready)
+        .await;
+    let mut watching = running.handle.subscribe(&running.shop.venue).await.unwrap();
+    let occupied = |receiver: &mut tokio::sync::watch::Receiver<Option<Arc<LiveVenue>>>| {
+        let shown = receiver.borrow_and_update();
+        shown
+            .as_ref()
+            .is_some_and(|live| live.occupancy.contains(&("_venue".to_owned(), 1)))
+    };
+    let now = running.clock.now_ms();
+    running
+        .shop
+        .post(position_batch(&[("s1", "t1", now, 1.0, 1.0)]))
+        .await;
+    let seen = async {
+        while !occupied(&mut watching) {
+            watching.changed().await.unwrap();
+        }
+    };
+    timeout(&*running.clock, Duration::from_secs(1), seen)
+        .await
+        .expect("not shown within a second");
+    let (checkpoints, epoch) = (
+        Arc::clone(&running.shop.deps.checkpoints),
+        running.shop.deps.log.epoch(),
+    );
+    let end = running.shop.deps.log.bounds(0).await.unwrap().end;
+    running.stop().await.unwrap();
+    let stored = checkpoints
+        .load(&checkpoint::name(epoch, 0))
+        .await
+        .unwrap()
+        .unwrap();
+    let state = checkpoint::decode(&stored.bytes).unwrap();
+    assert_eq!((state.position, state.venues[0].latest_ts), (end, now));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_makes_the_partition_not_ready_by_name_until_the_shutdown() {
+    let running = Running::start(async |shop: &Shop| {
+        // A checkpoint, then records that nobody copied to raw, and then a log that has lost them.
+        let mut partition = shop.start().await;
+        shop.catch_up(&mut partition).await;
+        partition.checkpoint().await.unwrap();
+        for _ in 0..3 {
+            shop.post(position_batch(&[("s1", "t1", shop.now(), 1.0, 1.0)]))
+                .await;
+        }
+        let end = shop.deps.log.bounds(0).await.unwrap().end;
+        shop.stores.log.trim(0, shop.now() + 1, end).await.unwrap();
+    })
+    .await;
+    running
+        .until("stopped", async || {
+            matches!(
+                running.handle.partitions().first().map(|p| p.stage.clone()),
+                Some(Stage::Stopped(_))
+            )
+        })
+        .await;
+    let report = running.readiness.report();
+    let check = report
+        .checks
+        .iter()
+        .find(|check| check.name == "speed layer, partition 0")
+        .unwrap();
+    assert!(!check.state.ok);
+    assert!(
+        check
+            .state
+            .detail
+            .as_deref()
+            .unwrap()
+            .contains("the event log has a gap: partition 0"),
+        "{check:?}"
+    );
+    assert!(matches!(
+        running.stop().await,
+        Err(Error::Gap { partition: 0, .. })
+    ));
+}

@@ -90,7 +90,8 @@ pub(crate) async fn list(
             .iter()
             .any(|layout| layout.zones.iter().any(|known| known.id == *zone))
     {
-        return Err(Problem::not_found("zone", zone).about("zone"));
+        let detail = format!("no layout of the venue has a zone {:?}", problem::clip(zone));
+        return Err(Problem::parameter("zone", detail));
     }
     let (start, end) = (range.start.to_string(), range.end.to_string());
     let zone = params

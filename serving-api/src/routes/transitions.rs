@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 
 use crate::dto::{LayerTransitionsDto, TransitionDto, TransitionsDto, instant};
 use crate::extract::{ApiPath, ApiQuery, Caller};
-use crate::problem::Problem;
+use crate::problem::{Problem, clip};
 use crate::query::range::Range;
 use crate::respond;
 use crate::state::AppState;
@@ -50,7 +50,8 @@ pub(crate) async fn get(
             .iter()
             .any(|layout| layout.zones.iter().any(|zone| zone.layer == *layer))
     {
-        return Err(Problem::not_found("layer of zones", layer).about("layer"));
+        let detail = format!("no zone of the venue is of the layer {:?}", clip(layer));
+        return Err(Problem::parameter("layer", detail));
     }
     let key = VenueKey::new(caller.tenant.clone(), venue.id.clone());
     let range = Range::parse(

@@ -39,7 +39,11 @@ async fn every_route_is_open_to_the_roles_of_the_table_and_to_nobody_else() {
         let name = format!("{} {}", route.method, route.path);
         for wrong in [None, Some(""), Some("dwk_0_0"), Some("nonsense")] {
             let status = status(&api, request(route, wrong)).await;
-            assert_eq!(status == StatusCode::UNAUTHORIZED, route.access != Access::Public, "{name} {wrong:?}: {status}");
+            assert_eq!(
+                status == StatusCode::UNAUTHORIZED,
+                route.access != Access::Public,
+                "{name} {wrong:?}: {status}"
+            );
         }
         for role in ROLES {
             let status = status(&api, request(route, Some(api.key(role)))).await;
@@ -48,7 +52,11 @@ async fn every_route_is_open_to_the_roles_of_the_table_and_to_nobody_else() {
                 Access::Public => true,
                 Access::AtLeast(at_least) => role >= at_least,
             };
-            assert_eq!(status == StatusCode::FORBIDDEN, !allowed, "{name} {role:?}: {status}");
+            assert_eq!(
+                status == StatusCode::FORBIDDEN,
+                !allowed,
+                "{name} {role:?}: {status}"
+            );
             assert!(!status.is_server_error(), "{name} {role:?}: {status}");
         }
     }
@@ -57,20 +65,36 @@ async fn every_route_is_open_to_the_roles_of_the_table_and_to_nobody_else() {
 #[tokio::test]
 async fn what_belongs_to_one_tenant_is_not_there_for_another() {
     let api = Api::start().await;
-    api.publish("v1", "2026-10-26", &[("s1", "secret-track", "2026-10-26T10:00:00+01:00", 1.0, 1.0)]).await;
+    api.publish(
+        "v1",
+        "2026-10-26",
+        &[("s1", "secret-track", "2026-10-26T10:00:00+01:00", 1.0, 1.0)],
+    )
+    .await;
     for route in ROUTES.iter().filter(|route| route.path.contains("{venue}")) {
         let own = status(&api, request(route, Some(api.key(Role::Admin)))).await;
         let foreign = status(&api, request(route, Some(api.key_of(OTHER_TENANT, Role::Admin)))).await;
         assert_eq!(foreign, StatusCode::NOT_FOUND, "{}: own {own}", route.path);
     }
-    let created = api.send_json(Method::POST, "/v1/jobs", Role::Operator, &json!({"kind": "recompute"})).await;
+    let created = api
+        .send_json(
+            Method::POST,
+            "/v1/jobs",
+            Role::Operator,
+            &json!({"kind": "recompute"}),
+        )
+        .await;
     let job = created.json()["id"].as_str().unwrap().to_owned();
     let foreign = api.key_of(OTHER_TENANT, Role::Admin).to_owned();
     let as_foreigner = |method: Method, path: String, body: Body| {
         let bearer = format!("Bearer {foreign}");
         let json = "application/json";
         let builder = Request::builder().method(method).uri(path);
-        builder.header(header::AUTHORIZATION, bearer).header(header::CONTENT_TYPE, json).body(body).unwrap()
+        builder
+            .header(header::AUTHORIZATION, bearer)
+            .header(header::CONTENT_TYPE, json)
+            .body(body)
+            .unwrap()
     };
     let own_key = api.get_keys().await[0].clone();
     for (method, path) in [
@@ -78,19 +102,33 @@ async fn what_belongs_to_one_tenant_is_not_there_for_another() {
         (Method::POST, format!("/v1/jobs/{job}/cancel")),
         (Method::DELETE, format!("/v1/keys/{own_key}")),
     ] {
-        let answer = api.send(as_foreigner(method.clone(), path.clone(), Body::empty())).await;
+        let answer = api
+            .send(as_foreigner(method.clone(), path.clone(), Body::empty()))
+            .await;
         assert_eq!(answer.problem(), "not-found", "{method} {path}");
     }
     for path in ["/v1/venues", "/v1/jobs", "/v1/keys", "/v1/quarantine"] {
-        let text = api.send(as_foreigner(Method::GET, path.to_owned(), Body::empty())).await.text();
-        assert!(!text.contains("\"v1\"") && !text.contains(&job) && !text.contains(&own_key), "{path}: {text}");
+        let text = api
+            .send(as_foreigner(Method::GET, path.to_owned(), Body::empty()))
+            .await
+            .text();
+        assert!(
+            !text.contains("\"v1\"") && !text.contains(&job) && !text.contains(&own_key),
+            "{path}: {text}"
+        );
     }
     for (path, body) in [
         ("/v1/query", json!({"metrics": ["visits"], "venues": ["v1"]})),
         ("/v1/jobs", json!({"kind": "recompute", "venues": ["v1"]})),
         ("/v1/keys", json!({"role": "gateway", "venues": ["v1"]})),
     ] {
-        let answer = api.send(as_foreigner(Method::POST, path.to_owned(), Body::from(body.to_string()))).await;
+        let answer = api
+            .send(as_foreigner(
+                Method::POST,
+                path.to_owned(),
+                Body::from(body.to_string()),
+            ))
+            .await;
         assert_eq!(answer.problem(), "not-found", "{path}: {TENANT}'s venue");
     }
     // A venue of the same name is another venue.
@@ -103,21 +141,51 @@ async fn what_belongs_to_one_tenant_is_not_there_for_another() {
 #[tokio::test]
 async fn a_key_works_until_it_is_taken_back() {
     let api = Api::start().await;
-    let made = api.send_json(Method::POST, "/v1/keys", Role::Admin, &json!({"role": "viewer", "name": "board"})).await;
+    let made = api
+        .send_json(
+            Method::POST,
+            "/v1/keys",
+            Role::Admin,
+            &json!({"role": "viewer", "name": "board"}),
+        )
+        .await;
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.text());
     assert_eq!(made.headers[header::CACHE_CONTROL], "no-store");
-    let (id, key) = (made.json()["id"].as_str().unwrap().to_owned(), made.json()["key"].as_str().unwrap().to_owned());
+    let (id, key) = (
+        made.json()["id"].as_str().unwrap().to_owned(),
+        made.json()["key"].as_str().unwrap().to_owned(),
+    );
     assert!(key.starts_with(&format!("dwk_{id}_")));
     let get = |path: &str| {
         let bearer = format!("Bearer {key}");
-        Request::get(path).header(header::AUTHORIZATION, bearer).body(Body::empty()).unwrap()
+        Request::get(path)
+            .header(header::AUTHORIZATION, bearer)
+            .body(Body::empty())
+            .unwrap()
     };
     assert_eq!(api.send(get("/v1/venues")).await.status, StatusCode::OK);
     assert_eq!(api.send(get("/v1/keys")).await.problem(), "forbidden");
     // Its secret is never shown again.
-    let listed = api.send(api.request(Method::GET, "/v1/keys", Role::Admin).body(Body::empty()).unwrap()).await.text();
-    assert!(listed.contains(&id) && !listed.contains(&key) && !listed.contains("hash"), "{listed}");
-    let taken = api.send_json(Method::DELETE, &format!("/v1/keys/{id}"), Role::Admin, &json!(null)).await;
+    let listed = api
+        .send(
+            api.request(Method::GET, "/v1/keys", Role::Admin)
+                .body(Body::empty())
+                .unwrap(),
+        )
+        .await
+        .text();
+    assert!(
+        listed.contains(&id) && !listed.contains(&key) && !listed.contains("hash"),
+        "{listed}"
+    );
+    let taken = api
+        .send_json(
+            Method::DELETE,
+            &format!("/v1/keys/{id}"),
+            Role::Admin,
+            &json!(null),
+        )
+        .await;
     assert!(taken.json()["revoked_at"].is_string(), "{}", taken.text());
     api.clock.advance(A_WHILE);
     assert_eq!(api.send(get("/v1/venues")).await.problem(), "unauthenticated");
@@ -128,7 +196,12 @@ async fn the_last_admin_key_stays_and_keys_are_made_with_sense() {
     let api = Api::start().await;
     let admin = api.key(Role::Admin).split('_').nth(1).unwrap().to_owned();
     let path = format!("/v1/keys/{admin}");
-    assert_eq!(api.send_json(Method::DELETE, &path, Role::Admin, &json!(null)).await.problem(), "conflict");
+    assert_eq!(
+        api.send_json(Method::DELETE, &path, Role::Admin, &json!(null))
+            .await
+            .problem(),
+        "conflict"
+    );
     for (body, code) in [
         (json!({"role": "king"}), "bad-body"),
         (json!({"role": "viewer", "venues": ["v1"]}), "bad-body"),
@@ -140,14 +213,29 @@ async fn the_last_admin_key_stays_and_keys_are_made_with_sense() {
         let answer = api.send_json(Method::POST, "/v1/keys", Role::Admin, &body).await;
         assert_eq!(answer.problem(), code, "{body}");
     }
-    let gateway = api.send_json(Method::POST, "/v1/keys", Role::Admin, &json!({"role": "gateway", "venues": ["v1"]})).await;
+    let gateway = api
+        .send_json(
+            Method::POST,
+            "/v1/keys",
+            Role::Admin,
+            &json!({"role": "gateway", "venues": ["v1"]}),
+        )
+        .await;
     assert_eq!(gateway.json()["venues"], json!(["v1"]));
 }
 
 impl Api {
     async fn get_keys(&self) -> Vec<String> {
-        let request = self.request(Method::GET, "/v1/keys", Role::Admin).body(Body::empty()).unwrap();
+        let request = self
+            .request(Method::GET, "/v1/keys", Role::Admin)
+            .body(Body::empty())
+            .unwrap();
         let keys = self.send(request).await.json();
-        keys["keys"].as_array().unwrap().iter().map(|key| key["id"].as_str().unwrap().to_owned()).collect()
+        keys["keys"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|key| key["id"].as_str().unwrap().to_owned())
+            .collect()
     }
 }

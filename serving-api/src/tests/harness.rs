@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use dwell_model::definitions;
 use dwell_model::event::{Checksum, Delivery, EventBatch, Kind, RawRows, sort_by_key};
 use dwell_model::ids::{Receipt, TenantId, VenueId, VenueKey};
-use dwell_model::layout::{Venue, VenueSpec};
+use dwell_model::layout::Venue;
 use dwell_model::metrics::{AggregateRow, Carry, DayAccumulator};
 use dwell_model::session::{FoldContext, Session, SessionSink, fold_day, session_id};
 use dwell_model::testing::position_batch;
@@ -21,9 +21,9 @@ use dwell_runtime::clock::ManualClock;
 use dwell_runtime::shutdown::{Phase, ShutdownController};
 use dwell_storage::access::{self, KeyVerifier};
 use dwell_storage::api::{
-    AggregatesWriter, ArchiveReader, ArchivedDay, DayReader, Flip, Generation, GenerationInfo, LateLedger, LiveDay,
-    LiveVenue, LiveView, Mark, MarkSource, Marks, Projection, RawEventsReader, RawEventsWriter, RawWrite, Registry, Role,
-    SessionsWriter, StoredSession, VenueDaysReader, VenueDaysWriter,
+    AggregatesWriter, ArchiveReader, ArchivedDay, DayReader, Flip, Generation, GenerationInfo, LateLedger,
+    LiveDay, LiveVenue, LiveView, Mark, MarkSource, Projection, RawEventsReader, RawEventsWriter, RawWrite,
+    Registry, Role, SessionsWriter, StoredSession, VenueDaysReader, VenueDaysWriter,
 };
 use dwell_storage::backends::sqlite::SqliteStores;
 use dwell_storage::error::{ErrorKind, Result, StorageError};
@@ -70,6 +70,13 @@ impl Api {
     }
 
     pub(super) async fn start_with(config: Config) -> Self {
+        let api = Self::without_venue(config).await;
+        api.put_venue(venue_spec("v1")).await;
+        api
+    }
+
+    /// The same without a venue: for bounds under which none could be put.
+    pub(super) async fn without_venue(config: Config) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = ManualClock::at_ms(parse_ts(NOW).unwrap());
         let stores = SqliteStores::open_blocking(&DataPaths::new(folder.path()), clock.shared()).unwrap();
@@ -105,9 +112,16 @@ impl Api {
             config,
             further_documents: Vec::new(),
         });
-        let api = Self { router: app(state), stores, live, archive, clock, shutdown, keys, _folder: folder };
-        api.put_venue(venue_spec("v1")).await;
-        api
+        Self {
+            router: app(state),
+            stores,
+            live,
+            archive,
+            clock,
+            shutdown,
+            keys,
+            _folder: folder,
+        }
     }
 
     pub(super) fn key(&self, role: Role) -> &str {
@@ -123,12 +137,21 @@ impl Api {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, 64 << 20).await.unwrap().to_vec();
-        Answer { status: parts.status, headers: parts.headers, body }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
     }
 
     /// `GET` with a viewer's key.
     pub(super) async fn get(&self, path: &str) -> Answer {
-        self.send(self.request(Method::GET, path, Role::Viewer).body(Body::empty()).unwrap()).await
+        self.send(
+            self.request(Method::GET, path, Role::Viewer)
+                .body(Body::empty())
+                .unwrap(),
+        )
+        .await
     }
 
     /// `GET` that must succeed, as JSON.
@@ -140,27 +163,47 @@ impl Api {
 
     /// A request with a JSON body and the key of a role.
     pub(super) async fn send_json(&self, method: Method, path: &str, role: Role, body: &Value) -> Answer {
-        let request = self.request(method, path, role).header(header::CONTENT_TYPE, "application/json");
-        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+        let request = self
+            .request(method, path, role)
+            .header(header::CONTENT_TYPE, "application/json");
+        self.send(request.body(Body::from(body.to_string())).unwrap())
+            .await
     }
 
     pub(super) fn request(&self, method: Method, path: &str, role: Role) -> axum::http::request::Builder {
         let bearer = format!("Bearer {}", self.key(role));
-        Request::builder().method(method).uri(path).header(header::AUTHORIZATION, bearer)
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::AUTHORIZATION, bearer)
     }
 
     pub(super) async fn put_venue(&self, spec: Value) {
         let body = Value::Array(vec![spec]);
-        let answer = self.send_json(Method::PUT, "/v1/venues", Role::Admin, &body).await;
+        let answer = self
+            .send_json(Method::PUT, "/v1/venues", Role::Admin, &body)
+            .await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     }
 
     pub(super) async fn venue(&self, venue: &str) -> Venue {
-        self.stores.registry.venue(&venue_key(venue)).await.unwrap().unwrap().venue
+        self.stores
+            .registry
+            .venue(&venue_key(venue))
+            .await
+            .unwrap()
+            .unwrap()
+            .venue
     }
 
     /// Stores positions as raw rows, with marks, as the raw writer does.
-    pub(super) async fn write_raw(&self, venue: &str, points: &[Point<'_>], receipt: &str, received_at: TsMs) {
+    pub(super) async fn write_raw(
+        &self,
+        venue: &str,
+        points: &[Point<'_>],
+        receipt: &str,
+        received_at: TsMs,
+    ) {
         let key = venue_key(venue);
         let batch = batch(points);
         let mark = |ts: &TsMs| Mark {
@@ -170,9 +213,20 @@ impl Api {
             position: received_at,
         };
         let marks = batch.ts.iter().map(mark).collect();
-        let delivery = Delivery { received_at, receipt: Receipt::derive(b"test", receipt.as_bytes()) };
+        let delivery = Delivery {
+            received_at,
+            receipt: Receipt::derive(b"test", receipt.as_bytes()),
+        };
         let rows = vec![(key.clone(), RawRows::delivered_once(batch, delivery))];
-        self.stores.raw.apply(RawWrite { rows, marks, position: None }).await.unwrap();
+        self.stores
+            .raw
+            .apply(RawWrite {
+                rows,
+                marks,
+                position: None,
+            })
+            .await
+            .unwrap();
     }
 
     /// Computes a day from positions with the model and publishes it as a new generation.
@@ -194,8 +248,17 @@ impl Api {
         let cut = venue.calendar.cut(day);
         let marks = self.stores.raw.marks(&key, cut.start..cut.end).await.unwrap();
         let days = &self.stores.venue_days;
-        let lease = days.acquire(&key, day, "test", now, 60_000).await.unwrap().unwrap();
-        let before = days.get(&key, day).await.unwrap().and_then(|row| row.published).map(|info| info.generation);
+        let lease = days
+            .acquire(&key, day, "test", now, 60_000)
+            .await
+            .unwrap()
+            .unwrap();
+        let before = days
+            .get(&key, day)
+            .await
+            .unwrap()
+            .and_then(|row| row.published)
+            .map(|info| info.generation);
         let mut info = GenerationInfo {
             generation: lease.fence,
             published_at: now,
@@ -209,7 +272,14 @@ impl Api {
             layout: venue.layout_on(day).fingerprint(),
             definitions: definitions::VERSION,
             marks,
-            events: [(Kind::Position, Checksum { rows: points.len() as u64, sum: 7 })].into(),
+            events: [(
+                Kind::Position,
+                Checksum {
+                    rows: points.len() as u64,
+                    sum: 7,
+                },
+            )]
+            .into(),
             conflicts: 0,
             rows: rows.len() as u64,
             sessions: sessions.len() as u64,
@@ -221,8 +291,16 @@ impl Api {
             carry_in: Carry::default(),
         };
         change(&mut info);
-        self.stores.sessions.write(&key, day, lease.fence, sessions).await.unwrap();
-        self.stores.aggregates.write(&key, day, lease.fence, rows).await.unwrap();
+        self.stores
+            .sessions
+            .write(&key, day, lease.fence, sessions)
+            .await
+            .unwrap();
+        self.stores
+            .aggregates
+            .write(&key, day, lease.fence, rows)
+            .await
+            .unwrap();
         assert_eq!(days.publish(&lease, before, info).await.unwrap(), Flip::Done);
         days.release(&lease).await.unwrap();
         lease.fence
@@ -242,7 +320,11 @@ impl Api {
             occupancy: vec![("_venue".into(), 2), ("left".into(), 1), ("right".into(), 0)],
             open_sessions: 2,
             late_events: 0,
-            days: vec![LiveDay { day, layout: venue.layout_on(day).fingerprint(), rows }],
+            days: vec![LiveDay {
+                day,
+                layout: venue.layout_on(day).fingerprint(),
+                rows,
+            }],
         };
         self.live.publish(live);
     }
@@ -259,10 +341,18 @@ impl Answer {
 
     /// The code of the problem that the answer is; panics when it is none.
     pub(super) fn problem(&self) -> String {
-        assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json", "{}", self.text());
+        assert_eq!(
+            self.headers[header::CONTENT_TYPE],
+            "application/problem+json",
+            "{}",
+            self.text()
+        );
         let json = self.json();
         assert_eq!(json["status"], self.status.as_u16(), "{json}");
-        assert!(json["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{json}");
+        assert!(
+            json["detail"].as_str().is_some_and(|detail| detail.len() > 10),
+            "{json}"
+        );
         json["code"].as_str().unwrap().to_owned()
     }
 }
@@ -280,10 +370,6 @@ pub(super) fn venue_spec(id: &str) -> Value {
 
 pub(super) fn venue_key(venue: &str) -> VenueKey {
     VenueKey::new(TenantId::new(TENANT).unwrap(), VenueId::new(venue).unwrap())
-}
-
-pub(super) fn spec(value: Value) -> VenueSpec {
-    serde_json::from_value(value).unwrap()
 }
 
 /// What the model makes of positions.
@@ -308,21 +394,37 @@ pub(super) fn compute(venue: &Venue, day: LocalDay, points: &[Point<'_>]) -> Com
     }
     let (cut, layout) = (venue.calendar.cut(day), venue.layout_on(day));
     let batch = batch(points);
-    let mut sink = Both { day: DayAccumulator::new(&cut, layout), sessions: Vec::new() };
-    fold_day(&FoldContext::new(&cut, layout), &batch, &sort_by_key(&batch), &mut sink);
+    let mut sink = Both {
+        day: DayAccumulator::new(&cut, layout),
+        sessions: Vec::new(),
+    };
+    fold_day(
+        &FoldContext::new(&cut, layout),
+        &batch,
+        &sort_by_key(&batch),
+        &mut sink,
+    );
     sink.day.observe_positions(&batch, None);
     let mut sessions: Vec<StoredSession> = sink
         .sessions
         .into_iter()
-        .map(|session| StoredSession { id: session_id(day, &session.subject, session.start), session })
+        .map(|session| StoredSession {
+            id: session_id(day, &session.subject, session.start),
+            session,
+        })
         .collect();
     sessions.sort_by(|a, b| (a.session.start, &a.id).cmp(&(b.session.start, &b.id)));
-    Computed { rows: sink.day.rows(), sessions }
+    Computed {
+        rows: sink.day.rows(),
+        sessions,
+    }
 }
 
 pub(super) fn batch(points: &[Point<'_>]) -> EventBatch {
-    let rows: Vec<_> =
-        points.iter().map(|&(sensor, track, ts, x, y)| (sensor, track, parse_ts(ts).unwrap(), x, y)).collect();
+    let rows: Vec<_> = points
+        .iter()
+        .map(|&(sensor, track, ts, x, y)| (sensor, track, parse_ts(ts).unwrap(), x, y))
+        .collect();
     position_batch(&rows)
 }
 
@@ -335,7 +437,10 @@ fn job_catalogue() -> DeclaredJobs {
         options,
         required,
     };
-    DeclaredJobs::new(vec![job("recompute", &["force"], &[]), job("replay", &["entries"], &["entries"])])
+    DeclaredJobs::new(vec![
+        job("recompute", &["force"], &[]),
+        job("replay", &["entries"], &["entries"]),
+    ])
 }
 
 /// A live view that shows what a test puts there.
@@ -347,24 +452,38 @@ pub(super) struct FakeLive {
 impl FakeLive {
     pub(super) fn publish(&self, live: LiveVenue) {
         let mut venues = self.venues.lock().unwrap();
-        let sender = venues.entry(live.venue.clone()).or_insert_with(|| watch::channel(None).0);
+        let sender = venues
+            .entry(live.venue.clone())
+            .or_insert_with(|| watch::channel(None).0);
         sender.send_replace(Some(Arc::new(live)));
     }
 
     pub(super) fn subscribers(&self, venue: &VenueKey) -> usize {
-        self.venues.lock().unwrap().get(venue).map_or(0, watch::Sender::receiver_count)
+        self.venues
+            .lock()
+            .unwrap()
+            .get(venue)
+            .map_or(0, watch::Sender::receiver_count)
     }
 }
 
 #[async_trait]
 impl LiveView for FakeLive {
     async fn venue(&self, venue: &VenueKey) -> Result<Option<Arc<LiveVenue>>> {
-        Ok(self.venues.lock().unwrap().get(venue).and_then(|sender| sender.borrow().clone()))
+        Ok(self
+            .venues
+            .lock()
+            .unwrap()
+            .get(venue)
+            .and_then(|sender| sender.borrow().clone()))
     }
 
     async fn subscribe(&self, venue: &VenueKey) -> Result<watch::Receiver<Option<Arc<LiveVenue>>>> {
         let mut venues = self.venues.lock().unwrap();
-        Ok(venues.entry(venue.clone()).or_insert_with(|| watch::channel(None).0).subscribe())
+        Ok(venues
+            .entry(venue.clone())
+            .or_insert_with(|| watch::channel(None).0)
+            .subscribe())
     }
 }
 
@@ -378,8 +497,14 @@ impl FakeArchive {
     pub(super) fn put(&self, venue: &str, day: &str, points: &[Point<'_>], receipt: &str, received_at: TsMs) {
         let batch = batch(points);
         let sorted = batch.take(&sort_by_key(&batch));
-        let delivery = Delivery { received_at, receipt: Receipt::derive(b"test", receipt.as_bytes()) };
-        self.days.lock().unwrap().insert((venue_key(venue), day.parse().unwrap()), (sorted, delivery));
+        let delivery = Delivery {
+            received_at,
+            receipt: Receipt::derive(b"test", receipt.as_bytes()),
+        };
+        self.days
+            .lock()
+            .unwrap()
+            .insert((venue_key(venue), day.parse().unwrap()), (sorted, delivery));
     }
 }
 
@@ -393,7 +518,10 @@ impl DayReader for FakeReader {
         if std::mem::replace(&mut self.given, true) {
             return Ok(None);
         }
-        Ok(self.day.as_ref().map(|(events, first)| dwell_storage::api::DayChunk { events, first }))
+        Ok(self
+            .day
+            .as_ref()
+            .map(|(events, first)| dwell_storage::api::DayChunk { events, first }))
     }
 }
 
@@ -412,16 +540,26 @@ impl ArchiveReader for FakeArchive {
             bytes: 1,
             checksum: Checksum::default(),
         };
-        Ok(ArchivedDay { events: vec![file], ..ArchivedDay::default() })
+        Ok(ArchivedDay {
+            events: vec![file],
+            ..ArchivedDay::default()
+        })
     }
 
     async fn days(&self, venue: &VenueKey) -> Result<Vec<(LocalDay, Kind)>> {
         let days = self.days.lock().unwrap();
-        Ok(days.keys().filter(|(of, _)| of == venue).map(|(_, day)| (*day, Kind::Position)).collect())
+        Ok(days
+            .keys()
+            .filter(|(of, _)| of == venue)
+            .map(|(_, day)| (*day, Kind::Position))
+            .collect())
     }
 
     async fn open(&self, venue: &VenueKey, day: &ArchivedDay, _: Projection) -> Result<Box<dyn DayReader>> {
-        let named = day.events.first().and_then(|file| file.path.parse::<LocalDay>().ok());
+        let named = day
+            .events
+            .first()
+            .and_then(|file| file.path.parse::<LocalDay>().ok());
         let days = self.days.lock().unwrap();
         let found = named.and_then(|day| days.get(&(venue.clone(), day))).cloned();
         let day = found.map(|(events, delivery)| {
@@ -446,8 +584,3 @@ impl ArchiveReader for FakeArchive {
 
 /// Long enough for keys and rates to be looked at anew.
 pub(super) const A_WHILE: Duration = Duration::from_secs(10);
-
-/// Marks for tests of dirtiness.
-pub(super) fn no_marks() -> Marks {
-    Marks::default()
-}

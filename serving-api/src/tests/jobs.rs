@@ -1,0 +1,232 @@
+//! Jobs and the quarantine.
+
+use axum::body::Body;
+use axum::http::{Method, StatusCode, header};
+use dwell_model::ids::{Receipt, TenantId, VenueId};
+use dwell_storage::api::{
+    JobState, Jobs, Quarantine, QuarantineEncoding, QuarantineEntry, QuarantineState, Role,
+};
+use serde_json::{Value, json};
+
+use super::harness::{Answer, Api, TENANT};
+
+impl Api {
+    async fn operator_get(&self, path: &str) -> Answer {
+        self.send(
+            self.request(Method::GET, path, Role::Operator)
+                .body(Body::empty())
+                .unwrap(),
+        )
+        .await
+    }
+
+    async fn operator_post(&self, path: &str, body: Value) -> Answer {
+        self.send_json(Method::POST, path, Role::Operator, &body).await
+    }
+}
+
+#[tokio::test]
+async fn a_job_is_stored_as_asked_and_can_be_watched_and_stopped() {
+    let api = Api::start().await;
+    let asked = json!({
+        "kind": "recompute", "venues": ["v1"], "from": "2026-10-25", "to": "2026-10-26", "reason": "clock fixed",
+        "dry_run": true, "options": {"force": true},
+    });
+    let created = api.operator_post("/v1/jobs", asked).await;
+    assert_eq!(created.status, StatusCode::ACCEPTED, "{}", created.text());
+    let job = created.json();
+    let id = job["id"].as_str().unwrap();
+    assert_eq!(
+        created.headers[header::LOCATION],
+        format!("/v1/jobs/{id}").as_str()
+    );
+    let spec =
+        json!({"venues": ["v1"], "from": "2026-10-25", "to": "2026-10-26", "dry_run": true, "force": true});
+    assert_eq!(
+        (&job["spec"], &job["state"], &job["reason"]),
+        (&spec, &json!("queued"), &json!("clock fixed"))
+    );
+    assert_eq!(job["created_at"], "2026-10-27T11:00:00.000Z");
+
+    let stores = &api.stores.jobs;
+    let mut claimed = stores.claim(0, 1_000).await.unwrap().unwrap();
+    assert_eq!(claimed.id, id);
+    (claimed.progress.done, claimed.progress.total) = (1, 2);
+    let _ = stores.update(&claimed).await.unwrap();
+    let seen = api.operator_get(&format!("/v1/jobs/{id}")).await.json();
+    assert_eq!(
+        (&seen["state"], &seen["progress"]["done"]),
+        (&json!("running"), &json!(1))
+    );
+    let stopped = api
+        .operator_post(&format!("/v1/jobs/{id}/cancel"), json!(null))
+        .await;
+    assert_eq!(
+        (stopped.status, &stopped.json()["cancel_requested"]),
+        (StatusCode::ACCEPTED, &json!(true))
+    );
+    claimed.state = JobState::Succeeded;
+    let _ = stores.update(&claimed).await.unwrap();
+    assert_eq!(
+        api.operator_post(&format!("/v1/jobs/{id}/cancel"), json!(null))
+            .await
+            .problem(),
+        "conflict"
+    );
+}
+
+#[tokio::test]
+async fn jobs_are_listed_newest_first_in_pages() {
+    let api = Api::start().await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        api.clock.advance(std::time::Duration::from_millis(1));
+        let created = api
+            .operator_post("/v1/jobs", json!({"kind": "recompute", "venues": "all"}))
+            .await
+            .json();
+        assert_eq!(created["spec"]["venues"], "all");
+        ids.insert(0, created["id"].clone());
+    }
+    let (mut listed, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = api
+            .operator_get(&format!("/v1/jobs?limit=2{cursor}"))
+            .await
+            .json();
+        listed.extend(
+            page["jobs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|job| job["id"].clone()),
+        );
+        assert_eq!(page["kinds"].as_array().unwrap().len(), 2);
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(listed, ids);
+}
+
+#[tokio::test]
+async fn a_job_that_makes_no_sense_is_refused_before_it_is_stored() {
+    let api = Api::start().await;
+    for (body, code) in [
+        (json!({"kind": "fly"}), "bad-body"),
+        (json!({"kind": "recompute", "venues": ["v9"]}), "not-found"),
+        (json!({"kind": "recompute", "venues": []}), "bad-body"),
+        (json!({"kind": "recompute", "venues": 7}), "bad-body"),
+        (
+            json!({"kind": "recompute", "from": "2026-10-26", "to": "2026-10-25"}),
+            "bad-range",
+        ),
+        (json!({"kind": "recompute", "from": "yesterday"}), "bad-body"),
+        (json!({"kind": "recompute", "options": {"speed": 9}}), "bad-body"),
+        (json!({"kind": "replay"}), "bad-body"),
+        (json!({"kind": "recompute", "when": "now"}), "bad-body"),
+        (
+            json!({"kind": "recompute", "reason": "x".repeat(2_000)}),
+            "bad-body",
+        ),
+        (json!({}), "bad-body"),
+        (json!([]), "bad-body"),
+    ] {
+        let answer = api.operator_post("/v1/jobs", body.clone()).await;
+        assert_eq!(answer.problem(), code, "{body}: {}", answer.text());
+    }
+    assert_eq!(api.operator_get("/v1/jobs").await.json()["jobs"], json!([]));
+    assert_eq!(api.operator_get("/v1/jobs/nothing").await.problem(), "not-found");
+}
+
+fn entry(id: &str, code: &str, bytes: &[u8], encoding: QuarantineEncoding) -> QuarantineEntry {
+    QuarantineEntry {
+        id: id.to_owned(),
+        tenant: TenantId::new(TENANT).unwrap(),
+        venue: Some(VenueId::new("v1").unwrap()),
+        received_at: 1_000,
+        receipt: Receipt::derive(b"a", b"b"),
+        source: "http".to_owned(),
+        index: 3,
+        code: code.to_owned(),
+        message: "ts lies in the future".to_owned(),
+        format: "ndjson".to_owned(),
+        encoding,
+        bytes: bytes.to_vec(),
+        state: QuarantineState::Open,
+    }
+}
+
+#[tokio::test]
+async fn what_was_refused_is_listed_shown_and_dropped() {
+    let api = Api::start().await;
+    let entries = vec![
+        entry("1", "future", b"{\"ts\":9}", QuarantineEncoding::Plain),
+        entry("2", "not_json", b"\xff\x00", QuarantineEncoding::Plain),
+        entry("3", "not_json", b"sealed", QuarantineEncoding::Encrypted),
+    ];
+    api.stores.quarantine.add(entries, 100).await.unwrap();
+    let list = async |query: &str| {
+        let page = api.operator_get(&format!("/v1/quarantine{query}")).await.json();
+        let entries = page["entries"].as_array().unwrap().clone();
+        (
+            entries
+                .iter()
+                .map(|e| e["id"].as_str().unwrap().to_owned())
+                .collect::<Vec<_>>(),
+            page,
+        )
+    };
+    assert_eq!(list("").await.0, ["3", "2", "1"]);
+    assert_eq!(
+        list("?code=not_json&venue=v1&source=http&state=open").await.0,
+        ["3", "2"]
+    );
+    let (first, page) = list("?limit=2").await;
+    let cursor = page["next_cursor"].as_str().unwrap();
+    assert_eq!(
+        (first, list(&format!("?limit=2&cursor={cursor}")).await.0),
+        (vec!["3".into(), "2".into()], vec!["1".into()])
+    );
+    assert!(!page.to_string().contains("sealed"));
+    let show = async |id: &str| api.operator_get(&format!("/v1/quarantine/{id}")).await.json();
+    assert_eq!(show("1").await["text"], "{\"ts\":9}");
+    assert_eq!(
+        (&show("2").await["text"], &show("2").await["hex"]),
+        (&Value::Null, &json!("ff00"))
+    );
+    let sealed = show("3").await;
+    assert_eq!(
+        (&sealed["text"], &sealed["hex"], &sealed["bytes_len"]),
+        (&Value::Null, &Value::Null, &json!(6))
+    );
+    for _ in 0..2 {
+        let dropped = api.operator_post("/v1/quarantine/1/drop", json!(null)).await;
+        assert_eq!(
+            (dropped.status, &dropped.json()["state"]),
+            (StatusCode::OK, &json!("dropped"))
+        );
+    }
+    assert_eq!(list("").await.0, ["3", "2"]);
+    assert_eq!(list("?state=all").await.0, ["3", "2", "1"]);
+    let tenant = TenantId::new(TENANT).unwrap();
+    api.stores
+        .quarantine
+        .set_state(&tenant, "2", QuarantineState::Replayed)
+        .await
+        .unwrap();
+    assert_eq!(
+        api.operator_post("/v1/quarantine/2/drop", json!(null))
+            .await
+            .problem(),
+        "conflict"
+    );
+    for path in [
+        "/v1/quarantine?state=lost",
+        "/v1/quarantine?limit=0",
+        "/v1/quarantine?colour=red",
+    ] {
+        assert_eq!(api.operator_get(path).await.problem(), "bad-parameter", "{path}");
+    }
+}

@@ -41,7 +41,14 @@ fn values(answer: &Value) -> Vec<(String, String, String, f64)> {
     let text = |bucket: &Value, name: &str| bucket[name].as_str().unwrap().to_owned();
     let known = buckets(answer).iter().filter(|bucket| !bucket["value"].is_null());
     known
-        .map(|b| (text(b, "metric"), text(b, "subject"), text(b, "start_local"), b["value"].as_f64().unwrap()))
+        .map(|b| {
+            (
+                text(b, "metric"),
+                text(b, "subject"),
+                text(b, "start_local"),
+                b["value"].as_f64().unwrap(),
+            )
+        })
         .collect()
 }
 
@@ -69,19 +76,42 @@ async fn hours_have_the_numbers_that_can_be_counted_by_hand() {
         ("dwell_p50", "left", eleven, 5_000.0),
     ];
     let got = values(&answer);
-    let got: Vec<_> = got.iter().map(|(a, b, c, d)| (a.as_str(), b.as_str(), c.as_str(), *d)).collect();
+    let got: Vec<_> = got
+        .iter()
+        .map(|(a, b, c, d)| (a.as_str(), b.as_str(), c.as_str(), *d))
+        .collect();
     assert_eq!(got, expected);
     for bucket in buckets(&answer) {
         let heard = bucket["start_local"] == ten || bucket["start_local"] == eleven;
         // Nothing says when the venue is open, so nothing heard is missing and not zero.
         assert_eq!(bucket["state"], if heard { "ok" } else { "missing" }, "{bucket}");
         assert_eq!(bucket["completeness"], Value::Null, "unknown, never 1: {bucket}");
-        assert_eq!((&bucket["layer"], &bucket["generation"]), (&json!("batch"), &json!(1)));
-        assert_eq!((&bucket["provisional"], &bucket["length_ms"]), (&json!(false), &json!(HOUR_MS)));
-        assert_eq!(bucket["definition"], json!({"id": bucket["metric"], "version": 1}));
-        assert_eq!(bucket["unit"], if bucket["metric"] == "visits" { "visits" } else { "ms" });
+        assert_eq!(
+            (&bucket["layer"], &bucket["generation"]),
+            (&json!("batch"), &json!(1))
+        );
+        assert_eq!(
+            (&bucket["provisional"], &bucket["length_ms"]),
+            (&json!(false), &json!(HOUR_MS))
+        );
+        assert_eq!(
+            bucket["definition"],
+            json!({"id": bucket["metric"], "version": 1})
+        );
+        assert_eq!(
+            bucket["unit"],
+            if bucket["metric"] == "visits" {
+                "visits"
+            } else {
+                "ms"
+            }
+        );
     }
-    assert_eq!(buckets(&answer)[60]["start"], "2026-10-26T09:00:00.000Z", "UTC start beside the local one");
+    assert_eq!(
+        buckets(&answer)[60]["start"],
+        "2026-10-26T09:00:00.000Z",
+        "UTC start beside the local one"
+    );
 }
 
 #[tokio::test]
@@ -90,12 +120,15 @@ async fn days_weeks_months_and_totals_are_made_of_day_rows() {
     api.publish("v1", "2026-10-25", SUNDAY).await;
     api.publish("v1", "2026-10-26", MONDAY).await;
     let ask = async |by: &str| {
-        let path = format!("/v1/venues/v1/metrics?metric=visits,dwell_p50,visitor_days&zone=left&from=2026-10-25&to=2026-10-26&by={by}");
+        let path = format!(
+            "/v1/venues/v1/metrics?metric=visits,dwell_p50,visitor_days&zone=left&from=2026-10-25&to=2026-10-26&by={by}"
+        );
         values(&api.get_json(&path).await)
     };
     let (sunday, monday) = ("2026-10-25T00:00:00.000+02:00", "2026-10-26T00:00:00.000+01:00");
     let rows = |rows: &[(&str, &str, f64)]| -> Vec<(String, String, String, f64)> {
-        let row = |&(metric, start, value): &(&str, &str, f64)| (metric.into(), "left".into(), start.into(), value);
+        let row =
+            |&(metric, start, value): &(&str, &str, f64)| (metric.into(), "left".into(), start.into(), value);
         rows.iter().map(row).collect()
     };
     let days = [
@@ -110,7 +143,11 @@ async fn days_weeks_months_and_totals_are_made_of_day_rows() {
     // Sunday ends one ISO week, Monday begins the next.
     assert_eq!(ask("week").await, rows(&days));
     // Dwells 5, 8, 10, 20 s: the median by nearest rank is the second, not the mean of the days' medians.
-    let total = [("visits", sunday, 4.0), ("dwell_p50", sunday, 8_000.0), ("visitor_days", sunday, 4.0)];
+    let total = [
+        ("visits", sunday, 4.0),
+        ("dwell_p50", sunday, 8_000.0),
+        ("visitor_days", sunday, 4.0),
+    ];
     assert_eq!(ask("month").await, rows(&total));
     assert_eq!(ask("total").await, rows(&total));
 }
@@ -122,14 +159,27 @@ async fn the_hour_that_comes_twice_is_two_buckets() {
     let path = "/v1/venues/v1/metrics?metric=visits&zone=_venue&by=hour&from=2026-10-25&to=2026-10-25";
     let answer = api.get_json(path).await;
     assert_eq!(buckets(&answer).len(), 25);
-    let of_two: Vec<_> = values(&answer).into_iter().map(|(_, _, start, value)| (start, value)).collect();
-    let expected =
-        [("2026-10-25T02:00:00.000+02:00".to_owned(), 1.0), ("2026-10-25T02:00:00.000+01:00".to_owned(), 1.0)];
+    let of_two: Vec<_> = values(&answer)
+        .into_iter()
+        .map(|(_, _, start, value)| (start, value))
+        .collect();
+    let expected = [
+        ("2026-10-25T02:00:00.000+02:00".to_owned(), 1.0),
+        ("2026-10-25T02:00:00.000+01:00".to_owned(), 1.0),
+    ];
     assert_eq!(of_two, expected);
-    let ends: Vec<_> = buckets(&answer).iter().map(|bucket| bucket["end"].clone()).collect();
-    let starts: Vec<_> = buckets(&answer).iter().map(|bucket| bucket["start"].clone()).collect();
+    let ends: Vec<_> = buckets(&answer)
+        .iter()
+        .map(|bucket| bucket["end"].clone())
+        .collect();
+    let starts: Vec<_> = buckets(&answer)
+        .iter()
+        .map(|bucket| bucket["start"].clone())
+        .collect();
     assert_eq!(starts[1..], ends[..24], "without gaps");
-    let spring = api.get_json("/v1/venues/v1/metrics?metric=visits&zone=_venue&by=hour&from=2026-03-29&to=2026-03-29").await;
+    let spring = api
+        .get_json("/v1/venues/v1/metrics?metric=visits&zone=_venue&by=hour&from=2026-03-29&to=2026-03-29")
+        .await;
     assert_eq!(buckets(&spring).len(), 23);
 }
 
@@ -146,11 +196,21 @@ async fn states_tell_what_is_known_of_a_bucket() {
     let path = "/v1/venues/v1/metrics?metric=visits&zone=_venue&by=hour&from=2026-10-24&to=2026-10-28";
     let answer = api.get_json(path).await;
     let state = |local: &str| {
-        let found = buckets(&answer).iter().find(|bucket| bucket["start_local"].as_str().unwrap().starts_with(local));
+        let found = buckets(&answer)
+            .iter()
+            .find(|bucket| bucket["start_local"].as_str().unwrap().starts_with(local));
         let found = found.unwrap_or_else(|| panic!("{local}"));
-        (found["state"].as_str().unwrap(), found["value"].clone(), found["layer"].clone())
+        (
+            found["state"].as_str().unwrap(),
+            found["value"].clone(),
+            found["layer"].clone(),
+        )
     };
-    assert_eq!(state("2026-10-24T12"), ("missing", Value::Null, Value::Null), "over, and nothing ever came");
+    assert_eq!(
+        state("2026-10-24T12"),
+        ("missing", Value::Null, Value::Null),
+        "over, and nothing ever came"
+    );
     assert_eq!(state("2026-10-24T23"), ("closed", Value::Null, Value::Null));
     assert_eq!(state("2026-10-25T02"), ("pending", Value::Null, Value::Null));
     assert_eq!(state("2026-10-26T03"), ("closed", Value::Null, json!("batch")));
@@ -159,8 +219,13 @@ async fn states_tell_what_is_known_of_a_bucket() {
     assert_eq!(state("2026-10-27T11"), ("ok", json!(1), json!("live")));
     assert_eq!(state("2026-10-27T13"), ("future", Value::Null, json!("live")));
     assert_eq!(state("2026-10-28T10"), ("future", Value::Null, Value::Null));
-    let days = api.get_json("/v1/venues/v1/metrics?metric=visits&zone=_venue&from=2026-10-25&to=2026-10-27").await;
-    let states: Vec<_> = buckets(&days).iter().map(|bucket| bucket["state"].as_str().unwrap()).collect();
+    let days = api
+        .get_json("/v1/venues/v1/metrics?metric=visits&zone=_venue&from=2026-10-25&to=2026-10-27")
+        .await;
+    let states: Vec<_> = buckets(&days)
+        .iter()
+        .map(|bucket| bucket["state"].as_str().unwrap())
+        .collect();
     assert_eq!(states, ["pending", "ok", "partial"], "today goes on");
 }
 
@@ -171,24 +236,47 @@ async fn batch_answers_where_published_and_live_after_it() {
     let origin = async || {
         let answer = api.get_json(path).await;
         let bucket = buckets(&answer)[0].clone();
-        (bucket["layer"].clone(), bucket["generation"].clone(), bucket["provisional"].clone(), bucket["value"].clone())
+        (
+            bucket["layer"].clone(),
+            bucket["generation"].clone(),
+            bucket["provisional"].clone(),
+            bucket["value"].clone(),
+        )
     };
     // A generation computed while the day was open answers only until the live view has the day.
-    api.publish_with("v1", "2026-10-26", &MONDAY[..4], |info| info.provisional = true).await;
+    api.publish_with("v1", "2026-10-26", &MONDAY[..4], |info| info.provisional = true)
+        .await;
     assert_eq!(origin().await, (json!("batch"), json!(1), json!(true), json!(1)));
     api.show_live("v1", "2026-10-26", MONDAY).await;
-    assert_eq!(origin().await, (json!("live"), Value::Null, json!(true), json!(2)));
+    assert_eq!(
+        origin().await,
+        (json!("live"), Value::Null, json!(true), json!(2))
+    );
     let answer = api.get(path).await;
     assert_eq!(answer.headers[header::CACHE_CONTROL], "no-store");
     // A final one answers from its publication on.
     api.publish("v1", "2026-10-26", MONDAY).await;
     assert_eq!(origin().await, (json!("batch"), json!(2), json!(false), json!(2)));
-    assert_eq!(api.get(path).await.headers[header::CACHE_CONTROL], "private, max-age=300");
-    let mixed = api.get_json("/v1/venues/v1/metrics?metric=visits&zone=_venue&by=total&from=2026-10-26&to=2026-10-27").await;
-    assert_eq!(buckets(&mixed)[0]["layer"], "batch", "nothing is live of today here");
+    assert_eq!(
+        api.get(path).await.headers[header::CACHE_CONTROL],
+        "private, max-age=300"
+    );
+    let mixed = api
+        .get_json("/v1/venues/v1/metrics?metric=visits&zone=_venue&by=total&from=2026-10-26&to=2026-10-27")
+        .await;
+    assert_eq!(
+        buckets(&mixed)[0]["layer"],
+        "batch",
+        "nothing is live of today here"
+    );
     api.show_live("v1", "2026-10-27", TODAY).await;
-    let mixed = api.get_json("/v1/venues/v1/metrics?metric=visits&zone=_venue&by=total&from=2026-10-26&to=2026-10-27").await;
-    assert_eq!((&buckets(&mixed)[0]["layer"], &buckets(&mixed)[0]["value"]), (&json!("mixed"), &json!(3)));
+    let mixed = api
+        .get_json("/v1/venues/v1/metrics?metric=visits&zone=_venue&by=total&from=2026-10-26&to=2026-10-27")
+        .await;
+    assert_eq!(
+        (&buckets(&mixed)[0]["layer"], &buckets(&mixed)[0]["value"]),
+        (&json!("mixed"), &json!(3))
+    );
     assert_eq!(mixed["days"][0]["generation"], 2);
     assert_eq!(mixed["days"][1]["layer"], "live");
 }
@@ -197,17 +285,33 @@ async fn batch_answers_where_published_and_live_after_it() {
 async fn numbers_can_be_asked_for_as_they_were() {
     let api = Api::start().await;
     api.publish("v1", "2026-10-26", &MONDAY[..4]).await;
-    api.publish_with("v1", "2026-10-26", MONDAY, |info| info.published_at += HOUR_MS).await;
+    api.publish_with("v1", "2026-10-26", MONDAY, |info| info.published_at += HOUR_MS)
+        .await;
     api.clock.set_ms(parse_ts(NOW).unwrap() + 2 * HOUR_MS);
     let ask = async |as_of: &str| {
-        let path = format!("/v1/venues/v1/metrics?metric=visits&zone=_venue&from=2026-10-26&to=2026-10-26&as_of={as_of}");
+        let path = format!(
+            "/v1/venues/v1/metrics?metric=visits&zone=_venue&from=2026-10-26&to=2026-10-26&as_of={as_of}"
+        );
         let answer = api.get_json(&path).await;
         let bucket = &buckets(&answer)[0];
-        (bucket["state"].as_str().unwrap().to_owned(), bucket["value"].clone(), bucket["generation"].clone())
+        (
+            bucket["state"].as_str().unwrap().to_owned(),
+            bucket["value"].clone(),
+            bucket["generation"].clone(),
+        )
     };
-    assert_eq!(ask("2026-10-27T10:00:00Z").await, ("pending".into(), Value::Null, Value::Null));
-    assert_eq!(ask("2026-10-27T11:30:00Z").await, ("ok".into(), json!(1), json!(1)));
-    assert_eq!(ask("2026-10-27T12:30:00Z").await, ("ok".into(), json!(2), json!(2)));
+    assert_eq!(
+        ask("2026-10-27T10:00:00Z").await,
+        ("pending".into(), Value::Null, Value::Null)
+    );
+    assert_eq!(
+        ask("2026-10-27T11:30:00Z").await,
+        ("ok".into(), json!(1), json!(1))
+    );
+    assert_eq!(
+        ask("2026-10-27T12:30:00Z").await,
+        ("ok".into(), json!(2), json!(2))
+    );
 }
 
 #[tokio::test]
@@ -220,13 +324,21 @@ async fn visitors_are_exact_in_a_bucket_merge_within_a_day_and_are_refused_beyon
     assert_eq!(buckets(&api.get_json(&part).await)[0]["value"], 2);
     let hours = "/v1/venues/v1/metrics?metric=visitors,visits&zone=left&by=day&from=2026-10-26&to=2026-10-26&hours=10-12";
     let answer = api.get_json(hours).await;
-    assert_eq!((&buckets(&answer)[0]["value"], &buckets(&answer)[0]["length_ms"]), (&json!(2), &json!(2 * HOUR_MS)));
+    assert_eq!(
+        (&buckets(&answer)[0]["value"], &buckets(&answer)[0]["length_ms"]),
+        (&json!(2), &json!(2 * HOUR_MS))
+    );
     let day = format!("{total}&from=2026-10-26&to=2026-10-26");
     assert_eq!(buckets(&api.get_json(&day).await)[0]["value"], 2);
     let refused = api.get(&format!("{total}&from=2026-10-25&to=2026-10-26")).await;
-    assert_eq!((refused.status, refused.problem().as_str()), (StatusCode::BAD_REQUEST, "unmergeable"));
+    assert_eq!(
+        (refused.status, refused.problem().as_str()),
+        (StatusCode::BAD_REQUEST, "unmergeable")
+    );
     assert!(refused.text().contains("visitor_days"), "{}", refused.text());
-    let days_of_hours = api.get("/v1/venues/v1/metrics?metric=visitor_days&from=2026-10-26&to=2026-10-26&by=hour").await;
+    let days_of_hours = api
+        .get("/v1/venues/v1/metrics?metric=visitor_days&from=2026-10-26&to=2026-10-26&by=hour")
+        .await;
     assert_eq!(days_of_hours.problem(), "unmergeable");
 }
 
@@ -239,11 +351,16 @@ async fn what_the_client_has_is_not_sent_again_until_it_changes() {
     let etag = first.headers[header::ETAG].clone();
     assert!(etag.to_str().unwrap().starts_with('"'), "strong");
     let again = || {
-        let request = api.request(Method::GET, path, Role::Viewer).header(header::IF_NONE_MATCH, etag.clone());
+        let request = api
+            .request(Method::GET, path, Role::Viewer)
+            .header(header::IF_NONE_MATCH, etag.clone());
         api.send(request.body(Body::empty()).unwrap())
     };
     let unchanged = again().await;
-    assert_eq!((unchanged.status, unchanged.body.len()), (StatusCode::NOT_MODIFIED, 0));
+    assert_eq!(
+        (unchanged.status, unchanged.body.len()),
+        (StatusCode::NOT_MODIFIED, 0)
+    );
     api.publish("v1", "2026-10-26", MONDAY).await;
     let changed = again().await;
     assert_eq!(changed.status, StatusCode::OK);
@@ -257,27 +374,48 @@ async fn csv_and_arrow_say_what_json_says() {
     let path = "/v1/venues/v1/metrics?metric=visits,dwell_avg,occupancy_avg,footfall&from=2026-10-26&to=2026-10-26&by=hour";
     let rows = buckets(&api.get_json(path).await).clone();
     let accept = async |media: &str| {
-        let request = api.request(Method::GET, path, Role::Viewer).header(header::ACCEPT, media);
+        let request = api
+            .request(Method::GET, path, Role::Viewer)
+            .header(header::ACCEPT, media);
         let answer = api.send(request.body(Body::empty()).unwrap()).await;
-        assert!(answer.headers[header::CONTENT_TYPE].to_str().unwrap().starts_with(media));
+        assert!(
+            answer.headers[header::CONTENT_TYPE]
+                .to_str()
+                .unwrap()
+                .starts_with(media)
+        );
         answer
     };
     let csv = accept("text/csv").await.text();
     let mut lines = csv.split("\r\n");
     let names: Vec<&str> = lines.next().unwrap().split(',').collect();
-    let lines: Vec<Vec<&str>> = lines.filter(|line| !line.is_empty()).map(|line| line.split(',').collect()).collect();
+    let lines: Vec<Vec<&str>> = lines
+        .filter(|line| !line.is_empty())
+        .map(|line| line.split(',').collect())
+        .collect();
     let arrow = accept("application/vnd.apache.arrow.stream").await.body;
     let reader = arrow::ipc::reader::StreamReader::try_new(arrow.as_slice(), None).unwrap();
     let batches: Vec<_> = reader.map(Result::unwrap).collect();
     let batch = &batches[0];
-    assert_eq!((lines.len(), batches.len(), batch.num_rows()), (rows.len(), 1, rows.len()));
-    assert!(rows.iter().any(|row| row["value"].as_f64().is_some_and(|value| value.fract() != 0.0)), "some fractions");
+    assert_eq!(
+        (lines.len(), batches.len(), batch.num_rows()),
+        (rows.len(), 1, rows.len())
+    );
+    assert!(
+        rows.iter()
+            .any(|row| row["value"].as_f64().is_some_and(|value| value.fract() != 0.0)),
+        "some fractions"
+    );
     let options = arrow::util::display::FormatOptions::default().with_null("");
     for (column, name) in names.iter().enumerate() {
         assert_eq!(batch.schema().field(column).name(), name);
         let shown = arrow::util::display::ArrayFormatter::try_new(batch.column(column), &options).unwrap();
         for (i, row) in rows.iter().enumerate() {
-            let json = if *name == "definition_version" { &row["definition"]["version"] } else { &row[*name] };
+            let json = if *name == "definition_version" {
+                &row["definition"]["version"]
+            } else {
+                &row[*name]
+            };
             let (in_csv, in_arrow) = (lines[i][column], shown.value(i).to_string());
             match json {
                 Value::Null => assert_eq!((in_csv, in_arrow.as_str()), ("", ""), "{name} {row}"),
@@ -291,7 +429,10 @@ async fn csv_and_arrow_say_what_json_says() {
                     assert_eq!(parse_ts(&in_arrow).unwrap(), parse_ts(text).unwrap());
                 }
                 Value::String(text) => assert_eq!((in_csv, &in_arrow), (text.as_str(), text)),
-                other => assert_eq!((in_csv, in_arrow), (other.to_string().as_str(), other.to_string())),
+                other => assert_eq!(
+                    (in_csv, in_arrow),
+                    (other.to_string().as_str(), other.to_string())
+                ),
             }
         }
     }
@@ -301,7 +442,8 @@ async fn csv_and_arrow_say_what_json_says() {
 async fn half_a_generation_is_never_answered() {
     let api = Api::start().await;
     // The pointer says one row more than there is: some have not arrived at this replica.
-    api.publish_with("v1", "2026-10-26", MONDAY, |info| info.rows += 1).await;
+    api.publish_with("v1", "2026-10-26", MONDAY, |info| info.rows += 1)
+        .await;
     let ask = api.get("/v1/venues/v1/metrics?metric=visits&from=2026-10-26&to=2026-10-26");
     let let_time_pass = async {
         for _ in 0..2 {
@@ -313,7 +455,11 @@ async fn half_a_generation_is_never_answered() {
     let (answer, ()) = futures::join!(ask, let_time_pass);
     assert_eq!(answer.problem(), "unavailable");
     assert_eq!(answer.headers[header::RETRY_AFTER], "5");
-    assert!(!answer.text().contains("rows"), "details are logged: {}", answer.text());
+    assert!(
+        !answer.text().contains("rows"),
+        "details are logged: {}",
+        answer.text()
+    );
 }
 
 #[tokio::test]
@@ -324,6 +470,11 @@ async fn a_corrected_time_zone_makes_days_wait_for_their_new_cut() {
     let mut spec = venue_spec("v1");
     spec["tz"] = json!("Europe/Lisbon");
     api.put_venue(spec).await;
-    let answer = api.get_json("/v1/venues/v1/metrics?metric=visits&zone=_venue&from=2026-10-26&to=2026-10-26").await;
-    assert_eq!((&buckets(&answer)[0]["state"], &buckets(&answer)[0]["value"]), (&json!("pending"), &Value::Null));
+    let answer = api
+        .get_json("/v1/venues/v1/metrics?metric=visits&zone=_venue&from=2026-10-26&to=2026-10-26")
+        .await;
+    assert_eq!(
+        (&buckets(&answer)[0]["state"], &buckets(&answer)[0]["value"]),
+        (&json!("pending"), &Value::Null)
+    );
 }

@@ -21,9 +21,14 @@ async fn pages_are_the_whole_even_when_a_day_is_restated_in_between() {
     assert_eq!(whole.len(), (25 + 24) * 2 * 3);
     let (mut paged, mut cursor, mut pages) = (Vec::new(), None::<String>, 0);
     loop {
-        let path = cursor.map_or(format!("{PATH}&limit=47"), |cursor| format!("{PATH}&limit=47&cursor={cursor}"));
+        let path = cursor.map_or(format!("{PATH}&limit=47"), |cursor| {
+            format!("{PATH}&limit=47&cursor={cursor}")
+        });
         let answer = api.get(&path).await;
-        let header = answer.headers.get("x-next-cursor").map(|value| value.to_str().unwrap().to_owned());
+        let header = answer
+            .headers
+            .get("x-next-cursor")
+            .map(|value| value.to_str().unwrap().to_owned());
         let page = answer.json();
         paged.extend(buckets(&page));
         cursor = page["next_cursor"].as_str().map(str::to_owned);
@@ -40,7 +45,11 @@ async fn pages_are_the_whole_even_when_a_day_is_restated_in_between() {
     }
     assert_eq!(pages, whole.len().div_ceil(47));
     assert_eq!(paged, whole);
-    assert_ne!(buckets(&api.get_json(PATH).await), whole, "without a cursor the new numbers answer");
+    assert_ne!(
+        buckets(&api.get_json(PATH).await),
+        whole,
+        "without a cursor the new numbers answer"
+    );
 }
 
 #[tokio::test]
@@ -50,18 +59,39 @@ async fn broken_mixed_up_and_outdated_cursors_are_refused() {
     let page = api.get_json(&format!("{PATH}&limit=5")).await;
     let cursor = page["next_cursor"].as_str().unwrap();
     let flipped = if cursor.ends_with('0') { "1" } else { "0" };
-    for broken in ["x", "00", "", &cursor[2..], &format!("{}{flipped}", &cursor[..cursor.len() - 1])] {
+    for broken in [
+        "x",
+        "00",
+        "",
+        &cursor[2..],
+        &format!("{}{flipped}", &cursor[..cursor.len() - 1]),
+    ] {
         let answer = api.get(&format!("{PATH}&cursor={broken}")).await;
-        assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::BAD_REQUEST, "bad-cursor"), "{broken}");
+        assert_eq!(
+            (answer.status, answer.problem().as_str()),
+            (StatusCode::BAD_REQUEST, "bad-cursor"),
+            "{broken}"
+        );
     }
     let other = PATH.replace("metric=visits,dwell_ms", "metric=visits");
-    assert_eq!(api.get(&format!("{other}&cursor={cursor}")).await.problem(), "bad-cursor");
-    assert_eq!(api.get(&format!("/v1/venues/v1/sessions?cursor={cursor}")).await.problem(), "bad-cursor");
+    assert_eq!(
+        api.get(&format!("{other}&cursor={cursor}")).await.problem(),
+        "bad-cursor"
+    );
+    assert_eq!(
+        api.get(&format!("/v1/venues/v1/sessions?cursor={cursor}"))
+            .await
+            .problem(),
+        "bad-cursor"
+    );
     let mut changed = super::harness::venue_spec("v1");
     changed["name"] = "New name".into();
     api.put_venue(changed).await;
     let outdated = api.get(&format!("{PATH}&cursor={cursor}")).await;
-    assert_eq!((outdated.status, outdated.problem().as_str()), (StatusCode::GONE, "stale-cursor"));
+    assert_eq!(
+        (outdated.status, outdated.problem().as_str()),
+        (StatusCode::GONE, "stale-cursor")
+    );
 }
 
 #[tokio::test]
@@ -72,10 +102,16 @@ async fn sessions_come_in_pages_by_start() {
     let path = "/v1/venues/v1/sessions?from=2026-10-25&to=2026-10-26&limit=1";
     let (mut tracks, mut cursor) = (Vec::new(), None::<String>);
     for _ in 0..10 {
-        let page = api.get_json(&cursor.map_or(path.to_owned(), |cursor| format!("{path}&cursor={cursor}"))).await;
+        let page = api
+            .get_json(&cursor.map_or(path.to_owned(), |cursor| format!("{path}&cursor={cursor}")))
+            .await;
         let sessions = page["sessions"].as_array().unwrap().clone();
         assert!(sessions.len() <= 1);
-        tracks.extend(sessions.iter().map(|session| session["track"].as_str().unwrap().to_owned()));
+        tracks.extend(
+            sessions
+                .iter()
+                .map(|session| session["track"].as_str().unwrap().to_owned()),
+        );
         cursor = page["next_cursor"].as_str().map(str::to_owned);
         if cursor.is_none() {
             break;

@@ -113,6 +113,14 @@ pub(crate) struct Sources {
 static NOTHING: DaySource = DaySource::Nothing;
 
 impl Sources {
+    /// Sources that are at hand.
+    #[cfg(test)]
+    pub(crate) fn of(days: impl IntoIterator<Item = (LocalDay, DaySource)>) -> Self {
+        Self {
+            days: days.into_iter().collect(),
+        }
+    }
+
     /// What answers for a day.
     pub(crate) fn day(&self, day: LocalDay) -> &DaySource {
         self.days.get(&day).unwrap_or(&NOTHING)

@@ -22,6 +22,13 @@ pub enum Error {
         #[source]
         source: StorageError,
     },
+    /// A flip failed in a way that leaves open whether it happened, and that could not be found out.
+    #[error("whether the generation was published is unknown: {source}")]
+    OutcomeUnknown {
+        /// The store's last failure.
+        #[source]
+        source: StorageError,
+    },
     /// The venue is not in the registry.
     #[error("there is no venue {0}")]
     UnknownVenue(VenueKey),
@@ -79,7 +86,8 @@ impl Error {
             Error::Storage { source, .. } => {
                 source.kind().is_retryable() || source.kind() == ErrorKind::Conflict
             }
-            Error::ArchiveCommit(_)
+            Error::OutcomeUnknown { .. }
+            | Error::ArchiveCommit(_)
             | Error::CutChanged
             | Error::Contended(_)
             | Error::RawWriterBehind { .. } => true,
@@ -91,6 +99,7 @@ impl Error {
     pub fn word(&self) -> &'static str {
         match self {
             Error::Storage { source, .. } => source.kind().word(),
+            Error::OutcomeUnknown { .. } => "outcome_unknown",
             Error::UnknownVenue(_) => "unknown_venue",
             Error::Spec(_) => "spec",
             Error::CutChanged => "cut_changed",

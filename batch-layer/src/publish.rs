@@ -6,8 +6,9 @@ use dwell_model::event::{Checksum, Kind};
 use dwell_model::metrics::Carry;
 use dwell_model::time::TsMs;
 use dwell_storage::api::{Flip, GenerationInfo, LateLedger};
+use dwell_storage::error::StorageError;
 
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Result};
 use crate::layer::BatchLayer;
 use crate::plan::Cause;
 use crate::run::DayRun;
@@ -26,29 +27,28 @@ pub(crate) struct LateEvents {
 /// Tries of a flip whose outcome stays unknown.
 const TRIES: u32 = 3;
 
-/// Publishes a generation. A write whose outcome is unknown is read back: it may have happened.
+/// Publishes a generation. A write that may or may not have happened is looked up and, if it did not, tried again:
+/// its condition keeps it from happening twice. `OutcomeUnknown` when that cannot be found out either.
 pub(crate) async fn publish(layer: &BatchLayer, day: &DayRun, info: GenerationInfo) -> Result<Flip> {
     let before = day.before.as_ref().map(|before| before.generation);
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match layer
-            .stores()
-            .venue_days
-            .publish(&day.lease, before, info.clone())
-            .await
-        {
-            Err(failed) if failed.kind().is_retryable() => {
-                let now = published_now(layer, day).await;
-                if now.is_some_and(|now| now.generation == info.generation) {
-                    return Ok(Flip::Done);
-                }
-                if tries == TRIES {
-                    return Err(failed).doing("publish the generation");
-                }
-            }
+    let days = &layer.stores().venue_days;
+    let mut doubt: Option<StorageError> = None;
+    for _ in 0..TRIES {
+        match days.publish(&day.lease, before, info.clone()).await {
+            Err(failed) if failed.kind().is_retryable() => doubt = Some(failed),
+            // Lost to an earlier try of its own, perhaps.
+            Ok(Flip::Lost) if doubt.is_some() => {}
             flip => return flip.doing("publish the generation"),
         }
+        match was_published(layer, day, info.generation).await {
+            Ok(true) => return Ok(Flip::Done),
+            Ok(false) => {}
+            Err(failed) => doubt = Some(failed),
+        }
+    }
+    match doubt {
+        Some(source) => Err(Error::OutcomeUnknown { source }),
+        None => Ok(Flip::Lost),
     }
 }
 
@@ -157,6 +157,21 @@ fn added(before: &BTreeMap<Kind, Checksum>, now: &BTreeMap<Kind, Checksum>) -> u
     now.iter()
         .map(|(kind, sum)| sum.rows.saturating_sub(had(kind)))
         .sum()
+}
+
+/// Whether a generation is, or ever was, published.
+async fn was_published(layer: &BatchLayer, day: &DayRun, generation: u64) -> Result<bool, StorageError> {
+    let days = &layer.stores().venue_days;
+    let row = days.get(&day.venue, day.request.day).await?;
+    if row
+        .and_then(|row| row.published)
+        .is_some_and(|now| now.generation == generation)
+    {
+        return Ok(true);
+    }
+    // Another worker may have published after it.
+    let history = days.history(&day.venue, day.request.day).await?;
+    Ok(history.iter().any(|info| info.generation == generation))
 }
 
 /// What is published after a write that failed; nothing when that cannot be told either.

@@ -132,7 +132,10 @@ impl DayReport {
     /// The report of a day that could not be done. A day that another worker took is left to that one.
     pub(crate) fn of_failure(venue: &VenueKey, day: LocalDay, what: What, error: &Error) -> Self {
         let lost = matches!(error, Error::LeaseLost);
-        let outcome = if lost { Outcome::Skipped } else { Outcome::Failed };
+        let outcome = match error {
+            Error::LeaseLost | Error::Cancelled => Outcome::Skipped,
+            _ => Outcome::Failed,
+        };
         let mut report = Self::new(venue, day, what, outcome, error.to_string());
         report.retryable = lost || error.is_retryable();
         report

@@ -6,15 +6,21 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::events::{busy_day, visit};
 use common::{Shop, assert_outcome, day, visits};
 use dwell_batch_layer::report::Outcome;
 use dwell_batch_layer::spec::{RunSpec, What};
+use dwell_batch_layer::{BatchLayer, Config};
+use dwell_model::ids::VenueKey;
+use dwell_model::time::{LocalDay, TsMs};
 use dwell_runtime::failpoints;
-use dwell_storage::api::VenueDay;
+use dwell_storage::api::{
+    Flip, GenerationInfo, Lease, Marks, VenueDay, VenueDays, VenueDaysReader, VenueDaysWriter,
+};
+use dwell_storage::error::{ErrorKind, Result as StorageResult, StorageError};
 use tokio::sync::Mutex;
 
 const DAY: &str = "2026-03-09";
@@ -303,4 +309,127 @@ async fn a_run_waits_for_days_that_others_hold() {
         "{report:?}"
     );
     assert_eq!(visits(&shop.rows(DAY).await), 1);
+}
+
+/// Venue-days whose first few flips happen, or do not, and fail either way; as a database does whose answer is lost.
+struct Doubtful {
+    inner: Arc<dyn VenueDays>,
+    failures_left: AtomicU64,
+    happens: bool,
+    /// Reading back fails as well.
+    blind: bool,
+}
+
+impl Doubtful {
+    fn fails_now(&self) -> bool {
+        let one_less = |left: u64| left.checked_sub(1);
+        self.failures_left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less)
+            .is_ok()
+    }
+
+    fn lost() -> StorageError {
+        StorageError::new(ErrorKind::Unavailable, "the answer was lost")
+    }
+}
+
+#[async_trait::async_trait]
+impl VenueDaysWriter for Doubtful {
+    async fn acquire(
+        &self,
+        venue: &VenueKey,
+        day: LocalDay,
+        holder: &str,
+        now: TsMs,
+        ttl_ms: i64,
+    ) -> StorageResult<Option<Lease>> {
+        self.inner.acquire(venue, day, holder, now, ttl_ms).await
+    }
+
+    async fn renew(&self, lease: &Lease, now: TsMs, ttl_ms: i64) -> StorageResult<Flip> {
+        self.inner.renew(lease, now, ttl_ms).await
+    }
+
+    async fn release(&self, lease: &Lease) -> StorageResult<()> {
+        self.inner.release(lease).await
+    }
+
+    async fn publish(&self, lease: &Lease, before: Option<u64>, info: GenerationInfo) -> StorageResult<Flip> {
+        if !self.fails_now() {
+            return self.inner.publish(lease, before, info).await;
+        }
+        if self.happens {
+            let _ = self.inner.publish(lease, before, info).await?;
+        }
+        Err(Self::lost())
+    }
+
+    async fn raise_marks(
+        &self,
+        lease: &Lease,
+        published: u64,
+        marks: &Marks,
+        provisional: bool,
+    ) -> StorageResult<Flip> {
+        self.inner.raise_marks(lease, published, marks, provisional).await
+    }
+}
+
+#[async_trait::async_trait]
+impl VenueDaysReader for Doubtful {
+    async fn get(&self, venue: &VenueKey, day: LocalDay) -> StorageResult<Option<VenueDay>> {
+        if self.blind {
+            return Err(Self::lost());
+        }
+        self.inner.get(venue, day).await
+    }
+
+    async fn list(&self, venue: &VenueKey, from: LocalDay, to: LocalDay) -> StorageResult<Vec<VenueDay>> {
+        self.inner.list(venue, from, to).await
+    }
+
+    async fn history(&self, venue: &VenueKey, day: LocalDay) -> StorageResult<Vec<GenerationInfo>> {
+        self.inner.history(venue, day).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_flip_whose_answer_is_lost_is_looked_up_and_its_rows_are_never_removed_in_doubt() {
+    let _alone = ALONE.lock().await;
+    for (happens, blind) in [(true, false), (false, false), (true, true), (false, true)] {
+        let shop = shop_with_a_visit().await;
+        // Archived before, so that the flip is what first reads the day back.
+        shop.run(&RunSpec::all_dirty(What::Archive)).await;
+        let inner = Arc::clone(&shop.stores.venue_days);
+        let failures_left = AtomicU64::new(if blind { u64::MAX } else { 1 });
+        let mut stores = shop.stores.clone();
+        stores.venue_days = Arc::new(Doubtful {
+            inner,
+            failures_left,
+            happens,
+            blind,
+        });
+        let layer = BatchLayer::new(stores, shop.clock.shared(), Config::default(), "doubtful").unwrap();
+        let report = shop.compute(&layer, DAY).await;
+        if blind {
+            assert_eq!(
+                (report.outcome, report.retryable),
+                (Outcome::Failed, true),
+                "{report:?}"
+            );
+            assert!(report.reason.contains("unknown"), "{report:?}");
+        } else {
+            assert_outcome(&report, Outcome::Computed);
+        }
+        if happens || !blind {
+            assert_eq!(
+                visits(&shop.rows(DAY).await),
+                1,
+                "happened: {happens}, blind: {blind}"
+            );
+        }
+        shop.recompute().await;
+        assert_eq!(visits(&shop.rows(DAY).await), 1);
+        assert!(!shop.is_dirty(DAY).await);
+    }
 }

@@ -45,9 +45,10 @@ impl DayRun {
             return self.keep(layer, before, &computed.events).await;
         }
         self.stop.check()?;
+        // Rows whose generation may be published stay: a later run removes them if it is not.
         let published = self.write_and_publish(layer, &layout, &inputs, computed).await;
         if let Err(error) = &published
-            && !matches!(error, Error::Injected(_))
+            && !matches!(error, Error::Injected(_) | Error::OutcomeUnknown { .. })
         {
             self.remove_own_rows(layer).await;
         }

@@ -2,7 +2,7 @@
 //!
 //! A closed day is read from its archive, winners only, chunk by chunk as the reader gives them. A day that is still
 //! open stays in raw: its rows are united with what the archive may hold and resolved, part by part. Both ways end in
-//! one [`DayFolder`](folder::DayFolder) on a blocking thread, so memory is bounded by a chunk or a part, and by what
+//! one [`DayFolder`] on a blocking thread, so memory is bounded by a chunk or a part, and by what
 //! the day's sessions and buckets take.
 
 mod conflicts;

@@ -72,9 +72,12 @@ pub fn document(further: &[Value]) -> Value {
     for route in ROUTES {
         let method = route.method.as_str().to_ascii_lowercase();
         if let Some(Value::Object(operation)) = document["paths"][route.path].get_mut(&method) {
+            operation.insert("operationId".to_owned(), json!(operation_id(&method, route.path)));
+            shorten_summary(operation);
             describe_access(operation, route.access);
         }
     }
+    plain_names(&mut document);
     for other in further {
         merge(&mut document, other);
     }
@@ -84,6 +87,61 @@ pub fn document(further: &[Value]) -> Value {
 pub(crate) fn document_bytes(further: &[Value]) -> Vec<u8> {
     // A value of texts and numbers: writing it to memory cannot fail.
     serde_json::to_vec(&document(further)).unwrap_or_default()
+}
+
+/// A unique name for generated clients: the method and the path's words, as in `getVenuesVenueMetrics`.
+fn operation_id(method: &str, path: &str) -> String {
+    let words = path
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty() && *word != "v1");
+    let mut id = method.to_owned();
+    for word in words {
+        let (first, rest) = word.split_at(1);
+        id.push_str(&first.to_ascii_uppercase());
+        id.push_str(rest);
+    }
+    id
+}
+
+/// Keeps the first sentence as the summary and moves the others into the description.
+fn shorten_summary(operation: &mut Map<String, Value>) {
+    let text = |name: &str| {
+        operation
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .replace('\n', " ")
+    };
+    let (summary, description) = (text("summary"), text("description"));
+    let (first, others) = summary
+        .split_once(". ")
+        .unwrap_or((summary.trim_end_matches('.'), ""));
+    let description = format!("{others} {description}").trim().to_owned();
+    operation.insert("summary".to_owned(), json!(first));
+    if !description.is_empty() {
+        operation.insert("description".to_owned(), json!(description));
+    }
+}
+
+/// Names schemas without the suffix that tells wire types apart in the code.
+fn plain_names(document: &mut Value) {
+    fn rename(value: &mut Value) {
+        match value {
+            Value::Object(object) => {
+                if let Some(Value::String(reference)) = object.get_mut("$ref") {
+                    reference.truncate(reference.strip_suffix("Dto").map_or(reference.len(), str::len));
+                }
+                object.values_mut().for_each(rename);
+            }
+            Value::Array(values) => values.iter_mut().for_each(rename),
+            _ => {}
+        }
+    }
+    rename(document);
+    if let Some(Value::Object(schemas)) = document["components"].get_mut("schemas") {
+        let named = std::mem::take(schemas).into_iter();
+        schemas.extend(named.map(|(name, schema)| (name.trim_end_matches("Dto").to_owned(), schema)));
+    }
 }
 
 /// Adds to an operation who may call it and which problems any caller may meet.

@@ -12,7 +12,8 @@ use super::instant;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewJob {
-    /// What to do, for example `recompute`.
+    /// What to do; GET /v1/jobs lists the kinds.
+    #[schema(example = "recompute")]
     pub(crate) kind: String,
     /// Ids of venues, or `"all"` (also when left out).
     #[serde(default)]

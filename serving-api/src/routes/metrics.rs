@@ -69,7 +69,7 @@ pub(crate) struct Params {
     params(("venue" = String, Path, description = "Id of the venue"), Params),
     responses((
         status = 200, description = "Buckets by start, metric and subject; CSV and Arrow have the same rows",
-        content((MetricsDto = "application/json"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream")),
+        content((MetricsDto = "application/json"), (String = "text/csv"), (String = "application/vnd.apache.arrow.stream")),
     )),
 )]
 pub(crate) async fn get(

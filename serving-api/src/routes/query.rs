@@ -112,7 +112,7 @@ struct Position {
     post, path = "/v1/query", tag = "metrics", request_body = QueryBody,
     responses((
         status = 200, description = "Buckets by start, group and metric, or by rank; CSV and Arrow have the same rows",
-        content((MetricsDto = "application/json"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream")),
+        content((MetricsDto = "application/json"), (String = "text/csv"), (String = "application/vnd.apache.arrow.stream")),
     )),
 )]
 pub(crate) async fn post(

@@ -79,6 +79,10 @@ pub(crate) struct ApplyParams {
         content = Vec<Value>,
         description = "Array of venues `{id, tz, width, height, zones: [{id, polygon: [[x, y], …]}], …}`; unknown \
                        fields are refused by name",
+        example = json!([{
+            "id": "v001", "tz": "Europe/Madrid", "width": 20, "height": 12, "open": 9, "close": 21,
+            "zones": [{ "id": "entrance", "polygon": [[0, 0], [5, 0], [5, 12], [0, 12]] }],
+        }]),
     ),
     responses((status = 200, description = "What changed", body = AppliedDto)),
 )]

@@ -1,15 +1,30 @@
 //! The archive: all events for ever, as Parquet in Delta tables on an object store.
 //!
 //! A table per tenant, kind and dataset, partitioned by venue and day. Dwell writes the Parquet itself and makes its
-//! own commits; any engine that knows Delta or Parquet reads the result.
+//! own commits; any engine that knows Delta or Parquet reads the result. In reading order:
 //!
-//! - `parquet_schema`, `encoding`, `writer`, `reader`: data files.
-//! - `sorter`: rows of many venue-days on their way into the archive, in bounded memory.
+//! - [`layout`]: where files lie. [`parquet_schema`]: what is in them.
+//! - [`encoding`], [`writer`], [`reader`]: data files, page by page. [`files`], [`durable`]: bytes, local and not.
+//! - [`sorter`]: rows of many venue-days on their way into the archive, in bounded memory.
+//! - [`rewrite`] over [`stretches`], [`unite`] and [`day_files`]: a day's rows, united with what is archived, as new
+//!   files that are verified and not yet visible.
+//! - [`table_log`] and [`delta`]: commits, and the traits of the archive.
 
+mod day_files;
+mod day_reader;
+mod delta;
+mod durable;
 mod encoding;
+mod files;
+mod layout;
 mod parquet_schema;
 mod reader;
+mod rewrite;
 mod sorter;
+mod stretches;
+mod table_log;
+mod unite;
 mod writer;
 
+pub use delta::{DeltaArchive, Vacuumed};
 pub use sorter::{BulkSorter, SortedDay, SortedDays};

@@ -15,8 +15,9 @@ use dwell_model::time::TsMs;
 use parquet::basic::Encoding;
 use parquet::column::page::{Page, PageReader};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, Length, SerializedPageReader};
+use parquet::file::statistics::Statistics;
 
 use super::encoding::{Malformed, hybrid, integers};
 use super::parquet_schema::{ColumnSpec, FORMAT_VERSION, FileSchema, Holds, Stored};
@@ -100,6 +101,16 @@ impl DayFileReader {
     /// Rows of the file, as the footer says.
     pub(super) fn rows(&self) -> u64 {
         u64::try_from(self.metadata.file_metadata().num_rows()).unwrap_or(0)
+    }
+
+    /// First and last event time, by the statistics of the row groups.
+    pub(super) fn ts_range(&self) -> Option<(TsMs, TsMs)> {
+        let of_group = |group: &RowGroupMetaData| match group.column(1).statistics() {
+            Some(Statistics::Int64(range)) => Some((*range.min_opt()?, *range.max_opt()?)),
+            _ => None,
+        };
+        let ranges: Option<Vec<_>> = self.metadata.row_groups().iter().map(of_group).collect();
+        ranges?.into_iter().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
 
     /// Appends the next page's rows; returns how many, 0 at the end. Names go into the batch's dictionary.

@@ -51,7 +51,6 @@ pub(super) struct DayFileWriter<W: Write + Send> {
     columns: Vec<ColumnWriter>,
     packer: Packer,
     rows_in_group: usize,
-    ts_range: Option<(i64, i64)>,
 }
 
 impl<W: Write + Send> DayFileWriter<W> {
@@ -71,7 +70,6 @@ impl<W: Write + Send> DayFileWriter<W> {
             columns: columns.map(|(spec, descr)| ColumnWriter::new(spec, Arc::clone(descr))).collect(),
             packer: Packer::new()?,
             rows_in_group: 0,
-            ts_range: None,
         })
     }
 
@@ -94,16 +92,16 @@ impl<W: Write + Send> DayFileWriter<W> {
         Ok(())
     }
 
-    /// Ends the file, with `metadata` in its footer. Gives back the sink and the range of the event times.
+    /// Ends the file, with `metadata` in its footer, and gives back the sink.
     pub(super) fn finish(
         mut self,
         metadata: impl IntoIterator<Item = (&'static str, String)>,
-    ) -> Result<(W, Option<(i64, i64)>), ParquetError> {
+    ) -> Result<W, ParquetError> {
         self.close_row_group()?;
         for (key, value) in metadata {
             self.file.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
         }
-        Ok((self.file.into_inner()?, self.ts_range))
+        self.file.into_inner()
     }
 
     fn close_row_group(&mut self) -> Result<(), ParquetError> {
@@ -112,9 +110,6 @@ impl<W: Write + Send> DayFileWriter<W> {
         }
         let mut group = self.file.next_row_group()?;
         for column in &mut self.columns {
-            if let Some(range) = column.ts_range {
-                self.ts_range = Some(union(self.ts_range, range));
-            }
             let (bytes, close) = column.close_chunk(&mut self.packer)?;
             group.append_column(&bytes, close)?;
         }
@@ -256,7 +251,8 @@ impl ColumnWriter {
             (Holds::Ts, _) => {
                 let values = &events.ts[range];
                 if let (Some(&least), Some(&most)) = (values.iter().min(), values.iter().max()) {
-                    self.ts_range = Some(union(self.ts_range, (least, most)));
+                    let (low, high) = self.ts_range.unwrap_or((least, most));
+                    self.ts_range = Some((low.min(least), high.max(most)));
                 }
                 integers::encode(values, &mut packer.encoded);
                 (count, Encoding::DELTA_BINARY_PACKED)
@@ -461,10 +457,6 @@ impl ColumnWriter {
         };
         Ok(CompressedPage::new(page, packer.encoded.len()))
     }
-}
-
-fn union(known: Option<(i64, i64)>, more: (i64, i64)) -> (i64, i64) {
-    known.map_or(more, |(least, most)| (least.min(more.0), most.max(more.1)))
 }
 
 #[derive(Default)]

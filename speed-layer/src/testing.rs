@@ -1,15 +1,17 @@
 //! For tests: a venue on the embedded stores, a clock that the test moves, a raw writer that it drives, and what the
 //! batch computation makes of everything that was posted.
 
+pub(crate) mod events;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use dwell_model::event::{Delivery, EventBatch, Kind, RawRows, resolve};
 use dwell_model::ids::{Receipt, TenantId, VenueId, VenueKey};
-use dwell_model::layout::{Venue, VenueSpec};
+use dwell_model::layout::{Layout, Venue, VenueSpec};
 use dwell_model::metrics::{AggregateRow, Carry, DayAccumulator, Family, Grain, Value, ZoneValue};
 use dwell_model::session::{DayFold, FoldContext};
-use dwell_model::time::{LocalDay, TsMs, slot_of};
+use dwell_model::time::{DayCut, LocalDay, TsMs, slot_of};
 use dwell_runtime::admin::Readiness;
 use dwell_runtime::clock::{Clock, ManualClock};
 use dwell_runtime::shutdown::ShutdownController;
@@ -341,37 +343,8 @@ impl Shop {
     async fn accumulated(&self, of: &str, carry: Carry) -> DayAccumulator {
         let venue = self.described().await;
         let cut = venue.calendar.cut(day(of));
-        let layout = venue.layout_on(day(of));
-        let context = FoldContext::new(&cut, layout);
-        let mut accumulator = DayAccumulator::new(&cut, layout);
-        accumulator.set_carry(carry);
-        for kind in Kind::ALL {
-            let mut all = RawRows::new(EventBatch::new(kind));
-            for (events, delivery) in self
-                .posted
-                .lock()
-                .unwrap()
-                .iter()
-                .filter(|(events, _)| events.kind == kind)
-            {
-                let rows: Vec<u32> = (0..events.len() as u32)
-                    .filter(|&row| cut.contains(events.ts[row as usize]))
-                    .collect();
-                if !rows.is_empty() {
-                    all.append(&RawRows::delivered_once(events.take(&rows), *delivery));
-                }
-            }
-            let winners = resolve(&all, |_, _| false).winners;
-            if kind == Kind::Position {
-                let mut fold = DayFold::new(&context);
-                fold.push_chunk(&all.events, Some(&winners), &mut accumulator);
-                fold.finish(&mut accumulator);
-                accumulator.observe_positions(&all.events, Some(&winners));
-            } else if !winners.is_empty() {
-                accumulator.add_events(&all.events, Some(&winners));
-            }
-        }
-        accumulator
+        let posted = self.posted.lock().unwrap();
+        accumulate(&cut, venue.layout_on(day(of)), &posted, carry)
     }
 
     /// Fails unless a day's live rows are those of the batch computation.
@@ -380,6 +353,39 @@ impl Shop {
         assert!(!batch.is_empty(), "nothing to compare");
         assert_same_rows(&live, &batch);
     }
+}
+
+/// The batch computation of a day: all deliveries resolved, one fold over the sorted day.
+pub(crate) fn accumulate(
+    cut: &DayCut,
+    layout: &Layout,
+    posted: &[(EventBatch, Delivery)],
+    carry: Carry,
+) -> DayAccumulator {
+    let context = FoldContext::new(cut, layout);
+    let mut accumulator = DayAccumulator::new(cut, layout);
+    accumulator.set_carry(carry);
+    for kind in Kind::ALL {
+        let mut all = RawRows::new(EventBatch::new(kind));
+        for (events, delivery) in posted.iter().filter(|(events, _)| events.kind == kind) {
+            let rows: Vec<u32> = (0..events.len() as u32)
+                .filter(|&row| cut.contains(events.ts[row as usize]))
+                .collect();
+            if !rows.is_empty() {
+                all.append(&RawRows::delivered_once(events.take(&rows), *delivery));
+            }
+        }
+        let winners = resolve(&all, |_, _| false).winners;
+        if kind == Kind::Position {
+            let mut fold = DayFold::new(&context);
+            fold.push_chunk(&all.events, Some(&winners), &mut accumulator);
+            fold.finish(&mut accumulator);
+            accumulator.observe_positions(&all.events, Some(&winners));
+        } else if !winners.is_empty() {
+            accumulator.add_events(&all.events, Some(&winners));
+        }
+    }
+    accumulator
 }
 
 /// Fails with the first row that differs, instead of printing all of them.

@@ -47,8 +47,6 @@ pub(crate) struct DayState {
     stale: HourSet,
     /// Something was taken since the last refresh.
     is_touched: bool,
-    /// Hours that open sessions touched at the last refresh.
-    provisional_hours: HourSet,
     /// Hashes of the sensors that were heard.
     sensors: HashSet<u64, foldhash::fast::FixedState>,
     rows: Arc<Vec<AggregateRow>>,
@@ -103,7 +101,6 @@ impl DayState {
             is_finished: false,
             stale: HourSet::default(),
             is_touched: false,
-            provisional_hours: HourSet::default(),
             sensors: HashSet::default(),
             rows: Arc::default(),
             plan,
@@ -252,11 +249,10 @@ impl DayState {
         }
         let mut provisional = DayAccumulator::new(&self.plan.cut, &self.plan.layout);
         self.subjects.provisional(&self.plan.context, &mut provisional);
-        let provisional_hours = provisional.take_changed();
+        // Sessions only grow: what was provisional before is so again, or was settled since, and marks its hours.
         let mut hours = std::mem::take(&mut self.stale);
         hours.merge(self.settled.take_changed());
-        hours.merge(provisional_hours);
-        hours.merge(std::mem::replace(&mut self.provisional_hours, provisional_hours));
+        hours.merge(provisional.take_changed());
         if hours.is_empty() {
             return false;
         }
@@ -316,3 +312,6 @@ fn is_gapless(cut: &DayCut, rows: &[AggregateRow]) -> bool {
     let hours: Vec<usize> = traffic.map(|row| cut.hour_index(row.start)).collect();
     hours.windows(2).all(|pair| pair[0] + 1 == pair[1])
 }
+
+#[cfg(test)]
+mod tests;

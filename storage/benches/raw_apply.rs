@@ -217,6 +217,7 @@ fn delivered(posts: &[(VenueKey, EventBatch)], position: i64) -> RawWrite {
 #[derive(Default)]
 struct Cost {
     wall_seconds: f64,
+    slowest_seconds: f64,
     cpu_seconds: f64,
 }
 
@@ -224,7 +225,9 @@ impl Cost {
     async fn of<T>(&mut self, call: impl Future<Output = T>) -> T {
         let (stopwatch, cpu) = (Stopwatch::start(), cpu_seconds());
         let outcome = call.await;
-        self.wall_seconds += stopwatch.elapsed_seconds();
+        let took = stopwatch.elapsed_seconds();
+        self.wall_seconds += took;
+        self.slowest_seconds = self.slowest_seconds.max(took);
         self.cpu_seconds += cpu_seconds() - cpu;
         outcome
     }
@@ -232,7 +235,10 @@ impl Cost {
     fn report(&self, what: &str, rows: u64) {
         let per_row = |seconds: f64| seconds * 1e6 / rows as f64;
         let (wall, cpu) = (per_row(self.wall_seconds), per_row(self.cpu_seconds));
-        println!("{what}: {rows} rows, {wall:.3} µs wall, {cpu:.3} µs CPU per row");
+        let slowest_ms = self.slowest_seconds * 1e3;
+        println!(
+            "{what}: {rows} rows, {wall:.3} µs wall, {cpu:.3} µs CPU per row, slowest call {slowest_ms:.0} ms"
+        );
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dwell_storage::api::{EventLog, EventLogReader, EventLogWriter, RawEvents};
+use dwell_storage::api::{EventLog, EventLogReader, EventLogWriter, RawEvents, RawEventsWriter, RawWrite};
 use dwell_storage::conformance::event_log::LogUnderTest;
 use dwell_storage::conformance::samples::{DAY_START, position, record, shop};
 use dwell_storage::conformance::{event_log, raw_events};
@@ -79,4 +79,51 @@ async fn faults_strike_the_planned_calls_before_or_after_the_deed() {
     faults.fail("event_log.append", ErrorKind::Busy, 100);
     faults.clear();
     assert_eq!(append().await, Ok(4));
+}
+
+#[tokio::test]
+async fn calls_failures_and_commits_are_measured() {
+    // The recorder is the process's: other tests are measured too, so what is there counts, not how often.
+    let metrics = dwell_runtime::telemetry::install_metrics().unwrap();
+    let directories = Directories::new();
+    let (stores, _) = directories.fresh_stores().await;
+    let faults = Faults::none();
+    faults.fail("event_log.bounds", ErrorKind::Bug, 1);
+    let failing: Arc<dyn EventLog> = Arc::new(Failing::new(stores.log as Arc<dyn EventLog>, &faults));
+    let log = InstrumentedEventLog::new(failing);
+    log.append(vec![record(&shop(), 1, position("s", "t", DAY_START, 1.0, 1.0))])
+        .await
+        .unwrap();
+    log.bounds(0).await.unwrap_err();
+    InstrumentedRawEvents::new(stores.raw)
+        .apply(RawWrite::default())
+        .await
+        .unwrap();
+    let text = metrics.render();
+    for (name, labels) in [
+        (
+            "dwell_storage_call_seconds_count",
+            vec![r#"store="event_log""#, r#"method="append""#],
+        ),
+        (
+            "dwell_storage_call_seconds_count",
+            vec![r#"store="event_log""#, r#"method="bounds""#],
+        ),
+        (
+            "dwell_storage_call_seconds_count",
+            vec![r#"store="raw_events""#, r#"method="apply""#],
+        ),
+        (
+            "dwell_storage_call_failures_total",
+            vec![r#"store="event_log""#, r#"method="bounds""#, r#"kind="bug""#],
+        ),
+        ("dwell_storage_log_commit_seconds_count", vec![]),
+        ("dwell_storage_log_commit_calls_count", vec![]),
+        ("dwell_storage_log_appended_bytes_total", vec![]),
+    ] {
+        let found = text
+            .lines()
+            .any(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)));
+        assert!(found, "{name} with {labels:?} is not among\n{text}");
+    }
 }

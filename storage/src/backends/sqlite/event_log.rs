@@ -1,10 +1,11 @@
 //! The event log in `log.db`: one partition, a row per record, the events as one blob.
 //!
-//! - [`appender`] owns the writing connection: a thread that takes whatever waits in a bounded queue and commits it
-//!   with one fsync.
+//! - [`appender`] owns the writing connection: a thread that takes whatever waits in the bounded [`queue`] and commits
+//!   it with one fsync.
 //! - Readers have connections of their own and see what was committed.
 
 mod appender;
+mod queue;
 mod record;
 
 use std::path::Path;
@@ -16,8 +17,8 @@ use dwell_model::time::TsMs;
 use dwell_runtime::clock::{self, SharedClock};
 use rusqlite::{Connection, OptionalExtension};
 
-pub use self::appender::AppendLimits;
 use self::appender::{Appender, Tail};
+pub use self::queue::AppendLimits;
 use super::connection::{DatabaseOptions, ReadOnly, open_writer};
 use super::failure::Failure;
 use super::values::from_stored;
@@ -115,7 +116,7 @@ impl EventLogReader for SqliteEventLog {
         let mut end = self.appender.end();
         match clock::timeout(&*self.clock, timeout, end.wait_for(|end| *end > from)).await {
             Ok(Ok(_)) => Ok(true),
-            Ok(Err(_)) => Err(appender::stopped()),
+            Ok(Err(_)) => Err(queue::stopped()),
             Err(_) => Ok(false),
         }
     }
@@ -228,3 +229,6 @@ fn read_chunk(log: &Connection, from: Position, max_bytes: usize) -> Result<LogC
     }
     Ok(chunk)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,17 +8,18 @@
 //! fill for a tenth of the time that the commit took.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dwell_model::time::TsMs;
-use dwell_runtime::clock::{self, SharedClock, Stopwatch};
+use dwell_runtime::clock::{SharedClock, Stopwatch};
 use dwell_runtime::tasks;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 
 use super::super::failure::Failure;
 use super::PARTITION;
+use super::queue::{Append, AppendLimits, Command, Hope, Queue, Trim, stopped};
 use super::record::EncodedRecord;
 use crate::api::{Appended, Position};
 use crate::error::{ErrorKind, Result, StorageError};
@@ -29,24 +30,6 @@ const TRIM_STEP: i64 = 256;
 
 /// Longest time for which a commit is put off so that more calls share it.
 const PATIENCE_MAX: Duration = Duration::from_millis(1);
-
-/// How much may wait to be appended. Beyond either limit appending answers `Busy`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AppendLimits {
-    /// Calls that wait.
-    pub calls: usize,
-    /// Bytes of their records. A single call may be larger when nothing else waits.
-    pub bytes: usize,
-}
-
-impl Default for AppendLimits {
-    fn default() -> Self {
-        Self {
-            calls: 4_096,
-            bytes: 64 << 20,
-        }
-    }
-}
 
 /// Where the next record goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,11 +83,7 @@ impl Appender {
         limits: AppendLimits,
         clock: SharedClock,
     ) -> Result<Self> {
-        let queue = Arc::new(Queue {
-            limits,
-            state: Mutex::default(),
-            filled: Condvar::new(),
-        });
+        let queue = Arc::new(Queue::new(limits));
         let (end_sender, end) = watch::channel(tail.end);
         let worker = Worker {
             queue: Arc::clone(&queue),
@@ -163,107 +142,6 @@ impl Drop for Appender {
     }
 }
 
-/// The error of whoever meets a writer that is gone.
-pub(super) fn stopped() -> StorageError {
-    StorageError::new(
-        ErrorKind::Unavailable,
-        "the event log's writer has stopped: whether the records were appended is unknown; restart, then send again",
-    )
-}
-
-#[derive(Debug)]
-enum Command {
-    Append(Append),
-    Trim(Trim),
-}
-
-#[derive(Debug)]
-struct Append {
-    records: Vec<EncodedRecord>,
-    bytes: usize,
-    reply: oneshot::Sender<Result<Vec<Appended>>>,
-}
-
-#[derive(Debug)]
-struct Trim {
-    before: TsMs,
-    keep_from: Position,
-    reply: oneshot::Sender<Result<(u64, bool)>>,
-}
-
-#[derive(Debug)]
-struct Queue {
-    limits: AppendLimits,
-    state: Mutex<QueueState>,
-    filled: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct QueueState {
-    commands: Vec<Command>,
-    bytes: usize,
-    closed: bool,
-}
-
-impl Queue {
-    fn push(&self, command: Command) -> Result<()> {
-        let bytes = match &command {
-            Command::Append(append) => append.bytes,
-            Command::Trim(_) => 0,
-        };
-        let mut state = self.lock();
-        if state.closed {
-            return Err(stopped());
-        }
-        let (calls, waiting) = (state.commands.len(), state.bytes);
-        if calls >= self.limits.calls || (calls > 0 && waiting + bytes > self.limits.bytes) {
-            metrics::log_refused_busy();
-            let why =
-                format!("the event log is busy: {calls} calls with {waiting} bytes wait; send again shortly");
-            return Err(StorageError::new(ErrorKind::Busy, why));
-        }
-        state.bytes += bytes;
-        state.commands.push(command);
-        drop(state);
-        self.filled.notify_one();
-        Ok(())
-    }
-
-    /// All that waits, once there is something; `None` when the queue is closed and empty. Where fewer calls wait than
-    /// hoped for, it looks again after a moment.
-    fn take_all(&self, hope: Hope) -> Option<Vec<Command>> {
-        let empty = |state: &mut QueueState| state.commands.is_empty() && !state.closed;
-        let mut state = self
-            .filled
-            .wait_while(self.lock(), empty)
-            .unwrap_or_else(PoisonError::into_inner);
-        if state.commands.len() < hope.calls && !state.closed {
-            drop(state);
-            clock::sleep_blocking(hope.patience);
-            state = self.lock();
-        }
-        state.bytes = 0;
-        let commands = std::mem::take(&mut state.commands);
-        (!commands.is_empty()).then_some(commands)
-    }
-
-    fn close(&self) {
-        self.lock().closed = true;
-        self.filled.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, QueueState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What the next commit may be shared by, judging from the one before.
-#[derive(Debug, Clone, Copy, Default)]
-struct Hope {
-    calls: usize,
-    patience: Duration,
-}
-
 /// The thread: owner of the writing connection.
 struct Worker {
     queue: Arc<Queue>,
@@ -280,8 +158,7 @@ struct Worker {
 impl Drop for Worker {
     /// Also when a panic unwinds: callers that wait get their answer (an error) instead of waiting for ever.
     fn drop(&mut self) {
-        self.queue.close();
-        self.queue.lock().commands.clear();
+        self.queue.abandon();
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Config {
     pub stream_keep_alive: HumanDuration,
     /// Most buckets of time of one range (default 10,000: hours of a year and a bit).
     pub buckets_max: usize,
+    /// Most days of one range (default 4,000: ten years and a bit).
+    pub range_days_max: usize,
     /// Most venue-days that one request may touch, all venues together (default 20,000).
     pub days_max: usize,
     /// Rows of a page when the request does not say (default 10,000).
@@ -46,6 +48,7 @@ impl Default for Config {
             streams_max: 1_000,
             stream_keep_alive: HumanDuration::seconds(15),
             buckets_max: 10_000,
+            range_days_max: 4_000,
             days_max: 20_000,
             page_rows_default: 10_000,
             page_rows_max: 50_000,

@@ -106,10 +106,10 @@ async fn days(
     let now = state.now_ms();
     if params.from.is_some() || params.to.is_some() {
         let range = Range::parse(params.from.as_deref(), params.to.as_deref(), &venue.calendar, now)?;
-        if range.days_len(&venue.calendar) > state.config().days_max {
+        if range.days_len(&venue.calendar) > state.config().range_days_max {
             let detail = format!(
                 "at most {} days are listed; ask for a shorter range",
-                state.config().days_max
+                state.config().range_days_max
             );
             return Err(Problem::new(problem::BAD_RANGE, detail).about("to"));
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fold::{self, BucketFold, BucketInfo, Ingredients};
 use super::judge::Judge;
-use super::rows;
+use super::rows::{self, Needs};
 use super::series::{self, Selection, Series};
 use super::sources::{self, Pins, Sources, Wanted};
 use crate::dto::{BucketDto, Scope};
@@ -80,6 +80,7 @@ pub(crate) struct Plan<'a> {
     /// What answers for the days.
     pub(crate) sources: Sources,
     families: Vec<Family>,
+    needs: Needs,
     /// The only subjects to be read, where that is known.
     subjects: Option<Vec<String>>,
 }
@@ -100,7 +101,7 @@ impl<'a> Plan<'a> {
             asked.by,
             asked.hours,
             config.buckets_max,
-            config.days_max,
+            config.range_days_max,
         )?;
         asked.selection.check(&asked.metrics)?;
         series::check_time(&asked.metrics, &buckets)?;
@@ -112,7 +113,9 @@ impl<'a> Plan<'a> {
         };
         let sources = sources::choose(state, &key, &venue.calendar, days, wanted).await?;
         let families = series::families(&asked.metrics);
+        let needs = Needs::of(&asked.metrics, &buckets);
         let mut plan = Self {
+            needs,
             state,
             key,
             venue,
@@ -192,7 +195,8 @@ impl<'a> Plan<'a> {
             let load = |families, subjects| {
                 rows::load(self.state, &self.key, &self.sources, &pieces, families, subjects)
             };
-            let rows = load(&self.families, subjects).await?;
+            let mut rows = load(&self.families, subjects).await?;
+            rows.slim(self.needs);
             let health = load(&[Family::Source], None).await?;
             for (index, pieces) in chunk {
                 folds[index].add(pieces, &rows, &health, &mut judge)?;

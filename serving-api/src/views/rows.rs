@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use dwell_model::definitions::{Merge, MetricDefinition};
 use dwell_model::ids::VenueKey;
-use dwell_model::metrics::{AggregateRow, Family, Grain, Slice, Value};
+use dwell_model::metrics::{AggregateRow, Family, Grain, Slice, SubjectSketch, Value};
 use dwell_model::time::LocalDay;
 use dwell_storage::api::RowFilter;
 
 use super::sources::{self, Sources};
 use crate::problem::Problem;
-use crate::query::range::Piece;
+use crate::query::range::{Bucket, Piece};
 use crate::state::AppState;
 
 /// Rows of venue-days, each day's sorted by (grain, start, family, subject, slice) as stores give them.
@@ -28,6 +29,24 @@ impl Rows {
         });
         Self {
             days: sorted.collect(),
+        }
+    }
+
+    /// Drops the ingredients that nobody will ask for: sketches and lists of dwell times are most of a row's bytes.
+    pub(crate) fn slim(&mut self, needs: Needs) {
+        for row in self.days.values_mut().flatten() {
+            match &mut row.value {
+                Value::Zone(zone) => {
+                    if !needs.sketches {
+                        zone.sketch = SubjectSketch::default();
+                    }
+                    if !needs.lists {
+                        zone.dwells_ms = Vec::new();
+                    }
+                }
+                Value::Presence(presence) if !needs.sketches => presence.sketch = SubjectSketch::default(),
+                _ => {}
+            }
         }
     }
 
@@ -52,6 +71,27 @@ impl Rows {
 #[cfg(test)]
 fn place(row: &AggregateRow) -> (Grain, i64, Family, &str, Slice) {
     (row.grain, row.start, row.family, row.subject.as_str(), row.slice)
+}
+
+/// Which of the larger ingredients an answer needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// Sketches: to tell subjects apart over several hours.
+    pub(crate) sketches: bool,
+    /// Sorted lists of dwell times.
+    pub(crate) lists: bool,
+}
+
+impl Needs {
+    /// What metrics need over these buckets.
+    pub(crate) fn of(metrics: &[&'static MetricDefinition], buckets: &[Bucket]) -> Self {
+        let unites = buckets.iter().any(|bucket| bucket.pieces.len() > 1);
+        let merges = |merge: Merge| metrics.iter().any(|definition| definition.over_time == merge);
+        Self {
+            sketches: unites && merges(Merge::Sketch),
+            lists: merges(Merge::SortedLists) || merges(Merge::RatioOfSums),
+        }
+    }
 }
 
 /// Reads the rows of some pieces.

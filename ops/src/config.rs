@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use dwell_batch_layer::Config as BatchConfig;
-use dwell_ingest::http::Config as IngestConfig;
-use dwell_ingest::raw_writer::Config as RawWriterConfig;
-use dwell_runtime::limits::HumanDuration;
+use dwell_ingest::intake::IntakeConfig;
+use dwell_ingest::quarantine::QuarantineLimits;
+use dwell_ingest::sources::http::HttpConfig;
+use dwell_runtime::limits::{ByteSize, HumanDuration, RateLimit};
 use dwell_serving_api::Config as ServingConfig;
 use dwell_speed_layer::Config as SpeedConfig;
 use dwell_storage::resolver::StoreUri;
@@ -17,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 /// Keeps things in the data folder.
 const EMBEDDED: &str = "embedded:";
+/// Read from the current folder when no file is named.
+const DEFAULT_FILE: &str = "dwell.toml";
 const UNUSABLE: &str = "the configuration cannot be used";
 
 /// The whole configuration. Every option says its meaning, unit and default.
@@ -33,8 +36,6 @@ pub(crate) struct Config {
     pub(crate) storage: StorageConfig,
     /// What gateways may send.
     pub(crate) ingest: IngestConfig,
-    /// Copying the log to the raw table.
-    pub(crate) raw_writer: RawWriterConfig,
     /// Live numbers.
     pub(crate) speed: SpeedConfig,
     /// Nightly computation.
@@ -57,10 +58,89 @@ pub(crate) struct StorageConfig {
     pub(crate) archive: String,
 }
 
+/// What gateways may send.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct IngestConfig {
+    /// Largest body, as it comes over the wire. Default 16MiB.
+    pub(crate) body_max: ByteSize,
+    /// Largest body after decompression. Default 64MiB.
+    pub(crate) decompressed_max: ByteSize,
+    /// How many times its length a body may grow by decompression. Default 200.
+    pub(crate) compression_ratio_max: usize,
+    /// Longest event, as text. Default 1MiB.
+    pub(crate) event_max: ByteSize,
+    /// Most events of one request. Default 200,000.
+    pub(crate) events_max: u64,
+    /// Fields beyond the known ones that are ignored instead of refused. Default none.
+    pub(crate) ignored_fields: Vec<String>,
+    /// How far ahead of our clock an event may be. Default 5m.
+    pub(crate) future_tolerance: HumanDuration,
+    /// How long a day's pseudonym key lives after the day. Default 3d.
+    pub(crate) presence_late: HumanDuration,
+    /// Requests per second that one key may send; 0 for no limit. Default 0.
+    pub(crate) requests_per_second: u32,
+    /// Most entries of a tenant's quarantine. Default 1,000,000.
+    pub(crate) quarantine_entries_max: u64,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        Self {
+            body_max: ByteSize::mib(16),
+            decompressed_max: ByteSize::mib(64),
+            compression_ratio_max: 200,
+            event_max: ByteSize::mib(1),
+            events_max: 200_000,
+            ignored_fields: Vec::new(),
+            future_tolerance: HumanDuration::minutes(5),
+            presence_late: HumanDuration::days(3),
+            requests_per_second: 0,
+            quarantine_entries_max: 1_000_000,
+        }
+    }
+}
+
+impl Config {
+    /// Bounds of the HTTP source.
+    pub(crate) fn http(&self) -> HttpConfig {
+        let per_second = self.ingest.requests_per_second;
+        HttpConfig {
+            body_bytes_max: self.ingest.body_max.as_usize(),
+            decompressed_bytes_max: self.ingest.decompressed_max.as_usize(),
+            compression_ratio_max: self.ingest.compression_ratio_max,
+            rate: (per_second > 0).then(|| RateLimit { per_second, burst: per_second.saturating_mul(4) }),
+            // Past half of what the log keeps, the raw writer must catch up before more is taken.
+            raw_lag_ms_max: self.retention.log.as_ms() / 2,
+            ..HttpConfig::default()
+        }
+    }
+
+    /// What events are taken.
+    pub(crate) fn intake(&self) -> IntakeConfig {
+        let defaults = IntakeConfig::default();
+        IntakeConfig {
+            ignored_fields: self.ingest.ignored_fields.clone(),
+            event_bytes_max: self.ingest.event_max.as_usize(),
+            events_max: self.ingest.events_max,
+            future_tolerance_ms: self.ingest.future_tolerance.as_ms(),
+            raw_retention_ms: self.retention.raw.as_ms(),
+            presence_late_ms: self.ingest.presence_late.as_ms(),
+            quarantine: QuarantineLimits {
+                tenant_entries_max: self.ingest.quarantine_entries_max,
+                ..defaults.quarantine
+            },
+            ..defaults
+        }
+    }
+}
+
 /// Retention.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetentionConfig {
+    /// Raw events; older events are refused from gateways. Default 90d.
+    pub(crate) raw: HumanDuration,
     /// The event log. Default 30d.
     pub(crate) log: HumanDuration,
 }
@@ -91,11 +171,10 @@ impl Default for Config {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 7071)),
             storage: StorageConfig { tables: EMBEDDED.into(), archive: EMBEDDED.into() },
             ingest: IngestConfig::default(),
-            raw_writer: RawWriterConfig::default(),
             speed: SpeedConfig::default(),
             batch: BatchConfig::default(),
             serving: ServingConfig::default(),
-            retention: RetentionConfig { log: HumanDuration::days(30) },
+            retention: RetentionConfig { raw: HumanDuration::days(90), log: HumanDuration::days(30) },
             log: LogSection { filter: "info".into(), format: LogStyle::Text },
         }
     }
@@ -120,7 +199,8 @@ impl Config {
         match file {
             Some(path) if !path.is_file() => bail!("there is no configuration file {}", path.display()),
             Some(path) => figment = figment.merge(Toml::file_exact(path)),
-            None => figment = figment.merge(Toml::file_exact("dwell.toml")),
+            None if Path::new(DEFAULT_FILE).is_file() => figment = figment.merge(Toml::file_exact(DEFAULT_FILE)),
+            None => {}
         }
         // Not options: a key for commands, failpoints for tests, a target folder for CI.
         let ignored = ["key", "url", "failpoints", "ci_target"];
@@ -137,9 +217,14 @@ impl Config {
     fn check(&self) -> Result<()> {
         self.batch.validate().context(UNUSABLE)?;
         self.speed.validate().context(UNUSABLE)?;
-        self.ingest.validate().context(UNUSABLE)?;
-        if self.retention.log.as_ms() <= 0 {
-            bail!("{UNUSABLE}: retention.log must be more than 0");
+        if self.ingest.events_max == 0 {
+            bail!("{UNUSABLE}: ingest.events_max must be at least 1");
+        }
+        if self.ingest.decompressed_max < self.ingest.body_max {
+            bail!("{UNUSABLE}: ingest.decompressed_max must not be smaller than ingest.body_max");
+        }
+        if self.retention.log.as_ms() <= 0 || self.retention.raw.as_ms() <= 0 {
+            bail!("{UNUSABLE}: retention.log and retention.raw must be more than 0");
         }
         self.tables_uri()?;
         self.archive_uri()?;
@@ -165,6 +250,6 @@ impl Config {
 
     /// The effective configuration as TOML.
     pub(crate) fn to_toml(&self) -> Result<String> {
-        Ok(figment::providers::Toml::to_string(self)?)
+        Ok(toml::to_string_pretty(self)?)
     }
 }

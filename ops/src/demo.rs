@@ -12,9 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::http::Method;
-use dwell_ingest::files::NoProgress;
+use dwell_ingest::sources::files::NoProgress;
 use dwell_model::time::{DAY_MS, TsMs};
-use dwell_runtime::clock::Clock;
 use dwell_runtime::shutdown::Phase;
 use dwell_runtime::tasks::TaskPolicy;
 use dwell_runtime::telemetry::LogHandle;

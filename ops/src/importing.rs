@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use dwell_ingest::files::{ImportDeps, ImportOptions, ImportProgress, ImportReport, MappingSpec, Road, import};
+use dwell_ingest::sources::files::{ImportDeps, ImportOptions, ImportProgress, ImportReport, MappingSpec, Road, import};
 use dwell_model::ids::TenantId;
 use dwell_runtime::clock::SharedClock;
 use dwell_storage::api::Stores;
@@ -35,13 +35,13 @@ pub(crate) struct Importer {
 
 impl Importer {
     pub(crate) fn new(config: &Config, stores: Stores, clock: SharedClock, tenant: TenantId, spill_dir: PathBuf) -> Self {
-        let options = ImportOptions {
+        let mut options = ImportOptions {
             sort_memory_bytes: config.batch.memory.as_usize(),
             future_ms_max: config.ingest.future_tolerance.as_ms(),
             presence_late_ms: config.ingest.presence_late.as_ms(),
-            quarantine_entries_max: config.ingest.quarantine_entries_max,
             ..ImportOptions::new(tenant, spill_dir)
         };
+        options.quarantine.tenant_entries_max = config.ingest.quarantine_entries_max;
         Self { deps: ImportDeps { stores, clock }, options }
     }
 

@@ -20,7 +20,7 @@ impl InstanceFile {
     pub(crate) fn write(&self, paths: &DataPaths) -> Result<()> {
         let unfinished = paths.instance.with_extension("unfinished");
         std::fs::write(&unfinished, serde_json::to_vec_pretty(self)?)?;
-        std::fs::rename(&unfinished, paths.instance)?;
+        std::fs::rename(&unfinished, &paths.instance)?;
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use dwell_batch_layer::BatchLayer;
 use dwell_ingest::quarantine::Replayer;
-use dwell_runtime::clock::{Clock, SharedClock};
+use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::ShutdownToken;
 use dwell_serving_api::{DeclaredJob, DeclaredJobs, JobCatalogue, JobRefusal, JobRequest};
 use dwell_storage::api::{Flip, Job, JobProgress, JobState, Stores};
@@ -143,7 +143,8 @@ impl JobWorker {
         tracing::info!(job = job.id, kind = job.kind, attempt = job.attempts, "job begins");
         let cancel = CancellationToken::new();
         let (sender, progress) = watch::channel(job.progress.clone());
-        let work = self.work(&job, Progress { sender }, cancel.clone());
+        let claimed = job.clone();
+        let work = self.work(&claimed, Progress { sender }, cancel.clone());
         let outcome = {
             tokio::pin!(work);
             loop {
@@ -165,7 +166,8 @@ impl JobWorker {
             // Not cancelled by anybody but our own end: the next worker takes it when the claim has run out.
             return Ok(true);
         }
-        self.finish(job, progress.borrow().clone(), outcome).await?;
+        let last = progress.borrow().clone();
+        self.finish(job, last, outcome).await?;
         Ok(true)
     }
 

@@ -22,14 +22,6 @@ impl Output {
         if json { Output::Json } else { Output::Human }
     }
 
-    /// Prints a sentence for people.
-    pub(crate) fn say(self, line: impl AsRef<str>) -> Result<()> {
-        match self {
-            Output::Human => write_line(line.as_ref()),
-            Output::Json => Ok(()),
-        }
-    }
-
     /// Prints the result: the table for people, the value for scripts.
     pub(crate) fn result<T: Serialize>(self, value: &T, human: impl FnOnce() -> String) -> Result<()> {
         match self {
@@ -50,7 +42,7 @@ pub(crate) fn write_line(line: &str) -> Result<()> {
 /// Lays out rows under a heading; columns whose index is in `right` are aligned right.
 pub(crate) fn table(heading: &[&str], right: &[usize], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(heading.to_vec());
     for row in rows {
         table.add_row(row);

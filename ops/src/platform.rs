@@ -14,16 +14,18 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use axum::Router;
 use dwell_batch_layer::BatchLayer;
-use dwell_ingest::raw_writer;
+use dwell_ingest::intake::{Intake, IntakeStores};
+use dwell_ingest::raw_writer::{self, LagSource, RawWriterStores};
+use dwell_ingest::sources::http;
 use dwell_model::ids::TenantId;
-use dwell_runtime::admin::{CheckHandle, Readiness};
+use dwell_runtime::admin::Readiness;
 use dwell_runtime::clock::{SharedClock, SystemClock};
-use dwell_runtime::shutdown::{Phase, ShutdownController, ShutdownReport};
+use dwell_runtime::shutdown::{Phase, ShutdownController};
 use dwell_runtime::tasks::{TaskPolicy, Tasks};
 use dwell_runtime::telemetry::LogHandle;
 use dwell_serving_api::{AppState, Parts};
 use dwell_storage::access::{self, KeyVerifier};
-use dwell_storage::api::{LiveView, Role, Stores};
+use dwell_storage::api::{EventLog, LiveView, Role, Stores};
 use dwell_storage::archive::DeltaArchive;
 use dwell_storage::lock::DataDirLock;
 use dwell_storage::paths::DataPaths;
@@ -55,8 +57,6 @@ pub(crate) struct Platform {
     controller: ShutdownController,
     tasks: Tasks,
     readiness: Readiness,
-    /// Held as long as their parts are watched.
-    checks: Vec<CheckHandle>,
     importer: Importer,
     batch: BatchLayer,
     raw_writer: raw_writer::Handle,
@@ -86,31 +86,38 @@ impl Platform {
         empty_folder(&paths.spill)?;
         let clock = SystemClock::shared();
         let archive_dir = resolver::archive_folder(&config.archive_uri()?);
-        let archive = DeltaArchive::local(&archive_dir)
+        let archive = DeltaArchive::local(&archive_dir, Arc::clone(&clock))
             .with_context(|| format!("cannot open the archive in {}", archive_dir.display()))?;
-        let stores = resolver::open_stores(&config.tables_uri()?, SharedClock::clone(&clock), Arc::new(archive)).await?;
+        let stores = resolver::open_stores(&config.tables_uri()?, Arc::clone(&clock), Arc::new(archive)).await?;
         let tenant = TenantId::new(DEFAULT_TENANT)?;
         stores.registry.create_tenant(&tenant).await?;
-        let verifier = KeyVerifier::new(Arc::clone(&stores.registry), SharedClock::clone(&clock), KEYS_REMEMBERED);
+        let verifier = KeyVerifier::new(Arc::clone(&stores.registry), Arc::clone(&clock), KEYS_REMEMBERED);
         let admin_key = admin_key(&stores, &verifier, &paths, &tenant, &clock).await?;
 
         let controller = ShutdownController::default();
         let tasks = Tasks::new(controller.clone());
         let readiness = Readiness::new(&controller);
-        let mut checks = Vec::new();
 
+        let sources = RawWriterStores {
+            log: Arc::<dyn EventLog>::clone(&stores.log),
+            raw: Arc::clone(&stores.raw),
+            quarantine: Arc::clone(&stores.quarantine),
+        };
         let check = readiness.register("raw writer");
-        checks.push(check.clone());
         let (writer, raw_writer) =
-            raw_writer::Service::new(config.raw_writer.clone(), stores.clone(), SharedClock::clone(&clock), check);
+            raw_writer::Service::new(raw_writer::Config::default(), sources, Arc::clone(&clock), Some(check))?;
         let token = controller.register(Phase::DrainIngest, "raw writer");
         tasks.spawn("raw writer", TaskPolicy::Essential, writer.run(token));
 
         let live: Arc<dyn LiveView> = if live {
-            let check = readiness.register("speed layer");
-            checks.push(check.clone());
-            let clock = SharedClock::clone(&clock);
-            let (service, handle) = dwell_speed_layer::Service::new(config.speed.clone(), stores.clone(), clock, check)?;
+            let deps = dwell_speed_layer::Deps::from_stores(
+                &stores,
+                Arc::clone(&clock),
+                tasks.clone(),
+                readiness.clone(),
+            );
+            let service = dwell_speed_layer::Service::new(deps, config.speed.clone())?;
+            let handle = service.handle();
             let token = controller.register(Phase::CheckpointSessions, "speed layer");
             tasks.spawn("speed layer", TaskPolicy::Essential, service.run(token));
             Arc::new(handle)
@@ -118,25 +125,28 @@ impl Platform {
             Arc::new(NoLiveView)
         };
 
-        let batch = BatchLayer::new(stores.clone(), SharedClock::clone(&clock), config.batch.clone(), "embedded")?
+        let batch = BatchLayer::new(stores.clone(), Arc::clone(&clock), config.batch.clone(), "embedded")?
             .with_live_view(Arc::clone(&live));
         let importer =
-            Importer::new(&config, stores.clone(), SharedClock::clone(&clock), tenant.clone(), paths.spill.clone());
+            Importer::new(&config, stores.clone(), Arc::clone(&clock), tenant.clone(), paths.spill.clone());
         let verifier = Arc::new(verifier);
         let wake = Arc::new(Notify::new());
-        let ingest = dwell_ingest::http::State::new(
-            config.ingest.clone(),
-            stores.clone(),
-            SharedClock::clone(&clock),
-            Arc::clone(&verifier),
-            raw_writer.clone(),
-        );
+        let intake_stores = IntakeStores {
+            log: Arc::<dyn EventLog>::clone(&stores.log),
+            registry: Arc::clone(&stores.registry),
+            quarantine: Arc::clone(&stores.quarantine),
+            pseudonym_keys: Arc::clone(&stores.pseudonym_keys),
+        };
+        let intake = Intake::new(config.intake(), intake_stores, Arc::clone(&clock));
+        let replayer = intake.replayer();
+        let lag: Arc<dyn LagSource> = Arc::new(raw_writer.clone());
+        let ingest = http::HttpState::new(config.http(), intake, Some(lag), Arc::clone(&clock));
         let worker = JobWorker {
             stores: stores.clone(),
-            clock: SharedClock::clone(&clock),
+            clock: Arc::clone(&clock),
             batch: batch.clone(),
             importer: importer.clone(),
-            replayer: ingest.replayer(),
+            replayer,
             wake: Arc::clone(&wake),
         };
         let token = controller.register(Phase::StopJobs, "job worker");
@@ -147,20 +157,20 @@ impl Platform {
             live,
             verifier: Arc::clone(&verifier),
             jobs: Arc::new(jobs::Catalogue::new(Arc::clone(&wake))),
-            clock: SharedClock::clone(&clock),
+            clock: Arc::clone(&clock),
             shutdown: controller.signal(Phase::StopAccepting),
             config: config.serving.clone(),
-            further_documents: vec![dwell_ingest::http::document(), routes::document()],
+            further_documents: vec![http::openapi(), routes::document()],
         });
         let ops = OpsState {
             stores: stores.clone(),
             paths: paths.clone(),
-            clock: SharedClock::clone(&clock),
+            clock: Arc::clone(&clock),
             verifier: Arc::clone(&verifier),
             wake: Arc::clone(&wake),
         };
         let router = dwell_serving_api::app(serving)
-            .merge(dwell_ingest::http::router(ingest))
+            .merge(http::authenticated_router(ingest, Arc::clone(&verifier)))
             .merge(routes::router(ops))
             .fallback(dwell_serving_api::problem::no_such_route);
         Ok(Self {
@@ -173,7 +183,6 @@ impl Platform {
             controller,
             tasks,
             readiness,
-            checks,
             importer,
             batch,
             raw_writer,
@@ -224,23 +233,17 @@ impl Platform {
         &self.tasks
     }
 
-    /// Ends everything in order; an error names who did not end in time.
+    /// Ends everything in order, then gives the folder back; an error names who did not end in time, or the part that
+    /// could not go on.
     pub(crate) async fn close(self) -> Result<()> {
         self.controller.trigger();
-        let report = self.end().await;
-        match report.is_clean() {
-            true => Ok(()),
-            false => anyhow::bail!("the shutdown was not clean: {report}"),
-        }
-    }
-
-    async fn end(self) -> ShutdownReport {
         let report = self.controller.run_to_completion(SHUTDOWN_MAX, &*self.clock).await;
+        drop(self.lock);
         match report.is_clean() {
             true => tracing::info!(%report, "stopped"),
-            false => tracing::warn!(%report, "stopped, not all in time"),
+            false => anyhow::bail!("the shutdown was not clean: {report}"),
         }
-        report
+        Ok(())
     }
 }
 
@@ -253,7 +256,7 @@ async fn admin_key(
     clock: &SharedClock,
 ) -> Result<String> {
     if let Ok(known) = instance::read_admin_key(&paths.root)
-        && verifier.verify(&known).await.is_ok_and(|principal| principal.role == Role::Admin)
+        && verifier.verify(&known).await.is_ok_and(|known| known.is_some_and(|principal| principal.role == Role::Admin))
     {
         return Ok(known);
     }

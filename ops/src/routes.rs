@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, header};
 use axum::routing::{get, post, put};
 use dwell_runtime::clock::SharedClock;
 use dwell_serving_api::problem::{self, Problem};
-use dwell_storage::access::{AccessError, KeyVerifier, Principal};
+use dwell_storage::access::{KeyVerifier, Principal};
 use dwell_storage::api::Stores;
 use dwell_storage::paths::DataPaths;
 use tokio::sync::Notify;
@@ -84,7 +84,7 @@ async fn authorise(
     headers: &HeaderMap,
     needs: &str,
     allowed: impl Fn(&Principal) -> bool,
-) -> Result<Arc<Principal>, Problem> {
+) -> Result<Principal, Problem> {
     let key = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
@@ -94,10 +94,8 @@ async fn authorise(
     let Some(key) = key else {
         return Err(Problem::new(problem::UNAUTHENTICATED, "send the key as `authorization: Bearer <key>`"));
     };
-    let principal = state.verifier.verify(key).await.map_err(|error| match error {
-        AccessError::Denied => Problem::new(problem::UNAUTHENTICATED, "the key is not known, or was taken back"),
-        AccessError::Unavailable(error) => Problem::from(error),
-    })?;
+    let denied = || Problem::new(problem::UNAUTHENTICATED, "the key is not known, or was taken back");
+    let principal = state.verifier.verify(key).await?.ok_or_else(denied)?;
     match allowed(&principal) {
         true => Ok(principal),
         false => Err(Problem::new(problem::FORBIDDEN, format!("this needs a key with the role {needs} or more"))),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use axum::http::Method;
 use clap::{Args, ValueEnum};
-use dwell_ingest::files::{Constant, FileState, ImportPhase, ImportProgress, ImportReport, ImportState, MappingSpec};
+use dwell_ingest::sources::files::{Constant, FileState, ImportPhase, ImportProgress, ImportReport, ImportState, MappingSpec};
 use indicatif::ProgressBar;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -78,10 +78,10 @@ pub(crate) async fn run(args: &ImportArgs) -> Result<()> {
 
 fn request(args: &ImportArgs) -> Result<ImportRequest> {
     let mut mapping = match &args.mapping {
-        Some(path) => MappingSpec::from_toml(
-            &std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
-        )
-        .with_context(|| format!("the mapping {}", path.display()))?,
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            MappingSpec::from_toml(&path.display().to_string(), &text)?
+        }
         None => MappingSpec::default(),
     };
     for (flag, text) in args.columns.iter().map(|text| ("--map", text)) {
@@ -90,10 +90,10 @@ fn request(args: &ImportArgs) -> Result<ImportRequest> {
     }
     for text in &args.constants {
         let (field, value) = split("--set", text)?;
-        mapping.constants.insert(field, Constant::from(value));
+        mapping.constants.insert(field, Constant::Text(value));
     }
     if let Some(venue) = &args.venue {
-        mapping.constants.insert("venue".to_owned(), Constant::from(venue.clone()));
+        mapping.constants.insert("venue".to_owned(), Constant::Text(venue.clone()));
     }
     Ok(ImportRequest { to_archive: args.to == RoadArg::Archive, mapping })
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use axum::http::Method;
 use clap::{Args, Subcommand};
 use dwell_model::time::LocalDay;
-use dwell_runtime::clock::{Clock, SystemClock};
+use dwell_runtime::clock::SystemClock;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 

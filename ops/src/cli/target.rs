@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::instance::InstanceFile;
 use crate::platform::Platform;
 
-/// Key of the caller inside this process, where the folder's owner is the administrator.
+/// Where a command is carried out.
 pub(crate) enum Target {
     /// A running instance answers.
     Running(Client),
@@ -112,12 +112,9 @@ fn short_list(ids: &[String]) -> String {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct JobView {
     pub(crate) id: String,
-    pub(crate) kind: String,
     pub(crate) state: String,
     #[serde(default)]
     pub(crate) progress: Value,
-    #[serde(default)]
-    pub(crate) error: Option<String>,
 }
 
 impl JobView {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use dwell_ingest::files::MappingSpec;
+use dwell_ingest::sources::files::MappingSpec;
 
 /// Venues of the demo, as `dwell venues apply` takes them.
 pub(super) const VENUES: &str = include_str!("../../demo-data/venues.json");
@@ -51,7 +51,7 @@ impl Sample {
     /// Its mapping.
     pub(super) fn mapping(&self) -> Result<MappingSpec> {
         match self.mapping {
-            Some(text) => Ok(MappingSpec::from_toml(text)?),
+            Some(text) => Ok(MappingSpec::from_toml(self.name, text)?),
             None => Ok(MappingSpec::default()),
         }
     }

@@ -33,7 +33,7 @@ async fn first_table(client: &Client) -> Result<String> {
     let mut rows = Vec::new();
     for venue in venues["venues"].as_array().map(Vec::as_slice).unwrap_or_default() {
         let id = venue["id"].as_str().unwrap_or("");
-        let path = format!("/v1/venues/{}/days?from=2000-01-01&to=2199-12-31&limit=1000", escape(id));
+        let path = format!("/v1/venues/{}/days?limit=1000", escape(id));
         let answer: Value = client.get(&path).await?;
         let days = answer["days"].as_array().map(Vec::as_slice).unwrap_or_default();
         let published: Vec<&Value> = days.iter().filter(|day| day["generation"].is_u64()).collect();
@@ -78,11 +78,11 @@ async fn picture(client: &Client, venue: &str, metric: &str, day: &str, hours: u
 /// The day before the shop's latest.
 async fn yesterday(client: &Client) -> Result<String> {
     let live: Value = client.get("/v1/venues/shop/live").await?;
-    let today = live["day"].as_str().and_then(|day| day.parse::<dwell_model::time::LocalDay>().ok());
+    let today = live["today"]["day"].as_str().and_then(|day| day.parse::<dwell_model::time::LocalDay>().ok());
     match today {
         Some(today) => Ok(today.prev().to_string()),
         None => {
-            let answer: Value = client.get("/v1/venues/shop/days?from=2000-01-01&to=2199-12-31&limit=1000").await?;
+            let answer: Value = client.get("/v1/venues/shop/days?limit=1000").await?;
             let last = answer["days"].as_array().and_then(|days| days.first()?["day"].as_str().map(str::to_owned));
             Ok(last.unwrap_or_default())
         }

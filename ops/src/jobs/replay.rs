@@ -1,8 +1,11 @@
 //! `replay`: try to take refused events again.
 
 use anyhow::{Context, Result};
-use dwell_storage::api::{Job, JobState, QuarantineEntry, QuarantineState};
+use dwell_ingest::decode::DecodeRules;
+use dwell_ingest::quarantine::Replayed;
+use dwell_storage::api::{Job, JobState};
 use serde::Deserialize;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{JobWorker, Outcome, Progress};
@@ -21,35 +24,38 @@ pub(super) async fn run(
 ) -> Result<Outcome> {
     let spec: Spec = serde_json::from_value(job.spec.clone()).context("entries must be a list of ids")?;
     let total = spec.entries.len() as u64;
-    let (mut accepted, mut refused) = (0_u64, Vec::new());
+    let mut entries = Vec::with_capacity(spec.entries.len());
+    let mut refused = Vec::new();
     for (done, id) in spec.entries.iter().enumerate() {
         if cancel.is_cancelled() {
-            break;
+            return Ok(Outcome { state: JobState::Cancelled, report: serde_json::Value::Null, error: None });
         }
         progress.set(done as u64, total, id);
-        let entry = worker.stores.quarantine.get(&job.tenant, id).await?;
-        let outcome = match entry {
-            None => Err("there is no such entry".to_owned()),
-            Some(entry) if entry.state != QuarantineState::Open => Err("it is not open any more".to_owned()),
-            Some(entry) => replay(worker, entry).await?,
-        };
-        match outcome {
-            Ok(events) => accepted += events,
-            Err(reason) => refused.push(serde_json::json!({ "id": id, "reason": reason })),
+        match worker.stores.quarantine.get(&job.tenant, id).await? {
+            Some(entry) => entries.push(entry),
+            None => refused.push(json!({ "id": id, "code": "not_found", "message": "there is no such entry" })),
         }
     }
-    let report = serde_json::json!({ "accepted": accepted, "refused": refused });
-    let state = match (cancel.is_cancelled(), refused.is_empty()) {
-        (true, _) => JobState::Cancelled,
-        (false, true) => JobState::Succeeded,
-        (false, false) if accepted > 0 => JobState::Partial,
-        (false, false) => JobState::Failed,
+    let outcomes = worker.replayer.replay(&job.tenant, &entries, &DecodeRules::default()).await?;
+    let mut accepted = 0_u64;
+    for (entry, outcome) in entries.iter().zip(outcomes) {
+        let (code, message) = match outcome {
+            Replayed::Taken => {
+                accepted += 1;
+                continue;
+            }
+            Replayed::Refused { code, message } => (code, message),
+            Replayed::Unreadable => ("unreadable", "its bytes can no longer be read".to_owned()),
+            Replayed::NotOpen => ("not_open", "it was replayed or dropped before".to_owned()),
+        };
+        refused.push(json!({ "id": entry.id, "code": code, "message": message }));
+    }
+    let state = match (refused.is_empty(), accepted) {
+        (true, _) => JobState::Succeeded,
+        (false, 0) => JobState::Failed,
+        (false, _) => JobState::Partial,
     };
     let error = (!refused.is_empty()).then(|| format!("{} of {total} entries were refused again", refused.len()));
+    let report = json!({ "accepted": accepted, "refused": refused });
     Ok(Outcome { state, report, error })
-}
-
-/// Takes an entry again; the inner error is why not.
-async fn replay(worker: &JobWorker, entry: QuarantineEntry) -> Result<Result<u64, String>> {
-    Ok(worker.replayer.replay(entry).await?.map_err(|refusal| refusal.to_string()))
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use dwell_ingest::files::{ImportProgress, ImportState};
+use dwell_ingest::sources::files::{ImportProgress, ImportState};
 use dwell_storage::api::{Job, JobState};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;

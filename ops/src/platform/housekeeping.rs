@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dwell_ingest::raw_writer;
-use dwell_runtime::clock::{Clock, SharedClock};
+use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::ShutdownToken;
 use dwell_storage::api::Stores;
 use dwell_storage::error::Result;

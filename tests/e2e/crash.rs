@@ -1,0 +1,87 @@
+//! `kill -9` in the middle: what was acknowledged is there, what was not is sent again, and no number changes.
+
+use crate::harness::{Instance, file, json};
+use crate::oracle::{Days, assert_equal, compute, exported};
+use crate::walkers::{Dice, arrival, ndjson, venues, walk, zones};
+
+const DAY: i64 = 86_400_000;
+
+#[test]
+fn kill_9_at_random_moments_loses_nothing_acknowledged_and_counts_nothing_twice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("d");
+    std::fs::create_dir_all(&data_dir).expect("a folder");
+    let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
+    json(&["venues", "apply", venues_file.to_str().expect("a path")], &data_dir);
+    #[allow(clippy::disallowed_methods)]
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let start = now.as_millis() as i64 / DAY * DAY - 2 * DAY;
+    let name = chrono::DateTime::from_timestamp_millis(start).expect("a time").format("%Y-%m-%d").to_string();
+    let days: Days = vec![(Box::leak(name.into_boxed_str()), start, start + DAY)];
+    let clean = walk("v1", 60, start, start + DAY, 31);
+    let expected = compute(&clean, &zones(), &days);
+
+    let mut dice = Dice(77);
+    let mut instance = Instance::start(&data_dir);
+    for batch in arrival(clean, 8).chunks(200) {
+        let body = ndjson(batch);
+        if dice.below(6) == 0 {
+            // Posted and killed before anybody looked at the answer: it is sent again below, as a gateway would.
+            let _ = instance.try_post("/v1/events", body.as_bytes());
+            instance.kill();
+            instance = Instance::start(&data_dir);
+        }
+        assert!(instance.try_post("/v1/events", body.as_bytes()));
+    }
+    instance.kill();
+
+    let failpoints = ["batch.after_archive=kill", "batch.after_rows=kill", "batch.before_publish=kill"];
+    for failpoint in failpoints {
+        let died = std::process::Command::new(crate::harness::DWELL)
+            .args(["jobs", "run", "recompute", "--venue", "all", "--wait", "--data-dir"])
+            .arg(&data_dir)
+            .env("DWELL_FAILPOINTS", failpoint)
+            .output()
+            .expect("dwell runs");
+        assert!(!died.status.success(), "{failpoint} did not kill");
+    }
+    let job = json(&["jobs", "run", "recompute", "--venue", "all", "--wait"], &data_dir);
+    assert_eq!(job["state"], "succeeded", "{job}");
+    let out = data_dir.join("out");
+    json(&["export", "--out", out.to_str().expect("a path")], &data_dir);
+    assert_equal(&exported(&out), &expected);
+}
+
+#[test]
+fn a_raw_writer_killed_around_its_commit_is_exact_afterwards() {
+    for failpoint in ["raw_writer.before_apply=2*off->kill", "raw_writer.after_apply=2*off->kill"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data_dir = folder.path().join("d");
+        std::fs::create_dir_all(&data_dir).expect("a folder");
+        let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
+        json(&["venues", "apply", venues_file.to_str().expect("a path")], &data_dir);
+        #[allow(clippy::disallowed_methods)]
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        let start = now.as_millis() as i64 / DAY * DAY - DAY;
+        let name = chrono::DateTime::from_timestamp_millis(start).expect("a time").format("%Y-%m-%d").to_string();
+        let days: Days = vec![(Box::leak(name.into_boxed_str()), start, start + DAY)];
+        let clean = walk("v1", 20, start, start + DAY, 41);
+        let expected = compute(&clean, &zones(), &days);
+        let batches: Vec<String> = arrival(clean, 9).chunks(100).map(ndjson).collect();
+
+        let mut instance = Instance::start_with(&data_dir, &[("DWELL_FAILPOINTS", failpoint)]);
+        for body in &batches {
+            if !instance.try_post("/v1/events", body.as_bytes()) {
+                // Dead by its failpoint: a fresh one takes the rest, and this batch again.
+                instance.kill();
+                instance = Instance::start(&data_dir);
+                assert!(instance.try_post("/v1/events", body.as_bytes()));
+            }
+        }
+        let job = json(&["jobs", "run", "recompute", "--venue", "all", "--wait"], &data_dir);
+        assert_eq!(job["state"], "succeeded", "{job}");
+        let out = data_dir.join("out");
+        json(&["export", "--out", out.to_str().expect("a path")], &data_dir);
+        assert_equal(&exported(&out), &expected);
+    }
+}

@@ -1,0 +1,139 @@
+//! Whichever road events take, the same numbers come out, and they are those of the independent computation.
+
+use std::path::Path;
+
+use crate::harness::{Instance, eventually, file, json, run};
+use crate::oracle::{Days, Tables, assert_equal, compute, exported};
+use crate::walkers::{Event, arrival, ndjson, venues, walk, zones};
+
+/// Two local days of Europe/Madrid over the end of summer time, given by hand: 25 hours on the 25th.
+const DST_DAYS: [(&str, i64, i64); 2] = [
+    ("2026-10-24", 1_792_792_800_000, 1_792_879_200_000),
+    ("2026-10-25", 1_792_879_200_000, 1_792_969_200_000),
+];
+
+fn dst_days() -> Days {
+    DST_DAYS.to_vec()
+}
+
+fn dst_events() -> Vec<Event> {
+    let mut events = walk("v1", 60, DST_DAYS[0].1, DST_DAYS[1].2, 11);
+    // People in the repeated hour and over midnight.
+    events.extend(walk("v1", 20, DST_DAYS[1].1 + 7_200_000, DST_DAYS[1].1 + 14_400_000, 12).into_iter().map(rename));
+    events.extend(walk("v1", 20, DST_DAYS[0].2 - 400_000, DST_DAYS[0].2 + 400_000, 13).into_iter().map(|mut event| {
+        event.track = format!("night-{}", event.track);
+        event
+    }));
+    events
+}
+
+fn rename(mut event: Event) -> Event {
+    event.track = format!("dst-{}", event.track);
+    event
+}
+
+fn export(data_dir: &Path) -> Tables {
+    let out = data_dir.join("out");
+    json(&["export", "--out", out.to_str().expect("a path")], data_dir);
+    exported(&out)
+}
+
+fn recompute(data_dir: &Path) {
+    let job = json(&["jobs", "run", "recompute", "--venue", "all", "--wait"], data_dir);
+    assert_eq!(job["state"], "succeeded", "{job}");
+    assert!(job["id"].is_string());
+}
+
+fn prepare(data_dir: &Path) {
+    std::fs::create_dir_all(data_dir).expect("a folder");
+    let venues = file(data_dir, "venues.json", &venues("Europe/Madrid"));
+    json(&["venues", "apply", venues.to_str().expect("a path")], data_dir);
+}
+
+#[test]
+fn files_by_the_log_and_by_the_archive_give_the_oracles_numbers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let clean = dst_events();
+    let expected = compute(&clean, &zones(), &dst_days());
+    let arriving = arrival(clean, 5);
+    let (first, second) = arriving.split_at(arriving.len() / 3);
+    for (road, flags) in [("log", &[][..]), ("archive", &["--to", "archive"][..])] {
+        let data_dir = folder.path().join(road);
+        prepare(&data_dir);
+        let a = file(&data_dir, "a.ndjson", &ndjson(first));
+        let b = file(&data_dir, "b.ndjson", &ndjson(second));
+        let mut args = vec!["import", b.to_str().expect("a path"), a.to_str().expect("a path")];
+        args.extend_from_slice(flags);
+        let report = json(&args, &data_dir);
+        assert_eq!(report["accepted"], arriving.len(), "{report}");
+        recompute(&data_dir);
+        let once = export(&data_dir);
+        assert_equal(&once, &expected);
+        // The same file twice changes nothing, nor does a second recompute.
+        let again = json(&args, &data_dir);
+        assert_eq!(again["files"][0]["state"], "already_imported", "{again}");
+        recompute(&data_dir);
+        assert_eq!(export(&data_dir), once, "{road}");
+    }
+}
+
+#[test]
+fn posted_events_give_the_oracles_numbers_and_the_live_view_agrees() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("d");
+    // Yesterday and the day before in a zone without clock changes, so that the age limit does not bind.
+    std::fs::create_dir_all(&data_dir).expect("a folder");
+    let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
+    let instance = Instance::start(&data_dir);
+    json(&["venues", "apply", venues_file.to_str().expect("a path")], &data_dir);
+    #[allow(clippy::disallowed_methods)]
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let today = now.as_millis() as i64 / 86_400_000 * 86_400_000;
+    let day = |start: i64| -> &'static str {
+        let civil = chrono::DateTime::from_timestamp_millis(start).expect("a time").format("%Y-%m-%d").to_string();
+        Box::leak(civil.into_boxed_str())
+    };
+    let days: Days = [today - 2 * 86_400_000, today - 86_400_000].map(|s| (day(s), s, s + 86_400_000)).to_vec();
+    let clean = walk("v1", 80, days[0].1, days[1].2, 21);
+    let expected = compute(&clean, &zones(), &days);
+    for batch in arrival(clean, 6).chunks(500) {
+        let (status, answer) = instance.post("/v1/events", "application/x-ndjson", ndjson(batch).as_bytes());
+        assert_eq!((status, &answer["accepted"]), (202, &batch.len().into()), "{answer}");
+        assert!(answer["receipt"].is_string() && answer["refused"].as_array().is_some_and(Vec::is_empty));
+    }
+    recompute(&data_dir);
+    assert_equal(&export(&data_dir), &expected);
+    assert!(instance.stop(), "an orderly stop ends with 0");
+}
+
+#[test]
+fn a_lone_event_shows_in_the_live_view_within_a_second_or_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("d");
+    std::fs::create_dir_all(&data_dir).expect("a folder");
+    let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
+    let instance = Instance::start(&data_dir);
+    json(&["venues", "apply", venues_file.to_str().expect("a path")], &data_dir);
+    #[allow(clippy::disallowed_methods)]
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
+    let event = format!(r#"{{"sensor":"s","track":"t","ts":{now},"x":1.0,"y":1.0}}"#);
+    let (status, _) = instance.post("/v1/venues/v1/events", "application/x-ndjson", event.as_bytes());
+    assert_eq!(status, 202);
+    eventually("the person shows in the zone", || {
+        let (_, live) = instance.get("/v1/venues/v1/live");
+        let zones = live["zones"].as_array().cloned().unwrap_or_default();
+        zones.iter().any(|zone| zone["id"] == "left" && zone["occupancy"] == 1)
+    });
+}
+
+#[test]
+fn a_second_process_on_one_folder_says_so_and_stops() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("d");
+    let mut instance = Instance::start(&data_dir);
+    let second = run(&["up", "--listen", "127.0.0.1:0"], &data_dir);
+    assert!(!second.status.success());
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("already") && said.contains(data_dir.to_str().expect("a path")), "{said}");
+    assert!(instance.is_running());
+}

@@ -13,23 +13,28 @@
 
 mod day;
 mod known;
+mod presence;
 mod subjects;
 mod window;
+mod wishes;
 
 pub(crate) use day::{DayPlan, DayState};
 pub(crate) use known::EventHasher;
+pub(crate) use wishes::Reason;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dwell_model::ids::VenueKey;
-use dwell_model::layout::{VENUE_ZONE, Venue};
+use dwell_model::layout::Venue;
 use dwell_model::metrics::Carry;
 use dwell_model::time::{LocalDay, TsMs};
 use dwell_storage::api::{LiveDay, LiveVenue, LoggedRecord};
 
+use self::presence::Presence;
 use self::window::{LiveBounds, LiveWindow, Place};
+use self::wishes::RebuildWishes;
 use crate::checkpoint::VenueCheckpoint;
 use crate::config::Config;
 use crate::metrics;
@@ -39,8 +44,6 @@ use crate::watermark::Watermark;
 const SETTLE_AT: usize = 50_000;
 /// A state is published again after this time, even without news.
 const SHOWN_FOR: Duration = Duration::from_secs(1);
-/// Longest time between two rebuilds of a day.
-const REST_MAX: Duration = Duration::from_secs(45);
 
 /// A venue of a partition.
 #[derive(Debug)]
@@ -52,11 +55,7 @@ pub(crate) struct VenueState {
     window: LiveWindow,
     days: BTreeMap<LocalDay, DayState>,
     /// Days to be built from raw and log.
-    wanted: BTreeMap<LocalDay, Wanted>,
-    /// The day that is being built.
-    building: Option<LocalDay>,
-    /// Until when a day that was built is not built again.
-    rests_until: BTreeMap<LocalDay, Duration>,
+    wishes: RebuildWishes,
     /// Closed days of the window whose final generation is published.
     published: BTreeSet<LocalDay>,
     /// The latest published generation's carry.
@@ -68,33 +67,11 @@ pub(crate) struct VenueState {
     /// Latest time of receipt.
     received_at: TsMs,
     settle_at: usize,
-    occupancy: Vec<(String, u64)>,
-    open_sessions: u64,
+    presence: Presence,
     shown_at: Option<Duration>,
     is_changed: bool,
     rows: Vec<u32>,
     fresh: Vec<u32>,
-}
-
-/// Why a day is to be built anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// Nothing is known of it yet.
-    Unknown,
-    /// An event came after its time was settled.
-    Late,
-    /// An event came again with another payload.
-    Correction,
-    /// Another layout is in force.
-    Layout,
-    /// Somebody asked for it.
-    Request,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Wanted {
-    reason: Reason,
-    since: Duration,
 }
 
 /// The clock at one moment: the wall for event time, the monotonic one for pauses.
@@ -113,18 +90,6 @@ pub(crate) enum Counting {
     Again,
 }
 
-impl Reason {
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Reason::Unknown => "unknown",
-            Reason::Late => "late",
-            Reason::Correction => "correction",
-            Reason::Layout => "layout",
-            Reason::Request => "request",
-        }
-    }
-}
-
 impl VenueState {
     /// A venue without any live day.
     pub(crate) fn new(key: VenueKey, venue: Venue, config: Arc<Config>, now: TsMs) -> Self {
@@ -137,17 +102,14 @@ impl VenueState {
             config,
             window,
             days: BTreeMap::new(),
-            wanted: BTreeMap::new(),
-            building: None,
-            rests_until: BTreeMap::new(),
+            wishes: RebuildWishes::default(),
             published: BTreeSet::new(),
             carry: None,
             passed_over_before: TsMs::MIN,
             // What was received before the start may have been overtaken by what raw holds.
             received_at: now,
             settle_at: SETTLE_AT,
-            occupancy: Vec::new(),
-            open_sessions: 0,
+            presence: Presence::default(),
             shown_at: None,
             is_changed: true,
             rows: Vec::new(),
@@ -187,7 +149,7 @@ impl VenueState {
 
     /// Sessions open at the last tick.
     pub(crate) fn open_sessions(&self) -> u64 {
-        self.open_sessions
+        self.presence.people()
     }
 
     pub(crate) fn today(&self) -> LocalDay {
@@ -205,7 +167,7 @@ impl VenueState {
 
     /// Closed days with a state, or asked for, whose publication is awaited.
     pub(crate) fn closed_days(&self) -> Vec<LocalDay> {
-        let known = self.days.keys().chain(self.wanted.keys()).copied();
+        let known = self.days.keys().copied().chain(self.wishes.days());
         BTreeSet::from_iter(known.filter(|day| *day < self.today()))
             .into_iter()
             .collect()
@@ -261,7 +223,7 @@ impl VenueState {
     pub(crate) fn tick(&mut self, fence: u64, at: Moment, is_caught_up: bool) -> Option<LiveVenue> {
         self.roll_over(at.now);
         let today = self.today();
-        if !self.days.contains_key(&today) && !self.is_awaited(today) {
+        if !self.days.contains_key(&today) && !self.wishes.is_awaited(today) {
             self.begin_day(today, at);
         }
         let settled_before = self.watermark.advance(at.now);
@@ -287,8 +249,8 @@ impl VenueState {
             fence,
             as_of: at.now,
             watermark: settled_before,
-            occupancy: self.occupancy.clone(),
-            open_sessions: self.open_sessions,
+            occupancy: self.presence.by_zone().to_vec(),
+            open_sessions: self.presence.people(),
             late_events: self.late.1,
             days: days.collect(),
         })
@@ -303,15 +265,9 @@ impl VenueState {
             self.late = (self.today(), self.late.1);
             self.days.clear();
             self.published.clear();
-            self.wanted.clear();
-            for day in self.window.days().iter().map(|live| live.day) {
-                self.wanted.insert(
-                    day,
-                    Wanted {
-                        reason: Reason::Unknown,
-                        since: at.monotonic,
-                    },
-                );
+            self.wishes.retain(|_| false);
+            for live in self.window.days() {
+                self.wishes.want(live.day, Reason::Unknown, at.monotonic);
             }
             return;
         }
@@ -329,35 +285,18 @@ impl VenueState {
     /// Asks for a day to be built anew. Days that are not live are left alone.
     pub(crate) fn want(&mut self, day: LocalDay, reason: Reason, at: Moment) {
         if self.window.bounds(day).is_some() && !self.published.contains(&day) {
-            self.wanted.entry(day).or_insert(Wanted {
-                reason,
-                since: at.monotonic,
-            });
+            self.wishes.want(day, reason, at.monotonic);
         }
     }
 
     /// A day whose rebuild is due, the one that waits longest first.
     pub(crate) fn due_rebuild(&self, at: Moment) -> Option<(LocalDay, Reason)> {
-        if self.building.is_some() {
-            return None;
-        }
-        let is_due = |day: &LocalDay, wanted: &Wanted| {
-            let wait = match wanted.reason {
-                Reason::Unknown => Duration::ZERO,
-                _ => self.config.rebuild_after.as_duration(),
-            };
-            let rests_until = self.rests_until.get(day).copied().unwrap_or_default();
-            at.monotonic >= rests_until.max(wanted.since + wait)
-        };
-        let due = self.wanted.iter().filter(|(day, wanted)| is_due(day, wanted));
-        due.min_by_key(|(_, wanted)| wanted.since)
-            .map(|(day, wanted)| (*day, wanted.reason))
+        self.wishes.due(&self.config, at.monotonic)
     }
 
     /// The plan of a day whose rebuild begins now; what comes from here on is wanted anew.
     pub(crate) fn begin_rebuild(&mut self, day: LocalDay) -> DayPlan {
-        self.wanted.remove(&day);
-        self.building = Some(day);
+        self.wishes.begin(day);
         DayPlan::new(
             self.key.clone(),
             self.venue.calendar,
@@ -368,7 +307,7 @@ impl VenueState {
 
     /// A rebuild has failed: the day is still wanted.
     pub(crate) fn give_back(&mut self, day: LocalDay, reason: Reason, at: Moment) {
-        self.end_rebuild(day, Duration::ZERO, at);
+        self.wishes.end(day, Duration::ZERO, &self.config, at.monotonic);
         self.want(day, reason, at);
     }
 
@@ -382,7 +321,7 @@ impl VenueState {
         at: Moment,
     ) -> bool {
         let day = state.plan().day();
-        self.end_rebuild(day, took, at);
+        self.wishes.end(day, took, &self.config, at.monotonic);
         let is_current = self.window.bounds(day).is_some()
             && !self.published.contains(&day)
             && state.plan().calendar == self.venue.calendar;
@@ -393,8 +332,7 @@ impl VenueState {
             self.want(day, Reason::Layout, at);
             return false;
         }
-        // What was wanted since the rebuild began is either in it or comes once more with what is taken again.
-        self.wanted.remove(&day);
+        self.wishes.forget_events(day);
         latest_ts.into_iter().for_each(|ts| self.watermark.see(ts));
         self.days.insert(day, state);
         self.is_changed = true;
@@ -404,7 +342,7 @@ impl VenueState {
     /// The final generation of a closed day is published: the live view no longer answers for it.
     pub(crate) fn set_published(&mut self, day: LocalDay, carry: Carry) {
         self.published.insert(day);
-        self.wanted.remove(&day);
+        self.wishes.forget(day);
         self.is_changed |= self.days.remove(&day).is_some();
         self.set_carry(day, carry);
     }
@@ -417,13 +355,7 @@ impl VenueState {
     /// Drops a day's state; it is wanted anew.
     pub(crate) fn drop_day(&mut self, day: LocalDay, at: Moment) {
         self.days.remove(&day);
-        self.wanted.insert(
-            day,
-            Wanted {
-                reason: Reason::Unknown,
-                since: at.monotonic,
-            },
-        );
+        self.wishes.want(day, Reason::Unknown, at.monotonic);
     }
 
     /// The carry of a published generation.
@@ -453,23 +385,10 @@ impl VenueState {
                 tracing::warn!(venue = %self.key, %day, "a closed day was never published and leaves the live view");
             }
         }
-        self.wanted.retain(|day, _| is_live(day));
-        self.rests_until.retain(|day, _| is_live(day));
+        self.wishes.retain(|day| is_live(&day));
         self.published.retain(is_live);
         self.late = (self.window.today(), 0);
         self.is_changed = true;
-    }
-
-    /// Whether a day will come from a rebuild.
-    fn is_awaited(&self, day: LocalDay) -> bool {
-        self.wanted.contains_key(&day) || self.building == Some(day)
-    }
-
-    /// A large day rests as long as its building took, so that rebuilds take at most half of the time.
-    fn end_rebuild(&mut self, day: LocalDay, took: Duration, at: Moment) {
-        self.building = None;
-        let rest = took.min(REST_MAX).max(self.config.rebuild_pause.as_duration());
-        self.rests_until.insert(day, at.monotonic + rest);
     }
 
     /// Begins a day of which nothing has come yet.
@@ -506,7 +425,7 @@ impl VenueState {
             }
             Place::Live(live) => {
                 if !self.days.contains_key(&live.day)
-                    && !self.is_awaited(live.day)
+                    && !self.wishes.is_awaited(live.day)
                     && live.day >= self.today()
                 {
                     self.begin_day(live.day, at);
@@ -618,45 +537,12 @@ impl VenueState {
         }
     }
 
-    /// Counts who is present. Somebody who stayed past the day's end has sessions in two days and counts once.
     fn look_who_is_here(&mut self, now: TsMs) {
-        let is_empty = self.days.values().all(|state| state.subjects().is_empty());
-        if is_empty && self.open_sessions == 0 && !self.is_changed {
+        let nobody = self.days.values().all(|state| state.subjects().is_empty());
+        if nobody && self.presence.people() == 0 && !self.is_changed {
             return;
         }
         let layout = self.venue.layout_on(self.today());
-        let mut by_zone: BTreeMap<&str, u64> =
-            layout.zones.iter().map(|zone| (zone.id.as_str(), 0)).collect();
-        let mut counted: HashSet<u64, foldhash::fast::FixedState> = HashSet::default();
-        let mut present = 0;
-        for state in self.days.values().rev() {
-            let plan = state.plan();
-            for (subject, zones) in state.subjects().present(&plan.context, now) {
-                if !counted.insert(subject) {
-                    continue;
-                }
-                present += 1;
-                for zone in zones.iter() {
-                    let id = plan.layout.zones.get(zone).map(|zone| zone.id.as_str());
-                    if let Some(count) = id.and_then(|id| by_zone.get_mut(id)) {
-                        *count += 1;
-                    }
-                }
-            }
-        }
-        by_zone.insert(VENUE_ZONE, present);
-        let is_same = by_zone.len() == self.occupancy.len()
-            && by_zone
-                .iter()
-                .zip(&self.occupancy)
-                .all(|((id, count), known)| *id == known.0 && *count == known.1);
-        if !is_same {
-            self.occupancy = by_zone
-                .into_iter()
-                .map(|(id, count)| (id.to_owned(), count))
-                .collect();
-            self.is_changed = true;
-        }
-        self.open_sessions = present;
+        self.is_changed |= self.presence.count(layout, &self.days, now);
     }
 }

@@ -17,9 +17,10 @@ use dwell_model::metrics::{AggregateRow, Family, Grain, Value};
 use dwell_model::time::{LocalDay, TsMs, VenueCalendar, slot_of};
 use dwell_runtime::clock::{Clock, ManualClock};
 use dwell_storage::api::{
-    Archive, Committed, ConsumerPosition, DeliveredRows, Flip, GenerationInfo, LogRecord, Mark, MarkSource,
-    RawWrite, Rewrite, RowFilter, StagedDay, StillHeld, Stores,
+    Committed, ConsumerPosition, DeliveredRows, Flip, GenerationInfo, LogRecord, Mark, MarkSource, RawWrite,
+    Rewrite, RowFilter, StagedDay, StillHeld, Stores,
 };
+use dwell_storage::archive::DeltaArchive;
 use dwell_storage::backends::sqlite::SqliteStores;
 use dwell_storage::paths::DataPaths;
 use tempfile::TempDir;
@@ -69,7 +70,8 @@ impl Shop {
         let clock = ManualClock::at_ms(0);
         let paths = DataPaths::new(folder.path());
         let stores = SqliteStores::open(&paths, clock.shared()).await.unwrap();
-        let stores = stores.with_archive(open_archive(&paths, &clock).await);
+        let archive = DeltaArchive::local(&paths.archive, clock.shared()).unwrap();
+        let stores = stores.with_archive(Arc::new(archive));
         let layer = BatchLayer::new(stores.clone(), clock.shared(), config, "test").unwrap();
         let tenant = TenantId::new("acme").unwrap();
         stores.registry.create_tenant(&tenant).await.unwrap();
@@ -335,10 +337,6 @@ impl StillHeld for Held {
     async fn still_held(&self, _: &StagedDay) -> dwell_storage::error::Result<bool> {
         Ok(true)
     }
-}
-
-async fn open_archive(paths: &DataPaths, clock: &ManualClock) -> Arc<dyn Archive> {
-    dwell_storage::archive::open_for_tests(paths, clock).await
 }
 
 /// A day's visits of the one zone.

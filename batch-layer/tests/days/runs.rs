@@ -198,3 +198,55 @@ async fn venues_are_worked_on_side_by_side_and_other_tenants_are_left_alone() {
         None
     );
 }
+
+/// The archive's data files of a shop.
+fn data_files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.join("archive")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ext| ext == "parquet") {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_or_missing_file_is_found_and_named() {
+    let shop = Shop::open().await;
+    shop.post(visit("a", shop.local("2026-03-09", 10.0), 60), 1).await;
+    shop.recompute().await;
+    let files = data_files(shop.folder());
+    assert_eq!(files.len(), 1, "one kind, nothing superseded: {files:?}");
+    let whole = std::fs::read(&files[0]).unwrap();
+    let mut damaged = whole.clone();
+    // Within the first page, past the magic number.
+    damaged[40] ^= 0xff;
+    std::fs::write(&files[0], &damaged).unwrap();
+    let name = files[0].file_name().unwrap().to_str().unwrap().to_owned();
+    let verify = async || {
+        let report = shop.run(&RunSpec::all_dirty(What::Verify)).await;
+        (report.failed, report.days[0].reason.clone())
+    };
+    let (failed, reason) = verify().await;
+    assert!(failed == 1 && reason.contains(&name), "{reason}");
+    // A recompute that reads it fails as well, and leaves what is published.
+    let before = shop.published("2026-03-09").await;
+    let force = RunSpec {
+        force: true,
+        ..RunSpec::all_dirty(What::Recompute)
+    };
+    let report = shop.run(&force).await;
+    assert_eq!((report.failed, report.computed), (1, 0), "{report:?}");
+    assert_eq!(shop.published("2026-03-09").await, before);
+    std::fs::remove_file(&files[0]).unwrap();
+    let (failed, reason) = verify().await;
+    assert!(failed == 1 && reason.contains(&name), "{reason}");
+    std::fs::write(&files[0], &whole).unwrap();
+    assert_eq!(verify().await.0, 0);
+}

@@ -14,6 +14,7 @@
 )]
 
 pub mod aggregates;
+pub mod archive;
 pub mod checkpoints;
 pub mod event_log;
 pub mod imports;

@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use object_store::path::Path;
 use parquet::errors::ParquetError;
 use tokio::runtime::Handle;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::files::{DataFiles, FileSink};
 use super::parquet_schema::FORMAT_VERSION;
@@ -30,6 +31,8 @@ pub(super) mod footer {
     pub(in crate::archive) const EVENTS_SUM: &str = "dwell.events_sum";
     /// Sum of the hashes of identities, payloads and deliveries.
     pub(in crate::archive) const DELIVERIES_SUM: &str = "dwell.deliveries_sum";
+    /// Of the whole file: only a tag in the log.
+    pub(in crate::archive) const FILE_XXH3: &str = "dwell.file_xxh3";
 }
 
 /// A data file that is being filled with a dataset's rows.
@@ -87,7 +90,10 @@ pub(super) struct FooterFacts {
 
 /// Reads a file's footer.
 pub(super) fn read_footer(files: &DataFiles, name: &Path, kind: Kind, runtime: &Handle) -> Result<FooterFacts> {
-    let reader = DayFileReader::open(files.open(name, runtime)?, kind, false)?;
+    facts_of(&DayFileReader::open(files.open(name, runtime)?, kind, false)?, name)
+}
+
+fn facts_of(reader: &DayFileReader, name: &Path) -> Result<FooterFacts> {
     let rows = reader.rows();
     let sum = |key| {
         let sum = reader.footer_value(key).and_then(|text| parse_sum(rows, text));
@@ -95,6 +101,20 @@ pub(super) fn read_footer(files: &DataFiles, name: &Path, kind: Kind, runtime: &
     };
     let sums = Sums { events: sum(footer::EVENTS_SUM)?, deliveries: sum(footer::DELIVERIES_SUM)? };
     Ok(FooterFacts { sums, ts_range: reader.ts_range() })
+}
+
+/// Hash of a file's bytes.
+pub(super) fn hash_file(files: &DataFiles, name: &Path, runtime: &Handle) -> Result<u64> {
+    const READ_BYTES: u64 = 8 << 20;
+    let file = files.open(name, runtime)?;
+    let mut hash = Xxh3::new();
+    let mut at = 0;
+    while at < file.len() {
+        let end = (at + READ_BYTES).min(file.len());
+        hash.update(&file.read(at..end)?);
+        at = end;
+    }
+    Ok(hash.digest())
 }
 
 /// A checksum's sum as the footer has it.
@@ -229,13 +249,14 @@ pub(super) fn verify_sums(files: &DataFiles, name: &Path, kind: Kind, sums: Sums
     if read_sums(files, name, kind, runtime)? == sums { Ok(()) } else { Err(reads_back_wrong(name)) }
 }
 
-/// Checksums of what a file holds, from its rows.
+/// Checksums of what a file holds, from its rows; `Damaged` when its footer says something else.
 pub(super) fn read_sums(files: &DataFiles, name: &Path, kind: Kind, runtime: &Handle) -> Result<Sums> {
     let mut reader = DayFileReader::open(files.open(name, runtime)?, kind, true)?;
     let mut page = EventBatch::new(kind);
     let mut columns = DeliveryColumns::default();
     let mut fingerprinter = Fingerprinter::new();
     let mut sums = Sums::default();
+    let mut ts_range: Option<(TsMs, TsMs)> = None;
     while reader.next_page(&mut page, &mut columns)? > 0 {
         fingerprinter.event_hashes(&page, |row, hash| {
             let receipt = columns.receipts[columns.receipt[row] as usize];
@@ -243,10 +264,18 @@ pub(super) fn read_sums(files: &DataFiles, name: &Path, kind: Kind, runtime: &Ha
             sums.events.add(hash);
             sums.deliveries.add(delivery_hash(hash, &delivery));
         });
+        if let (Some(&least), Some(&most)) = (page.ts.iter().min(), page.ts.iter().max()) {
+            let (low, high) = ts_range.unwrap_or((least, most));
+            ts_range = Some((low.min(least), high.max(most)));
+        }
         page.clear();
         columns.clear();
     }
-    Ok(sums)
+    if facts_of(&reader, name)? == (FooterFacts { sums, ts_range }) {
+        Ok(sums)
+    } else {
+        Err(StorageError::new(ErrorKind::Damaged, format!("archive file {name}: rows and footer do not match")))
+    }
 }
 
 fn reads_back_wrong(name: &Path) -> StorageError {

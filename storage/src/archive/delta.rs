@@ -15,7 +15,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::runtime::Handle;
 
-use super::day_files::{self, FileRows, read_footer};
+use super::day_files::{FileRows, FooterFacts, hash_file, read_footer, read_sums};
 use super::day_reader::ArchivedDayReader;
 use super::durable::DurableLocal;
 use super::files::{DataFiles, store_failed};
@@ -213,11 +213,31 @@ impl DeltaArchive {
         Ok((files, deliveries))
     }
 
-    async fn footer(&self, table: &TableName, path: &str) -> Result<day_files::FooterFacts> {
+    async fn footer(&self, table: &TableName, path: &str) -> Result<FooterFacts> {
         let inner = Arc::clone(&self.inner);
         let (kind, name) = (table.kind, file_name(&inner.folder, table, path));
         let runtime = Handle::current();
         off_runtime("archive footer", move || read_footer(&inner.files, &name, kind, &runtime)).await
+    }
+
+    /// What the log is to tell of a new file.
+    async fn facts(&self, table: &TableName, path: &str) -> Result<(FooterFacts, u64)> {
+        let inner = Arc::clone(&self.inner);
+        let (kind, name) = (table.kind, file_name(&inner.folder, table, path));
+        let runtime = Handle::current();
+        off_runtime("archive file facts", move || {
+            let facts = read_footer(&inner.files, &name, kind, &runtime)?;
+            Ok((facts, hash_file(&inner.files, &name, &runtime)?))
+        })
+        .await
+    }
+
+    /// The hash of a file's bytes, as the log tells it of active files.
+    async fn logged_hash(&self, table: &TableName, path: &str) -> Result<Option<u64>> {
+        let table = self.table(table)?;
+        let mut table = table.lock().await;
+        table.refresh().await?;
+        Ok(table.file(path).and_then(|file| file.file_hash))
     }
 
     /// Commits the files of one dataset: each day's new file replaces those that were read. Days that are no longer as
@@ -233,7 +253,7 @@ impl DeltaArchive {
         let mut facts = HashMap::new();
         for &number in days {
             for file in new_files(&staged[number], name.dataset) {
-                facts.insert(file.path.clone(), self.footer(name, &file.path).await?);
+                facts.insert(file.path.clone(), self.facts(name, &file.path).await?);
             }
         }
         let table = self.table(name)?;
@@ -267,9 +287,9 @@ impl DeltaArchive {
                 }
                 remove.extend(active.into_iter().filter(|file| to_be.iter().all(|kept| kept.path != file.path)));
                 add.extend(new_files(day, name.dataset).filter_map(|file| {
-                    let facts = *facts.get(&file.path)?;
+                    let (facts, file_hash) = *facts.get(&file.path)?;
                     let (venue, path) = (day.venue.venue.clone(), file.path.clone());
-                    Some(NewFile { venue, day: day.day, path, bytes: file.bytes, facts })
+                    Some(NewFile { venue, day: day.day, path, bytes: file.bytes, facts, file_hash })
                 }));
             }
             if add.is_empty() && remove.is_empty() {
@@ -410,13 +430,23 @@ impl ArchiveReader for DeltaArchive {
     }
 
     async fn verify(&self, venue: &VenueKey, day: &ArchivedDay) -> Result<()> {
+        let mut files = Vec::new();
+        for file in day.events.iter().chain(&day.superseded) {
+            let table = TableName::new(&venue.tenant, file.kind, file.dataset);
+            let hash = self.logged_hash(&table, &file.path).await?;
+            files.push((file.clone(), file_name(&self.inner.folder, &table, &file.path), hash));
+        }
         let (inner, venue, day, runtime) = (Arc::clone(&self.inner), venue.clone(), day.clone(), Handle::current());
         off_runtime("archive verify", move || {
             let mut deliveries = Checksum::default();
-            for file in day.events.iter().chain(&day.superseded) {
-                let table = TableName::new(&venue.tenant, file.kind, file.dataset);
-                let name = file_name(&inner.folder, &table, &file.path);
-                let sums = day_files::read_sums(&inner.files, &name, file.kind, &runtime)?;
+            for (file, name, hash) in files {
+                if let Some(hash) = hash
+                    && hash != hash_file(&inner.files, &name, &runtime)?
+                {
+                    let what = format!("archive file {name} was changed since it was committed");
+                    return Err(StorageError::new(ErrorKind::Damaged, what));
+                }
+                let sums = read_sums(&inner.files, &name, file.kind, &runtime)?;
                 let checksum = match file.dataset {
                     Dataset::Events => sums.events,
                     Dataset::Superseded => sums.deliveries,

@@ -45,6 +45,8 @@ pub(super) struct ActiveFile {
     /// Sums over events and over deliveries, where the log tells them.
     pub(super) events: Option<Checksum>,
     pub(super) deliveries: Option<Checksum>,
+    /// Hash of its bytes, where the log tells it.
+    pub(super) file_hash: Option<u64>,
     venue: VenueId,
     day: LocalDay,
 }
@@ -57,6 +59,7 @@ pub(super) struct NewFile {
     pub(super) path: String,
     pub(super) bytes: u64,
     pub(super) facts: FooterFacts,
+    pub(super) file_hash: u64,
 }
 
 /// Outcome of trying to commit.
@@ -153,6 +156,11 @@ impl TableLog {
         let mut files: Vec<_> = paths.iter().filter_map(|path| state.files.get(path)).cloned().collect();
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files
+    }
+
+    /// An active file, as of the last refresh.
+    pub(super) fn file(&self, path: &str) -> Option<&ActiveFile> {
+        self.state.as_ref()?.files.get(path)
     }
 
     /// The days of a venue with active files, ascending.
@@ -289,12 +297,14 @@ impl ActiveFile {
         let (venue, day) = partition(value("venue"), value("day"))?;
         let stats: Value = serde_json::from_str(add.stats.as_deref()?).ok()?;
         let rows = stats.get("numRecords")?.as_u64()?;
-        let sum = |tag: &str| parse_sum(rows, add.tags.as_ref()?.get(tag)?.as_deref()?);
+        let tag = |name: &str| add.tags.as_ref()?.get(name)?.as_deref();
+        let sum = |name: &str| parse_sum(rows, tag(name)?);
         Some(Self {
             bytes: u64::try_from(add.size).ok()?,
             rows,
             events: sum(footer::EVENTS_SUM),
             deliveries: sum(footer::DELIVERIES_SUM),
+            file_hash: tag(footer::FILE_XXH3).and_then(|text| u64::from_str_radix(text, 16).ok()),
             venue,
             day,
             path: add.path,
@@ -323,7 +333,11 @@ impl NewFile {
             stats["maxValues"] = json!({ "ts": most });
             stats["nullCount"] = json!({ "ts": 0 });
         }
-        let tags = [(footer::EVENTS_SUM, sums.events), (footer::DELIVERIES_SUM, sums.deliveries)];
+        let tags = [
+            (footer::EVENTS_SUM, sum_text(sums.events)),
+            (footer::DELIVERIES_SUM, sum_text(sums.deliveries)),
+            (footer::FILE_XXH3, format!("{:016x}", self.file_hash)),
+        ];
         Add {
             path: self.path.clone(),
             partition_values: partition_values(&self.venue, self.day),
@@ -331,7 +345,7 @@ impl NewFile {
             modification_time: now_ms,
             data_change: true,
             stats: Some(stats.to_string()),
-            tags: Some(tags.into_iter().map(|(key, sum)| (key.to_owned(), Some(sum_text(sum)))).collect()),
+            tags: Some(tags.into_iter().map(|(key, text)| (key.to_owned(), Some(text))).collect()),
             ..Add::default()
         }
     }

@@ -130,7 +130,10 @@ impl ImportOptions {
             row_bytes_max: 1 << 20,
             future_ms_max: 5 * MINUTE_MS,
             presence_late_ms: PRESENCE_LATE_MS,
-            quarantine: QuarantineLimits { message_entries_max: 10_000, ..QuarantineLimits::default() },
+            quarantine: QuarantineLimits {
+                message_entries_max: 10_000,
+                ..QuarantineLimits::default()
+            },
             lease_ttl_ms: MINUTE_MS,
             lease_wait_max: Duration::from_secs(120),
         }
@@ -157,22 +160,40 @@ pub async fn import(
     progress: Arc<dyn ImportProgress>,
 ) -> Result<ImportReport, ImportError> {
     let mapping = options.mapping.resolve()?;
-    let (spill_dir, fingerprint, tenant) = (options.spill_dir.clone(), mapping.fingerprint(), options.tenant.clone());
+    let (spill_dir, fingerprint, tenant) = (
+        options.spill_dir.clone(),
+        mapping.fingerprint(),
+        options.tenant.clone(),
+    );
     let tracker = Arc::new(Tracker::new(progress));
     let hashing = Arc::clone(&tracker);
     let found = blocking("import files", move || {
         let found = open::collect(&paths, &spill_dir)?;
-        Ok::<_, ImportError>((claims::hash_all(found.inputs, &tenant, &fingerprint, &hashing), found.skipped))
+        Ok::<_, ImportError>((
+            claims::hash_all(found.inputs, &tenant, &fingerprint, &hashing),
+            found.skipped,
+        ))
     });
     let (hashed, skipped) = found.await??;
     let venues = Arc::new(VenueTable::load(&*deps.stores.registry, &options.tenant).await?);
     let started_at = deps.clock.now_ms();
-    let mut report = ImportReport { started_at, skipped, ..ImportReport::default() };
+    let mut report = ImportReport {
+        started_at,
+        skipped,
+        ..ImportReport::default()
+    };
     let claimed: Vec<Claimed> = claims::claim_all(hashed, options, deps, started_at, &mut report).await?;
     if !claimed.is_empty() {
         let presence = Arc::new(presence::Presence::new(options, deps).await?);
         let (mapping, tracker) = (Arc::new(mapping), Arc::clone(&tracker));
-        let import = reading::Import { options, deps, venues, mapping, presence, tracker };
+        let import = reading::Import {
+            options,
+            deps,
+            venues,
+            mapping,
+            presence,
+            tracker,
+        };
         match options.road {
             Road::Log => log_road::run(&import, claimed, &mut report).await?,
             Road::Archive => archive_road::run(&import, claimed, &mut report).await?,

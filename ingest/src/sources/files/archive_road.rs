@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dwell_model::time::{LocalDay, TsMs};
+use dwell_runtime::failpoint;
 use dwell_runtime::tasks::blocking;
 use dwell_storage::archive::BulkSorter;
 use futures::future::try_join;
@@ -31,8 +32,8 @@ use super::claims::Claimed;
 use super::error::ImportError;
 use super::groups::{Destination, Group, Routing};
 use super::intake::Work;
-use super::quarantining::Quarantining;
 use super::log_road;
+use super::quarantining::Quarantining;
 use super::reading::{self, FileOutcome, Import};
 use super::report::ImportReport;
 
@@ -48,14 +49,24 @@ pub(super) async fn run(
     mut files: Vec<Claimed>,
     report: &mut ImportReport,
 ) -> Result<(), ImportError> {
-    let places: Vec<_> = files.iter().map(|file| (file.report, file.delivery.receipt)).collect();
+    let places: Vec<_> = files
+        .iter()
+        .map(|file| (file.report, file.delivery.receipt))
+        .collect();
     let now = import.deps.clock.now_ms();
     // The same files make the same source of marks, so that repeating an import adds none.
     let import_id = format!("import-{}", files[0].delivery.receipt);
     let mut outcomes = Vec::new();
     let mut only: Option<Arc<HashSet<(u32, LocalDay)>>> = None;
     for _ in 0..PASSES_MAX {
-        let (inbox, reading) = reading::read(import, files, Routing::Archive { now, only: only.clone() });
+        let (inbox, reading) = reading::read(
+            import,
+            files,
+            Routing::Archive {
+                now,
+                only: only.clone(),
+            },
+        );
         let (files_back, sorted) = try_join(reading, sort(import, inbox)).await?;
         files = files_back;
         if only.is_none() {
@@ -64,6 +75,7 @@ pub(super) async fn run(
         }
         let stale = days::write(import, &import_id, sorted.sorter, &sorted.touched, report).await?;
         if stale.is_empty() {
+            failpoint!("import.before_finish");
             for (place, outcome) in places.into_iter().zip(outcomes) {
                 reading::settle(import, place, outcome, report).await?;
             }
@@ -85,7 +97,12 @@ struct Sorted {
 async fn sort(import: &Import<'_>, mut inbox: mpsc::Receiver<Work>) -> Result<Sorted, ImportError> {
     let options = import.options;
     let sorter = BulkSorter::new(&options.spill_dir, options.sort_memory_bytes)?;
-    let mut sorted = Sorted { sorter, touched: Touched::new(), logged: 0, outcomes: Vec::new() };
+    let mut sorted = Sorted {
+        sorter,
+        touched: Touched::new(),
+        logged: 0,
+        outcomes: Vec::new(),
+    };
     let mut quarantine = Quarantining::new(import);
     while let Some(work) = inbox.recv().await {
         match work {
@@ -105,16 +122,16 @@ async fn sort(import: &Import<'_>, mut inbox: mpsc::Receiver<Work>) -> Result<So
 }
 
 /// Gives groups to the sorter, on a thread that may block.
-async fn take(
-    import: &Import<'_>,
-    mut sorted: Sorted,
-    groups: Vec<Group>,
-) -> Result<Sorted, ImportError> {
+async fn take(import: &Import<'_>, mut sorted: Sorted, groups: Vec<Group>) -> Result<Sorted, ImportError> {
     let venues = Arc::clone(&import.venues);
     let sorting = blocking("import sorting", move || {
         for group in groups {
-            let Destination::Archive(day) = group.to else { continue };
-            let Some((first, last)) = bounds(&group.rows.events.ts) else { continue };
+            let Destination::Archive(day) = group.to else {
+                continue;
+            };
+            let Some((first, last)) = bounds(&group.rows.events.ts) else {
+                continue;
+            };
             let touched = sorted.touched.entry((group.venue, day)).or_insert((first, last));
             *touched = (touched.0.min(first), touched.1.max(last));
             sorted.sorter.push(venues.key(group.venue), day, group.rows)?;

@@ -46,15 +46,32 @@ pub(super) fn hash_all(
     mapping_fingerprint: &[u8],
     tracker: &Tracker,
 ) -> Vec<Hashed> {
-    let size = |input: &Input| input.open().and_then(|file| file.metadata()).map_or(0, |metadata| metadata.len());
-    let sized: Vec<(Input, u64)> = inputs.into_iter().map(|input| (size(&input), input)).map(|(n, i)| (i, n)).collect();
-    tracker.begin(ImportPhase::Hashing, sized.iter().map(|(_, bytes)| bytes).sum(), 0);
+    let size = |input: &Input| {
+        input
+            .open()
+            .and_then(|file| file.metadata())
+            .map_or(0, |metadata| metadata.len())
+    };
+    let sized: Vec<(Input, u64)> = inputs
+        .into_iter()
+        .map(|input| (size(&input), input))
+        .map(|(n, i)| (i, n))
+        .collect();
+    tracker.begin(
+        ImportPhase::Hashing,
+        sized.iter().map(|(_, bytes)| bytes).sum(),
+        0,
+    );
     let hash = |(input, bytes): (Input, u64)| {
         let receipt = content_hash(&input, tracker).map(|mut content| {
             content.extend_from_slice(mapping_fingerprint);
             Receipt::derive(format!("import {tenant}").as_bytes(), &content)
         });
-        Hashed { input, bytes, receipt }
+        Hashed {
+            input,
+            bytes,
+            receipt,
+        }
     };
     sized.into_iter().map(hash).collect()
 }
@@ -84,7 +101,12 @@ pub(super) async fn claim_all(
 ) -> Result<Vec<Claimed>, ImportError> {
     let mut claimed: Vec<Claimed> = Vec::new();
     let mut names: HashMap<Receipt, String> = HashMap::new();
-    for Hashed { input, bytes, receipt } in hashed {
+    for Hashed {
+        input,
+        bytes,
+        receipt,
+    } in hashed
+    {
         let mut file = FileReport {
             path: input.name.clone(),
             state: FileState::Imported,
@@ -105,7 +127,8 @@ pub(super) async fn claim_all(
         file.receipt = Some(receipt);
         if let Some(twin) = names.get(&receipt) {
             file.state = FileState::AlreadyImported;
-            file.errors.push(format!("{} has the same content as {twin}", input.name));
+            file.errors
+                .push(format!("{} has the same content as {twin}", input.name));
             report.files.push(file);
             continue;
         }
@@ -124,8 +147,16 @@ pub(super) async fn claim_all(
             file.state = FileState::AlreadyImported;
             (file.accepted, file.refused) = (stands.accepted, stands.refused);
         } else {
-            let delivery = Delivery { received_at: stands.received_at, receipt };
-            claimed.push(Claimed { input, bytes, delivery, report: report.files.len() });
+            let delivery = Delivery {
+                received_at: stands.received_at,
+                receipt,
+            };
+            claimed.push(Claimed {
+                input,
+                bytes,
+                delivery,
+                report: report.files.len(),
+            });
         }
         report.files.push(file);
     }

@@ -19,7 +19,9 @@ pub enum ImportError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The lease of a venue-day is held by somebody else for longer than the import is ready to wait.
-    #[error("{venue} {day} is being worked on by {holder}; run the import again later, it goes on where it stopped")]
+    #[error(
+        "{venue} {day} is being worked on by {holder}; run the import again later, it goes on where it stopped"
+    )]
     DayHeld {
         /// The venue.
         venue: String,
@@ -72,11 +74,17 @@ pub enum FileError {
 impl FileError {
     /// A failure of the system at a file.
     pub(super) fn io(place: &Path, source: std::io::Error) -> Self {
-        FileError::Io { place: place.display().to_string(), source }
+        FileError::Io {
+            place: place.display().to_string(),
+            source,
+        }
     }
 
     /// Content that cannot be right.
     pub(super) fn content(place: impl Into<String>, what: impl Into<String>) -> Self {
-        FileError::Content { place: place.into(), what: what.into() }
+        FileError::Content {
+            place: place.into(),
+            what: what.into(),
+        }
     }
 }

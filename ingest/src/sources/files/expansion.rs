@@ -61,7 +61,10 @@ pub struct ExpansionLimit {
 impl Default for ExpansionLimit {
     /// 64 MiB, then 250 to 1. Sensor data compresses 5 to 50 times; deflate's limit, which bombs come near, is 1,032.
     fn default() -> Self {
-        Self { free_bytes: 64 << 20, ratio_max: 250 }
+        Self {
+            free_bytes: 64 << 20,
+            ratio_max: 250,
+        }
     }
 }
 
@@ -79,7 +82,13 @@ impl<R: Read> ExpansionGuard<R> {
     /// Guards `inner`, which takes its input from what `consumed` counts.
     pub(super) fn new(inner: R, consumed: BytesRead, limit: ExpansionLimit) -> Self {
         let consumed_before = consumed.get();
-        Self { inner, produced: 0, consumed, consumed_before, limit }
+        Self {
+            inner,
+            produced: 0,
+            consumed,
+            consumed_before,
+            limit,
+        }
     }
 }
 
@@ -88,7 +97,10 @@ impl<R: Read> Read for ExpansionGuard<R> {
         let n = self.inner.read(buffer)?;
         self.produced += n as u64;
         let consumed = self.consumed.get() - self.consumed_before;
-        let allowed = self.limit.free_bytes.saturating_add(consumed.saturating_mul(self.limit.ratio_max));
+        let allowed = self
+            .limit
+            .free_bytes
+            .saturating_add(consumed.saturating_mul(self.limit.ratio_max));
         if self.produced > allowed {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -109,7 +121,10 @@ mod tests {
 
     #[test]
     fn zeros_are_cut_off_and_plain_data_passes() {
-        let limit = ExpansionLimit { free_bytes: 1_000, ratio_max: 10 };
+        let limit = ExpansionLimit {
+            free_bytes: 1_000,
+            ratio_max: 10,
+        };
         let consumed = BytesRead::default();
         consumed.add(7); // read by somebody else before
         let mut guard = ExpansionGuard::new(io::repeat(0), consumed.clone(), limit);
@@ -117,7 +132,11 @@ mod tests {
         let mut out = Vec::new();
         let error = guard.by_ref().take(10_000).read_to_end(&mut out).unwrap_err();
         assert!(error.to_string().contains("bomb"), "{error}");
-        assert!(out.len() <= 2_000, "1,000 free and 10 times 100, got {}", out.len());
+        assert!(
+            out.len() <= 2_000,
+            "1,000 free and 10 times 100, got {}",
+            out.len()
+        );
 
         let mut guard = ExpansionGuard::new(io::repeat(0).take(2_000), BytesRead::default(), limit);
         assert!(io::copy(&mut guard, &mut io::sink()).is_err());

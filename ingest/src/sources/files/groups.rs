@@ -71,7 +71,11 @@ pub(super) struct Place {
 
 impl Place {
     /// A place that holds nothing, for caches.
-    pub(super) const NOWHERE: Place = Place { start: 0, end: 0, group: 0 };
+    pub(super) const NOWHERE: Place = Place {
+        start: 0,
+        end: 0,
+        group: 0,
+    };
 }
 
 /// A stretch of a venue's time with one destination.
@@ -103,7 +107,16 @@ impl Groups {
     pub(super) fn new(venues: Arc<VenueTable>, routing: Routing, future: TsMs, delivery: Delivery) -> Self {
         let stretches = (0..venues.len()).map(|_| Vec::new()).collect();
         let future = future.clamp(MIN_TS, MAX_TS);
-        Self { venues, routing, future, stretches, groups: Vec::new(), generation: 0, delivery, rows: 0 }
+        Self {
+            venues,
+            routing,
+            future,
+            stretches,
+            groups: Vec::new(),
+            generation: 0,
+            delivery,
+            rows: 0,
+        }
     }
 
     /// The venues.
@@ -135,12 +148,21 @@ impl Groups {
                 let group = self.groups.len() as u32;
                 self.generation += 1;
                 let (to, generation) = (stretch.to, self.generation);
-                self.groups.push(Group { venue, to, rows: DeliveredRows::new(kind), generation });
+                self.groups.push(Group {
+                    venue,
+                    to,
+                    rows: DeliveredRows::new(kind),
+                    generation,
+                });
                 stretch.groups[kind as usize] = Some(group);
                 group
             }
         };
-        Some(Place { start: stretch.start, end: stretch.end, group })
+        Some(Place {
+            start: stretch.start,
+            end: stretch.end,
+            group,
+        })
     }
 
     /// A group, to which `rows` events are about to be added by its columns; their deliveries are added here.
@@ -151,7 +173,10 @@ impl Groups {
             deliveries.push(self.delivery);
         }
         let number = (deliveries.len() - 1) as u32;
-        group.rows.delivery.resize(group.rows.delivery.len() + rows, number);
+        group
+            .rows
+            .delivery
+            .resize(group.rows.delivery.len() + rows, number);
         self.rows += rows;
         group
     }
@@ -197,12 +222,21 @@ impl Groups {
     /// Takes away the rows of all groups that hold at least `rows_min`.
     pub(super) fn take(&mut self, rows_min: usize) -> Vec<Group> {
         let mut taken = Vec::new();
-        for group in self.groups.iter_mut().filter(|group| group.rows.len() >= rows_min.max(1)) {
+        for group in self
+            .groups
+            .iter_mut()
+            .filter(|group| group.rows.len() >= rows_min.max(1))
+        {
             self.generation += 1;
             let empty = DeliveredRows::new(group.rows.events.kind);
             let rows = std::mem::replace(&mut group.rows, empty);
             self.rows -= rows.len();
-            taken.push(Group { venue: group.venue, to: group.to, rows, generation: group.generation });
+            taken.push(Group {
+                venue: group.venue,
+                to: group.to,
+                rows,
+                generation: group.generation,
+            });
             group.generation = self.generation;
         }
         taken
@@ -212,19 +246,42 @@ impl Groups {
 fn stretch_of(venues: &VenueTable, routing: &Routing, future: TsMs, venue: u32, ts: TsMs) -> Stretch {
     let groups = [None; Kind::ALL.len()];
     let Routing::Archive { now, only } = routing else {
-        return Stretch { start: MIN_TS, end: future, to: Destination::Log, groups };
+        return Stretch {
+            start: MIN_TS,
+            end: future,
+            to: Destination::Log,
+            groups,
+        };
     };
     let calendar = venues.calendar(venue);
     let (open_from, _) = calendar.bounds(calendar.day_of(*now));
     if ts >= open_from {
-        let to = if only.is_none() { Destination::Log } else { Destination::Skip };
-        return Stretch { start: open_from, end: future, to, groups };
+        let to = if only.is_none() {
+            Destination::Log
+        } else {
+            Destination::Skip
+        };
+        return Stretch {
+            start: open_from,
+            end: future,
+            to,
+            groups,
+        };
     }
     let day = calendar.day_of(ts);
     let (start, end) = calendar.bounds(day);
     let is_wanted = only.as_ref().is_none_or(|only| only.contains(&(venue, day)));
-    let to = if is_wanted { Destination::Archive(day) } else { Destination::Skip };
-    Stretch { start: start.max(MIN_TS), end: end.min(open_from), to, groups }
+    let to = if is_wanted {
+        Destination::Archive(day)
+    } else {
+        Destination::Skip
+    };
+    Stretch {
+        start: start.max(MIN_TS),
+        end: end.min(open_from),
+        to,
+        groups,
+    }
 }
 
 #[cfg(test)]
@@ -243,11 +300,18 @@ mod tests {
                 VenueCalendar::from_names(tz, 0).unwrap(),
             )
         };
-        Arc::new([venue("a", "UTC"), venue("b", "Asia/Kolkata")].into_iter().collect())
+        Arc::new(
+            [venue("a", "UTC"), venue("b", "Asia/Kolkata")]
+                .into_iter()
+                .collect(),
+        )
     }
 
     fn delivery(n: i64) -> Delivery {
-        Delivery { received_at: n, receipt: Receipt::from_u128(n as u128) }
+        Delivery {
+            received_at: n,
+            receipt: Receipt::from_u128(n as u128),
+        }
     }
 
     /// 2026-03-01T00:00Z.
@@ -256,7 +320,12 @@ mod tests {
     #[test]
     fn events_of_closed_days_go_to_their_day_and_the_rest_to_the_log() {
         let now = DAY + 30 * HOUR_MS; // 06:00Z on 2 March, 11:30 in Kolkata
-        let mut groups = Groups::new(venues(), Routing::Archive { now, only: None }, now + HOUR_MS, delivery(1));
+        let mut groups = Groups::new(
+            venues(),
+            Routing::Archive { now, only: None },
+            now + HOUR_MS,
+            delivery(1),
+        );
         let hour = |h: i64| DAY + h * HOUR_MS;
         let batch = position_batch(&[
             ("s", "t", hour(0), 0.0, 0.0),
@@ -268,10 +337,19 @@ mod tests {
             ("s", "t", hour(1), 6.0, 0.0),
         ]);
         assert_eq!(groups.add(0, &batch), 1, "an hour ahead is the future");
-        assert_eq!(groups.add(1, &position_batch(&[("s", "t", hour(18) + HOUR_MS / 2, 7.0, 0.0)])), 0);
+        assert_eq!(
+            groups.add(
+                1,
+                &position_batch(&[("s", "t", hour(18) + HOUR_MS / 2, 7.0, 0.0)])
+            ),
+            0
+        );
         assert_eq!(groups.rows(), 7);
-        let seen: Vec<_> =
-            groups.take(0).into_iter().map(|g| (g.venue, g.to, g.rows.events.f32s(0).to_vec())).collect();
+        let seen: Vec<_> = groups
+            .take(0)
+            .into_iter()
+            .map(|g| (g.venue, g.to, g.rows.events.f32s(0).to_vec()))
+            .collect();
         let archive = |day: &str| Destination::Archive(day.parse().unwrap());
         assert_eq!(
             seen,
@@ -286,16 +364,33 @@ mod tests {
         assert_eq!(groups.rows(), 0);
 
         let only = Some(Arc::new(HashSet::from_iter([(0, "2026-02-28".parse().unwrap())])));
-        let mut groups = Groups::new(venues(), Routing::Archive { now, only }, now + HOUR_MS, delivery(1));
+        let mut groups = Groups::new(
+            venues(),
+            Routing::Archive { now, only },
+            now + HOUR_MS,
+            delivery(1),
+        );
         groups.add(0, &batch);
-        let kept: Vec<_> = groups.take(0).into_iter().filter(|g| g.to != Destination::Skip).collect();
-        assert_eq!(kept.iter().map(|g| g.rows.events.f32s(0).to_vec()).collect::<Vec<_>>(), [[2.0]]);
+        let kept: Vec<_> = groups
+            .take(0)
+            .into_iter()
+            .filter(|g| g.to != Destination::Skip)
+            .collect();
+        assert_eq!(
+            kept.iter()
+                .map(|g| g.rows.events.f32s(0).to_vec())
+                .collect::<Vec<_>>(),
+            [[2.0]]
+        );
     }
 
     #[test]
     fn deliveries_follow_their_rows_and_groups_are_taken_when_full() {
         let mut groups = Groups::new(venues(), Routing::Log, DAY, delivery(1));
-        groups.add(0, &position_batch(&[("s", "t", 1, 0.0, 0.0), ("s", "t", 2, 0.0, 0.0)]));
+        groups.add(
+            0,
+            &position_batch(&[("s", "t", 1, 0.0, 0.0), ("s", "t", 2, 0.0, 0.0)]),
+        );
         groups.set_delivery(delivery(2));
         groups.add(0, &position_batch(&[("s", "t", 1, 0.0, 0.0)]));
         groups.add(1, &position_batch(&[("s", "t", 1, 0.0, 0.0)]));
@@ -304,8 +399,15 @@ mod tests {
         assert_eq!(taken.len(), 1, "the other group is not full");
         let rows = &taken[0].rows;
         rows.check().unwrap();
-        assert_eq!((0..3).map(|i| rows.delivery(i)).collect::<Vec<_>>(), [delivery(1), delivery(1), delivery(2)]);
-        assert_ne!(groups.generation(0), before, "ids of the former dictionary must not be used any more");
+        assert_eq!(
+            (0..3).map(|i| rows.delivery(i)).collect::<Vec<_>>(),
+            [delivery(1), delivery(1), delivery(2)]
+        );
+        assert_ne!(
+            groups.generation(0),
+            before,
+            "ids of the former dictionary must not be used any more"
+        );
         assert_eq!(groups.rows(), 1);
     }
 }

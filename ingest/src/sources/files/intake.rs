@@ -15,9 +15,9 @@ use super::expansion::ExpansionLimit;
 use super::groups::{Group, Groups};
 use super::mapping::{Cells, Mapping, RowError, RowMapper};
 use super::open::{Content, Format, Part};
-use super::venues::VenueTable;
 use super::presence::Presence;
 use super::progress::FileProgress;
+use super::venues::VenueTable;
 use super::{parquet_reader, text_reader};
 use crate::decode::{self, Batches, DecodeRules, Decoder, VenueVerdict};
 use crate::refusal::{Keep, Place, Problem, Refusal};
@@ -103,7 +103,10 @@ impl RowOrigin {
     pub(super) fn entry_receipt(&self) -> Receipt {
         match self.part {
             0 => self.delivery.receipt,
-            part => Receipt::derive(&self.delivery.receipt.to_u128().to_be_bytes(), &part.to_be_bytes()),
+            part => Receipt::derive(
+                &self.delivery.receipt.to_u128().to_be_bytes(),
+                &part.to_be_bytes(),
+            ),
         }
     }
 }
@@ -166,7 +169,16 @@ impl<'a> Intake<'a> {
         };
         let batches = Batches::new(Arc::clone(&context.rules), Arc::new(verdict));
         let part = PartState::new(context, "".into());
-        Self { context, groups, progress, delivery, batches, counts: FileCounts::default(), part, parts: 0 }
+        Self {
+            context,
+            groups,
+            progress,
+            delivery,
+            batches,
+            counts: FileCounts::default(),
+            part,
+            parts: 0,
+        }
     }
 
     /// Reads a part to its end.
@@ -190,7 +202,11 @@ impl<'a> Intake<'a> {
     pub(super) fn finish(mut self) -> (FileCounts, Result<(), FileError>) {
         self.progress.end();
         let sent = self.hand_on_refused().and_then(|()| {
-            if self.context.to_log { send(self.context, Work::Groups(self.groups.take(0))) } else { Ok(()) }
+            if self.context.to_log {
+                send(self.context, Work::Groups(self.groups.take(0)))
+            } else {
+                Ok(())
+            }
         });
         (self.counts, sent)
     }
@@ -230,7 +246,11 @@ impl<'a> Intake<'a> {
     ) -> Result<usize, FileError> {
         let outcome = decoder.decode(bytes, last, &mut self.batches);
         let refused = self.collect_accepted()?;
-        let header = if refused.is_empty() { None } else { decoder.header().map(Arc::from) };
+        let header = if refused.is_empty() {
+            None
+        } else {
+            decoder.header().map(Arc::from)
+        };
         for refusal in refused {
             let kept = refusal.place.of(bytes).to_vec();
             self.refuse(refusal, kept, format, header.clone());
@@ -243,7 +263,12 @@ impl<'a> Intake<'a> {
 
     /// Takes a row that the mapping makes events of. `number` is its line, or its number where rows have no lines.
     pub(super) fn row(&mut self, number: u64, cells: &Cells) -> Result<(), FileError> {
-        let PartState { mapper, lines, errors, .. } = &mut self.part;
+        let PartState {
+            mapper,
+            lines,
+            errors,
+            ..
+        } = &mut self.part;
         let made = mapper.map(cells, &mut lines.text, errors);
         lines.rows.extend(std::iter::repeat_n(number, made));
         if !self.part.errors.is_empty() {
@@ -275,7 +300,8 @@ impl<'a> Intake<'a> {
     pub(super) fn rows_done(&mut self, rows: u64, of: u64) -> Result<(), FileError> {
         self.decode_lines()?;
         self.hand_on_full_groups()?;
-        self.progress.read_share(rows, of, self.counts.accepted + self.counts.refused);
+        self.progress
+            .read_share(rows, of, self.counts.accepted + self.counts.refused);
         Ok(())
     }
 
@@ -292,7 +318,11 @@ impl<'a> Intake<'a> {
         lines.decoded += rows.len() as u64;
         for mut refusal in self.collect_accepted()? {
             let kept = refusal.place.of(&text).to_vec();
-            let row = refusal.place.line.checked_sub(before + 1).and_then(|line| rows.get(line as usize));
+            let row = refusal
+                .place
+                .line
+                .checked_sub(before + 1)
+                .and_then(|line| rows.get(line as usize));
             refusal.place.line = row.copied().unwrap_or(refusal.place.line);
             self.refuse(refusal, kept, decode::Format::Ndjson, None);
         }
@@ -310,7 +340,9 @@ impl<'a> Intake<'a> {
         refused.extend(self.context.presence.replace(&mut batches)?);
         for batch in batches {
             // The decoder asked the same table whether the venue is known, and takes no time that groups do not.
-            let Some(venue) = self.context.venues.number(batch.venue.as_str()) else { continue };
+            let Some(venue) = self.context.venues.number(batch.venue.as_str()) else {
+                continue;
+            };
             self.counts.accepted += batch.events.len() as u64 - self.groups.add(venue, &batch.events);
         }
         Ok(refused)
@@ -320,18 +352,34 @@ impl<'a> Intake<'a> {
         self.counts.refused += 1;
         let source = Arc::clone(&self.part.source);
         if self.counts.first_errors.len() < FIRST_ERRORS {
-            self.counts.first_errors.push(format!("{source}:{}: {}", refusal.place.line, refusal.message));
+            self.counts
+                .first_errors
+                .push(format!("{source}:{}: {}", refusal.place.line, refusal.message));
         }
         let part = self.parts.saturating_sub(1);
-        let origin = RowOrigin { source, part, delivery: self.delivery, format, header };
-        self.part.refused.push(RefusedRow { origin, refusal, bytes });
+        let origin = RowOrigin {
+            source,
+            part,
+            delivery: self.delivery,
+            format,
+            header,
+        };
+        self.part.refused.push(RefusedRow {
+            origin,
+            refusal,
+            bytes,
+        });
     }
 
     fn hand_on_full_groups(&mut self) -> Result<(), FileError> {
         self.hand_on_many_refused()?;
         let rows = self.groups.rows();
         if self.context.to_log {
-            return if rows >= LOG_ROWS { send(self.context, Work::Groups(self.groups.take(0))) } else { Ok(()) };
+            return if rows >= LOG_ROWS {
+                send(self.context, Work::Groups(self.groups.take(0)))
+            } else {
+                Ok(())
+            };
         }
         if rows < ARCHIVE_ROWS {
             return Ok(());
@@ -345,7 +393,11 @@ impl<'a> Intake<'a> {
     }
 
     fn hand_on_many_refused(&mut self) -> Result<(), FileError> {
-        if self.part.refused.len() >= REFUSED_AT_ONCE { self.hand_on_refused() } else { Ok(()) }
+        if self.part.refused.len() >= REFUSED_AT_ONCE {
+            self.hand_on_refused()
+        } else {
+            Ok(())
+        }
     }
 
     fn hand_on_refused(&mut self) -> Result<(), FileError> {
@@ -362,7 +414,12 @@ impl<'a> PartState<'a> {
         Self {
             source,
             mapper: RowMapper::new(&context.mapping, &*context.venues),
-            lines: Lines { text: Vec::new(), rows: Vec::new(), decoded: 0, decoder },
+            lines: Lines {
+                text: Vec::new(),
+                rows: Vec::new(),
+                decoded: 0,
+                decoder,
+            },
             refused: Vec::new(),
             errors: Vec::new(),
         }
@@ -376,10 +433,21 @@ trait AtRow {
 
 impl AtRow for Problem {
     fn at_row(self, number: u64) -> Refusal {
-        let place = Place { index: number.saturating_sub(1), line: number, start: 0, len: 0 };
+        let place = Place {
+            index: number.saturating_sub(1),
+            line: number,
+            start: 0,
+            len: 0,
+        };
         let Problem { code, message } = self;
         // Nothing tells where in it an identifier may stand.
-        Refusal { place, code, message, venue: None, keep: Keep::Encrypted }
+        Refusal {
+            place,
+            code,
+            message,
+            venue: None,
+            keep: Keep::Encrypted,
+        }
     }
 }
 

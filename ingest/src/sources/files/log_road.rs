@@ -29,7 +29,10 @@ pub(super) async fn run(
     files: Vec<Claimed>,
     report: &mut ImportReport,
 ) -> Result<(), ImportError> {
-    let places: Vec<_> = files.iter().map(|file| (file.report, file.delivery.receipt)).collect();
+    let places: Vec<_> = files
+        .iter()
+        .map(|file| (file.report, file.delivery.receipt))
+        .collect();
     let (mut inbox, reading) = reading::read(import, files, Routing::Log);
     let mut quarantine = Quarantining::new(import);
     let taking = async {
@@ -37,7 +40,11 @@ pub(super) async fn run(
             match work {
                 Work::Groups(groups) => report.logged += append(import, groups).await?,
                 Work::Refused(rows) => quarantine.keep(rows).await?,
-                Work::FileDone { number, counts, error } => {
+                Work::FileDone {
+                    number,
+                    counts,
+                    error,
+                } => {
                     reading::settle(import, places[number], FileOutcome { counts, error }, report).await?;
                 }
             }
@@ -79,7 +86,10 @@ async fn append_record(import: &Import<'_>, record: LogRecord) -> Result<(), Imp
     };
     let clock = &import.deps.clock;
     let attempt = |_| import.deps.stores.log.append(vec![record.clone()]);
-    retry(&policy, &**clock, attempt, |error: &StorageError| error.kind().is_retryable()).await?;
+    retry(&policy, &**clock, attempt, |error: &StorageError| {
+        error.kind().is_retryable()
+    })
+    .await?;
     Ok(())
 }
 
@@ -102,7 +112,9 @@ fn cut(rows: DeliveredRows) -> Vec<DeliveredRows> {
         for numbers in numbers.chunks(events_max) {
             let mut events = dwell_model::event::EventBatch::new(rows.events.kind);
             // Row by row, so that a piece carries its own names only.
-            numbers.iter().for_each(|&row| events.push_from(&rows.events, row as usize));
+            numbers
+                .iter()
+                .for_each(|&row| events.push_from(&rows.events, row as usize));
             pieces.push(DeliveredRows::delivered_once(events, delivery));
         }
     }

@@ -152,7 +152,8 @@ impl MappingSpec {
     pub fn add_set(&mut self, argument: &str) -> Result<(), ImportError> {
         let (field, value) = split_argument("--set", argument)?;
         self.columns.remove(field);
-        self.constants.insert(field.to_owned(), Constant::Text(value.to_owned()));
+        self.constants
+            .insert(field.to_owned(), Constant::Text(value.to_owned()));
         Ok(())
     }
 
@@ -164,13 +165,19 @@ impl MappingSpec {
 
 fn describe(reason: &figment::Error) -> String {
     let place = reason.path.join(".");
-    if place.is_empty() { reason.kind.to_string() } else { format!("{place}: {}", reason.kind) }
+    if place.is_empty() {
+        reason.kind.to_string()
+    } else {
+        format!("{place}: {}", reason.kind)
+    }
 }
 
 fn split_argument<'a>(flag: &str, argument: &'a str) -> Result<(&'a str, &'a str), ImportError> {
     match argument.split_once('=') {
         Some((field, value)) if !field.trim().is_empty() => Ok((field.trim(), value)),
-        _ => Err(ImportError::Options(format!("{flag} {argument}: field=… is expected, for example {flag} track=id"))),
+        _ => Err(ImportError::Options(format!(
+            "{flag} {argument}: field=… is expected, for example {flag} track=id"
+        ))),
     }
 }
 
@@ -250,7 +257,11 @@ impl Mapping {
         let delimiter = match spec.delimiter {
             None => None,
             Some(c) if c.is_ascii() && !matches!(c, '"' | '\n' | '\r') => Some(c as u8),
-            Some(c) => return refuse(format!("delimiter {c:?} cannot separate columns; give one ASCII character")),
+            Some(c) => {
+                return refuse(format!(
+                    "delimiter {c:?} cannot separate columns; give one ASCII character"
+                ));
+            }
         };
         for (field, factor) in &spec.scale {
             let (_, form) = fields::lookup(field).map_err(ImportError::Options)?;
@@ -262,48 +273,83 @@ impl Mapping {
             }
         }
         let one = [EventTemplate::default()];
-        let templates = if spec.events.is_empty() { &one[..] } else { &spec.events[..] };
+        let templates = if spec.events.is_empty() {
+            &one[..]
+        } else {
+            &spec.events[..]
+        };
         let mut events = Vec::with_capacity(templates.len());
         for template in templates {
             events.push(builder.event(spec, template)?);
         }
         let time = TimeRule::resolve(&spec.ts).map_err(ImportError::Options)?;
-        Ok(Self { delimiter, columns: builder.columns, events, time, spec: spec.clone() })
+        Ok(Self {
+            delimiter,
+            columns: builder.columns,
+            events,
+            time,
+            spec: spec.clone(),
+        })
     }
 
     /// Whether nothing is mapped: fields come from the columns of their names.
     pub(super) fn is_identity(&self) -> bool {
-        self.spec == MappingSpec { delimiter: self.spec.delimiter, ..MappingSpec::default() }
+        self.spec
+            == MappingSpec {
+                delimiter: self.spec.delimiter,
+                ..MappingSpec::default()
+            }
     }
 
     /// The field rules when one row is one event, made by renaming columns and setting constants alone: then columnar
     /// files need no text in between.
     pub(super) fn plain_fields(&self) -> Option<&[FieldRule]> {
-        let [event] = self.events.as_slice() else { return None };
+        let [event] = self.events.as_slice() else {
+            return None;
+        };
         let plain = event.unless_zero.is_empty()
             && event.when.is_empty()
             && self.time == TimeRule::default()
-            && event.fields.iter().all(|field| field.scale.is_none() && !matches!(field.source, Source::Pattern(_)));
+            && event
+                .fields
+                .iter()
+                .all(|field| field.scale.is_none() && !matches!(field.source, Source::Pattern(_)));
         plain.then_some(event.fields.as_slice())
     }
 
     /// Checks the columns of a file against the mapping; says what is wrong.
     pub(super) fn check_columns(&self, names: &[&str]) -> Result<(), String> {
-        let listed = |names: Vec<&str>| names.into_iter().take(COLUMNS_SHOWN).collect::<Vec<_>>().join(", ");
+        let listed = |names: Vec<&str>| {
+            names
+                .into_iter()
+                .take(COLUMNS_SHOWN)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         if self.is_identity() {
             let is_known = |name: &str| name == "collected_at" || fields::lookup(name).is_ok();
             let unknown: Vec<&str> = names.iter().copied().filter(|name| !is_known(name)).collect();
             if !unknown.is_empty() {
-                return Err(format!("unknown columns: {}; map those that matter with --map field=column", listed(unknown)));
+                return Err(format!(
+                    "unknown columns: {}; map those that matter with --map field=column",
+                    listed(unknown)
+                ));
             }
             return Ok(());
         }
-        let missing = self.columns.iter().filter(|column| column.required && !names.contains(&column.name.as_str()));
+        let missing = self
+            .columns
+            .iter()
+            .filter(|column| column.required && !names.contains(&column.name.as_str()));
         let missing: Vec<&str> = missing.map(|column| column.name.as_str()).collect();
         if missing.is_empty() {
             return Ok(());
         }
-        Err(format!("the mapping names columns that are not there: {}; there are {}", listed(missing), listed(names.to_vec())))
+        Err(format!(
+            "the mapping names columns that are not there: {}; there are {}",
+            listed(missing),
+            listed(names.to_vec())
+        ))
     }
 
     /// Bytes that tell this mapping from others; empty for none, so that a file without a mapping is known by its content.
@@ -331,19 +377,36 @@ impl Builder {
             self.columns[i].required |= required;
             return i;
         }
-        self.columns.push(ColumnRef { name: name.to_owned(), required });
+        self.columns.push(ColumnRef {
+            name: name.to_owned(),
+            required,
+        });
         self.columns.len() - 1
     }
 
     fn event(&mut self, spec: &MappingSpec, template: &EventTemplate) -> Result<EventRule, ImportError> {
-        for name in template.columns.keys().filter(|name| template.constants.contains_key(*name)) {
+        for name in template
+            .columns
+            .keys()
+            .filter(|name| template.constants.contains_key(*name))
+        {
             return refuse(format!("{name} is both a column and a constant of one event"));
         }
-        for name in spec.columns.keys().filter(|name| spec.constants.contains_key(*name)) {
+        for name in spec
+            .columns
+            .keys()
+            .filter(|name| spec.constants.contains_key(*name))
+        {
             return refuse(format!("{name} is both a column and a constant"));
         }
-        let given = [&spec.columns, &template.columns].into_iter().flat_map(BTreeMap::keys);
-        let given = given.chain([&spec.constants, &template.constants].into_iter().flat_map(BTreeMap::keys));
+        let given = [&spec.columns, &template.columns]
+            .into_iter()
+            .flat_map(BTreeMap::keys);
+        let given = given.chain(
+            [&spec.constants, &template.constants]
+                .into_iter()
+                .flat_map(BTreeMap::keys),
+        );
         for name in given {
             fields::lookup(name).map_err(ImportError::Options)?;
         }
@@ -361,9 +424,18 @@ impl Builder {
             } else {
                 Source::Column(self.column(name, false))
             };
-            rules.push(FieldRule { name, form, source, scale: spec.scale.get(name).copied() });
+            rules.push(FieldRule {
+                name,
+                form,
+                source,
+                scale: spec.scale.get(name).copied(),
+            });
         }
-        let unless_zero = template.unless_zero.iter().map(|column| self.column(column, true)).collect();
+        let unless_zero = template
+            .unless_zero
+            .iter()
+            .map(|column| self.column(column, true))
+            .collect();
         let when = template.when.iter().map(|(column, values)| {
             let values = match values {
                 OneOrMany::One(value) => vec![value.text()],
@@ -372,7 +444,11 @@ impl Builder {
             (self.column(column, true), values)
         });
         let when = when.collect();
-        Ok(EventRule { fields: rules, unless_zero, when })
+        Ok(EventRule {
+            fields: rules,
+            unless_zero,
+            when,
+        })
     }
 
     /// Reads a constant with `{column}` in it; `{{` and `}}` are braces.
@@ -386,9 +462,13 @@ impl Builder {
                 rest = after;
                 continue;
             }
-            let Some((column, after)) = after.split_once('}').filter(|(column, _)| brace == "{" && !column.is_empty())
+            let Some((column, after)) = after
+                .split_once('}')
+                .filter(|(column, _)| brace == "{" && !column.is_empty())
             else {
-                return refuse(format!("{field} = {text:?}: write {{column}}, and {{{{ for a brace"));
+                return refuse(format!(
+                    "{field} = {text:?}: write {{column}}, and {{{{ for a brace"
+                ));
             };
             if !plain.is_empty() {
                 pieces.push(Piece::Text(std::mem::take(&mut plain)));

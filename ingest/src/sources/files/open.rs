@@ -103,10 +103,14 @@ pub(super) fn collect(paths: &[PathBuf], spill_dir: &Path) -> Result<Collected, 
     for path in paths {
         if path.as_os_str() == "-" {
             let file = spool(&mut io::stdin().lock(), spill_dir).map_err(ImportError::Spill)?;
-            found.inputs.push(Input { name: "stdin".to_owned(), source: Source::Spooled(file) });
+            found.inputs.push(Input {
+                name: "stdin".to_owned(),
+                source: Source::Spooled(file),
+            });
             continue;
         }
-        let metadata = fs::metadata(path).map_err(|error| ImportError::NoFiles(format!("{}: {error}", path.display())))?;
+        let metadata = fs::metadata(path)
+            .map_err(|error| ImportError::NoFiles(format!("{}: {error}", path.display())))?;
         if metadata.is_dir() {
             collect_folder(path, 0, &mut found)
                 .map_err(|error| ImportError::NoFiles(format!("{}: {error}", path.display())))?;
@@ -126,13 +130,18 @@ pub(super) fn collect(paths: &[PathBuf], spill_dir: &Path) -> Result<Collected, 
 
 impl Input {
     fn at(path: PathBuf) -> Self {
-        Self { name: path.display().to_string(), source: Source::Path(path) }
+        Self {
+            name: path.display().to_string(),
+            source: Source::Path(path),
+        }
     }
 }
 
 fn collect_folder(folder: &Path, depth: usize, found: &mut Collected) -> io::Result<()> {
     if depth > FOLDER_DEPTH_MAX {
-        return Err(io::Error::other(format!("more than {FOLDER_DEPTH_MAX} folders inside each other")));
+        return Err(io::Error::other(format!(
+            "more than {FOLDER_DEPTH_MAX} folders inside each other"
+        )));
     }
     let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
@@ -161,7 +170,10 @@ fn looks_importable(path: &Path) -> bool {
 /// The format that a name tells, compression aside.
 fn format_of_name(name: &str) -> Option<Format> {
     let name = name.to_lowercase();
-    let bare = [".gz", ".gzip", ".zst", ".zstd"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
+    let bare = [".gz", ".gzip", ".zst", ".zstd"]
+        .iter()
+        .find_map(|ending| name.strip_suffix(ending))
+        .unwrap_or(&name);
     let (_, extension) = bare.rsplit_once('.')?;
     Format::of_extension(extension)
 }
@@ -199,7 +211,11 @@ pub(super) struct OpenContext<'a> {
 pub(super) type Visitor<'v> = dyn FnMut(Part<'_>) -> Result<(), FileError> + 'v;
 
 /// Opens an input and hands its parts to `visit`, in order. Blocking.
-pub(super) fn visit_parts(input: &Input, context: &OpenContext<'_>, visit: &mut Visitor<'_>) -> Result<(), FileError> {
+pub(super) fn visit_parts(
+    input: &Input,
+    context: &OpenContext<'_>,
+    visit: &mut Visitor<'_>,
+) -> Result<(), FileError> {
     let name = &input.name;
     let io_error = |source| FileError::io(Path::new(name), source);
     let mut file = input.open().map_err(io_error)?;
@@ -208,19 +224,37 @@ pub(super) fn visit_parts(input: &Input, context: &OpenContext<'_>, visit: &mut 
     file.seek(SeekFrom::Start(0)).map_err(io_error)?;
     match Wrapping::of(&head) {
         Wrapping::Zip => visit_zip(name, CountedFile::new(file, context.read.clone()), context, visit),
-        Wrapping::Parquet => {
-            visit(Part { name: name.clone(), format: Format::Parquet, content: Content::Parquet(file) })
-        }
-        _ => visit_stream(name, &mut CountedFile::new(file, context.read.clone()), context, 0, visit),
+        Wrapping::Parquet => visit(Part {
+            name: name.clone(),
+            format: Format::Parquet,
+            content: Content::Parquet(file),
+        }),
+        _ => visit_stream(
+            name,
+            &mut CountedFile::new(file, context.read.clone()),
+            context,
+            0,
+            visit,
+        ),
     }
 }
 
-fn visit_zip(name: &str, file: CountedFile, context: &OpenContext<'_>, visit: &mut Visitor<'_>) -> Result<(), FileError> {
-    let zip_error = |place: &str, error: zip::result::ZipError| FileError::content(place, format!("damaged zip: {error}"));
+fn visit_zip(
+    name: &str,
+    file: CountedFile,
+    context: &OpenContext<'_>,
+    visit: &mut Visitor<'_>,
+) -> Result<(), FileError> {
+    let zip_error = |place: &str, error: zip::result::ZipError| {
+        FileError::content(place, format!("damaged zip: {error}"))
+    };
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| zip_error(name, error))?;
     for index in 0..archive.len() {
         let mut member = archive.by_index(index).map_err(|error| zip_error(name, error))?;
-        let member_name = member.name().map_err(|error| zip_error(name, error))?.into_owned();
+        let member_name = member
+            .name()
+            .map_err(|error| zip_error(name, error))?
+            .into_owned();
         let last = member_name.rsplit(['/', '\\']).next().unwrap_or(&member_name);
         // Finder's resource forks and hidden files are no data.
         if member.is_dir() || member_name.starts_with("__MACOSX/") || last.starts_with('.') {
@@ -241,9 +275,15 @@ fn visit_stream(
     depth: usize,
     visit: &mut Visitor<'_>,
 ) -> Result<(), FileError> {
-    let io_error = |source| FileError::Io { place: place.to_owned(), source };
+    let io_error = |source| FileError::Io {
+        place: place.to_owned(),
+        source,
+    };
     if depth > NESTING_MAX {
-        return Err(FileError::content(place, format!("compressed more than {NESTING_MAX} times over")));
+        return Err(FileError::content(
+            place,
+            format!("compressed more than {NESTING_MAX} times over"),
+        ));
     }
     let mut head = Vec::new();
     stream.take(HEAD_BYTES).read_to_end(&mut head).map_err(io_error)?;
@@ -251,7 +291,9 @@ fn visit_stream(
     let format = match wrapping {
         Wrapping::None => match format_of_name(place) {
             // A JSON file often holds an object per line.
-            Some(Format::Json) => sniff(&head).filter(|format| *format == Format::Ndjson).or(Some(Format::Json)),
+            Some(Format::Json) => sniff(&head)
+                .filter(|format| *format == Format::Ndjson)
+                .or(Some(Format::Json)),
             // Parquet without its mark is none.
             Some(Format::Parquet) => None,
             Some(format) => Some(format),
@@ -271,11 +313,18 @@ fn visit_stream(
             let mut guarded = ExpansionGuard::new(decoder, context.read.clone(), context.expansion);
             visit_stream(place, &mut guarded, context, depth + 1, visit)
         }
-        Wrapping::Zip => Err(FileError::content(place, "a zip inside something compressed: unpack it first")),
+        Wrapping::Zip => Err(FileError::content(
+            place,
+            "a zip inside something compressed: unpack it first",
+        )),
         Wrapping::Parquet => {
             let mut rest = rest;
             let file = spool(&mut rest, context.spill_dir).map_err(io_error)?;
-            visit(Part { name: place.to_owned(), format: Format::Parquet, content: Content::Parquet(file) })
+            visit(Part {
+                name: place.to_owned(),
+                format: Format::Parquet,
+                content: Content::Parquet(file),
+            })
         }
         Wrapping::None => {
             let Some(format) = format else {
@@ -283,7 +332,11 @@ fn visit_stream(
             };
             let mut text = BufReader::with_capacity(256 << 10, rest);
             skip_byte_order_mark(&mut text, place)?;
-            visit(Part { name: place.to_owned(), format, content: Content::Text(&mut text) })
+            visit(Part {
+                name: place.to_owned(),
+                format,
+                content: Content::Text(&mut text),
+            })
         }
     }
 }
@@ -333,7 +386,10 @@ fn sniff(head: &[u8]) -> Option<Format> {
 }
 
 fn skip_byte_order_mark(text: &mut impl BufRead, place: &str) -> Result<(), FileError> {
-    let start = text.fill_buf().map_err(|source| FileError::Io { place: place.to_owned(), source })?;
+    let start = text.fill_buf().map_err(|source| FileError::Io {
+        place: place.to_owned(),
+        source,
+    })?;
     if start.starts_with(b"\xef\xbb\xbf") {
         text.consume(3);
     } else if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
@@ -348,7 +404,12 @@ fn spool(stream: &mut dyn Read, spill_dir: &Path) -> io::Result<File> {
     fs::create_dir_all(spill_dir)?;
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let path = spill_dir.join(format!("import-{}-{number}.spool", std::process::id()));
-    let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&path)?;
     // Without a name it is gone whenever this process is.
     fs::remove_file(&path)?;
     io::copy(stream, &mut file)?;

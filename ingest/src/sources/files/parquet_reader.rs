@@ -18,7 +18,9 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
 use parquet::file::metadata::ParquetMetaData;
 
 use self::cells::RowCells;
@@ -33,7 +35,8 @@ const BATCH_ROWS: usize = 16_384;
 
 /// Reads a Parquet file. Well-formed positions go to the intake's groups, other rows through its decoder. Blocking.
 pub(super) fn read(place: &str, file: File, intake: &mut Intake<'_>) -> Result<(), FileError> {
-    let damaged = |error: &dyn std::fmt::Display| FileError::content(place, format!("damaged Parquet: {error}"));
+    let damaged =
+        |error: &dyn std::fmt::Display| FileError::content(place, format!("damaged Parquet: {error}"));
     let mapping = intake.mapping();
     let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new().with_skip_arrow_metadata(true))
         .map_err(|error| damaged(&error))?;
@@ -59,7 +62,10 @@ pub(super) fn read(place: &str, file: File, intake: &mut Intake<'_>) -> Result<(
     for batch in reader {
         let batch = batch.map_err(|error| damaged(&error))?;
         odd.clear();
-        match positions.as_mut().and_then(|reader| Some((PositionColumns::of(reader, &batch)?, reader))) {
+        match positions
+            .as_mut()
+            .and_then(|reader| Some((PositionColumns::of(reader, &batch)?, reader)))
+        {
             Some((columns, reader)) => {
                 reader.read(&columns, intake.groups(), &mut odd);
                 intake.accepted(batch.num_rows() as u64 - odd.len() as u64);
@@ -94,20 +100,42 @@ fn with_dictionaries(schema: &Schema) -> SchemaRef {
 /// Numbers of the columns to read. A column that the mapping names must be there; without a mapping every column must
 /// be a field.
 fn wanted_columns(place: &str, schema: &Schema, mapping: &Mapping) -> Result<Vec<usize>, FileError> {
-    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    mapping.check_columns(&names).map_err(|what| FileError::content(place, what))?;
+    let names: Vec<&str> = schema
+        .fields()
+        .iter()
+        .map(|field| field.name().as_str())
+        .collect();
+    mapping
+        .check_columns(&names)
+        .map_err(|what| FileError::content(place, what))?;
     let wanted = |name: &&str| mapping.columns.iter().any(|column| column.name == **name);
-    Ok(names.iter().enumerate().filter(|(_, name)| wanted(name)).map(|(number, _)| number).collect())
+    Ok(names
+        .iter()
+        .enumerate()
+        .filter(|(_, name)| wanted(name))
+        .map(|(number, _)| number)
+        .collect())
 }
 
 /// Refuses a file whose columns claim to expand beyond reason.
 fn check_expansion(place: &str, metadata: &ParquetMetaData, limit: ExpansionLimit) -> Result<(), FileError> {
     for column in metadata.row_groups().iter().flat_map(|group| group.columns()) {
-        let sizes = [column.compressed_size(), column.uncompressed_size()].map(|size| u64::try_from(size).unwrap_or(0));
+        let sizes = [column.compressed_size(), column.uncompressed_size()]
+            .map(|size| u64::try_from(size).unwrap_or(0));
         let [packed, unpacked] = sizes;
-        if unpacked > limit.free_bytes.saturating_add(packed.saturating_mul(limit.ratio_max)) {
-            let what = format!("the column {} expands from {packed} to {unpacked} bytes", column.column_path());
-            return Err(FileError::content(place, format!("{what}: refused as a decompression bomb")));
+        if unpacked
+            > limit
+                .free_bytes
+                .saturating_add(packed.saturating_mul(limit.ratio_max))
+        {
+            let what = format!(
+                "the column {} expands from {packed} to {unpacked} bytes",
+                column.column_path()
+            );
+            return Err(FileError::content(
+                place,
+                format!("{what}: refused as a decompression bomb"),
+            ));
         }
     }
     Ok(())

@@ -35,11 +35,25 @@ impl fmt::Debug for Presence {
 impl Presence {
     /// For an import; called on the runtime.
     pub(super) async fn new(options: &ImportOptions, deps: &ImportDeps) -> Result<Self> {
-        let (registry, keys) = (Arc::clone(&deps.stores.registry), Arc::clone(&deps.stores.pseudonym_keys));
-        let venues = VenueDirectory::new(registry, Arc::clone(&deps.clock), 1).venues(&options.tenant).await?;
-        let pseudonymiser =
-            Pseudonymiser::new(keys, Arc::clone(&deps.clock), options.presence_late_ms, KEYS_REMEMBERED);
-        Ok(Self { tenant: options.tenant.clone(), venues, pseudonymiser, runtime: Handle::current() })
+        let (registry, keys) = (
+            Arc::clone(&deps.stores.registry),
+            Arc::clone(&deps.stores.pseudonym_keys),
+        );
+        let venues = VenueDirectory::new(registry, Arc::clone(&deps.clock), 1)
+            .venues(&options.tenant)
+            .await?;
+        let pseudonymiser = Pseudonymiser::new(
+            keys,
+            Arc::clone(&deps.clock),
+            options.presence_late_ms,
+            KEYS_REMEMBERED,
+        );
+        Ok(Self {
+            tenant: options.tenant.clone(),
+            venues,
+            pseudonymiser,
+            runtime: Handle::current(),
+        })
     }
 
     /// The venues as they were when the import began.
@@ -58,6 +72,9 @@ impl Presence {
         if batches.iter().all(|batch| batch.events.kind != Kind::Presence) {
             return Ok(Vec::new());
         }
-        self.runtime.block_on(self.pseudonymiser.apply(&self.tenant, &self.venues, batches, Road::Import))
+        self.runtime.block_on(
+            self.pseudonymiser
+                .apply(&self.tenant, &self.venues, batches, Road::Import),
+        )
     }
 }

@@ -58,21 +58,32 @@ pub(super) struct Tracker {
 
 impl fmt::Debug for Tracker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tracker").field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Tracker")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
 impl Tracker {
     /// Nothing done yet.
     pub(super) fn new(progress: Arc<dyn ImportProgress>) -> Self {
-        Self { progress, state: Mutex::default() }
+        Self {
+            progress,
+            state: Mutex::default(),
+        }
     }
 
     /// Begins a phase of so many bytes or days.
     pub(super) fn begin(&self, phase: ImportPhase, bytes_total: u64, days_total: u64) {
         self.change(|state| {
             let rows = state.rows;
-            *state = ImportState { phase, bytes_total, days_total, rows, ..ImportState::default() };
+            *state = ImportState {
+                phase,
+                bytes_total,
+                days_total,
+                rows,
+                ..ImportState::default()
+            };
         });
     }
 
@@ -111,7 +122,13 @@ pub(super) struct FileProgress<'a> {
 impl<'a> FileProgress<'a> {
     /// At the beginning of a file whose reads are counted in `read`.
     pub(super) fn new(tracker: &'a Tracker, read: BytesRead, file_bytes: u64) -> Self {
-        Self { tracker, read, file_bytes, bytes_told: 0, rows_told: 0 }
+        Self {
+            tracker,
+            read,
+            file_bytes,
+            bytes_told: 0,
+            rows_told: 0,
+        }
     }
 
     /// So many events were found by now; what was read of the file tells how far it is.

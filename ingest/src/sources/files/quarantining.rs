@@ -26,10 +26,18 @@ impl<'a> Quarantining<'a> {
         let stores = &import.deps.stores;
         let limits = import.options.quarantine;
         // Rows come in pieces: the limit of the whole is kept here.
-        let piece = QuarantineLimits { message_entries_max: usize::MAX, ..limits };
+        let piece = QuarantineLimits {
+            message_entries_max: usize::MAX,
+            ..limits
+        };
         let (store, keys) = (Arc::clone(&stores.quarantine), Arc::clone(&stores.pseudonym_keys));
         let keeper = QuarantineKeeper::new(store, keys, import.presence.pseudonymiser(), piece);
-        Self { import, keeper, file_entries_max: limits.message_entries_max, of_file: HashMap::new() }
+        Self {
+            import,
+            keeper,
+            file_entries_max: limits.message_entries_max,
+            of_file: HashMap::new(),
+        }
     }
 
     /// Keeps some rows.
@@ -60,7 +68,9 @@ impl<'a> Quarantining<'a> {
                 header: origin.header.as_deref(),
                 numbered_by_line: true,
             };
-            self.keeper.keep(&message, self.import.presence.venues(), &bytes, &refusals).await?;
+            self.keeper
+                .keep(&message, self.import.presence.venues(), &bytes, &refusals)
+                .await?;
         }
         Ok(())
     }

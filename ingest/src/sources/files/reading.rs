@@ -48,12 +48,23 @@ pub(super) fn read<'i>(
     import: &'i Import<'_>,
     files: Vec<Claimed>,
     routing: Routing,
-) -> (mpsc::Receiver<Work>, impl Future<Output = Result<Vec<Claimed>, ImportError>> + use<'i>) {
+) -> (
+    mpsc::Receiver<Work>,
+    impl Future<Output = Result<Vec<Claimed>, ImportError>> + use<'i>,
+) {
     let (outbox, inbox) = mpsc::channel(CHANNEL);
     let options = import.options;
     let now = import.deps.clock.now_ms();
-    let times = TimeRules { now, max_future_ms: options.future_ms_max, max_age_ms: i64::MAX };
-    let rules = DecodeRules { times: Some(times), max_event_bytes: options.row_bytes_max, ..DecodeRules::default() };
+    let times = TimeRules {
+        now,
+        max_future_ms: options.future_ms_max,
+        max_age_ms: i64::MAX,
+    };
+    let rules = DecodeRules {
+        times: Some(times),
+        max_event_bytes: options.row_bytes_max,
+        ..DecodeRules::default()
+    };
     let context = IntakeContext {
         mapping: Arc::clone(&import.mapping),
         venues: Arc::clone(&import.venues),
@@ -95,7 +106,16 @@ fn read_all(
             Some(FileError::Storage(error)) => return Err(error),
             error => error.map(|error| error.to_string()),
         };
-        if send(context, Work::FileDone { number, counts, error }).is_err() {
+        if send(
+            context,
+            Work::FileDone {
+                number,
+                counts,
+                error,
+            },
+        )
+        .is_err()
+        {
             return Ok(());
         }
     }
@@ -112,14 +132,23 @@ fn read_file(
     tracker: &Tracker,
 ) -> (FileCounts, Option<FileError>) {
     let read = BytesRead::default();
-    let open = OpenContext { expansion: context.expansion, spill_dir, read: &read };
+    let open = OpenContext {
+        expansion: context.expansion,
+        spill_dir,
+        read: &read,
+    };
     let progress = FileProgress::new(tracker, read.clone(), file.bytes);
     let mut intake = Intake::new(context, groups, progress, file.delivery);
     // Libraries that read foreign formats may panic on damage; then this file has failed, and the others have not.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         open::visit_parts(&file.input, &open, &mut |part| intake.part(part))
     }));
-    let outcome = outcome.unwrap_or_else(|_| Err(FileError::content(&*file.input.name, "damaged: its reader gave up")));
+    let outcome = outcome.unwrap_or_else(|_| {
+        Err(FileError::content(
+            &*file.input.name,
+            "damaged: its reader gave up",
+        ))
+    });
     let (counts, sent) = intake.finish();
     (counts, outcome.and(sent).err())
 }
@@ -144,7 +173,15 @@ pub(super) async fn settle(
         None => {
             let now = import.deps.clock.now_ms();
             let imports = &import.deps.stores.imports;
-            imports.finish(&import.options.tenant, receipt, now, counts.accepted, counts.refused).await?;
+            imports
+                .finish(
+                    &import.options.tenant,
+                    receipt,
+                    now,
+                    counts.accepted,
+                    counts.refused,
+                )
+                .await?;
         }
     }
     Ok(())

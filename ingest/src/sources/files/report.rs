@@ -63,7 +63,11 @@ impl ImportReport {
 
     /// Sums up the files.
     pub(super) fn add_up(&mut self) {
-        let new = || self.files.iter().filter(|file| file.state != FileState::AlreadyImported);
+        let new = || {
+            self.files
+                .iter()
+                .filter(|file| file.state != FileState::AlreadyImported)
+        };
         self.accepted = new().map(|file| file.accepted).sum();
         self.refused = new().map(|file| file.refused).sum();
     }

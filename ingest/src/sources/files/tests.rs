@@ -4,3 +4,4 @@ mod archive_road;
 mod formats;
 mod harness;
 mod log_road;
+mod no_archive;

@@ -43,10 +43,16 @@ pub(super) fn json(place: &str, text: &mut dyn BufRead, intake: &mut Intake<'_>)
 /// Reads CSV.
 pub(super) fn csv(place: &str, text: &mut dyn BufRead, intake: &mut Intake<'_>) -> Result<(), FileError> {
     let header = read_header(place, text)?;
-    let delimiter = intake.mapping().delimiter.unwrap_or_else(|| guess_delimiter(&header));
+    let delimiter = intake
+        .mapping()
+        .delimiter
+        .unwrap_or_else(|| guess_delimiter(&header));
     let names = header_names(place, &header, delimiter)?;
     let refs: Vec<&str> = names.iter().map(String::as_str).collect();
-    intake.mapping().check_columns(&refs).map_err(|what| FileError::content(format!("{place}:1"), what))?;
+    intake
+        .mapping()
+        .check_columns(&refs)
+        .map_err(|what| FileError::content(format!("{place}:1"), what))?;
     match renaming(intake.mapping(), intake.rules(), &refs, delimiter) {
         Some(rules) => decode(place, header, text, Format::Csv, Arc::new(rules), intake),
         None => rows::csv(place, &names, delimiter, lines_of(&header), text, intake),
@@ -86,13 +92,19 @@ fn read_piece(place: &str, text: &mut dyn BufRead, buffer: &mut Vec<u8>) -> Resu
         Ok(n) => Ok(n < PIECE_BYTES),
         // The rows before the damage are good: they are given to the decoder first, the error comes back next time.
         Err(_) if buffer.len() > before => Ok(false),
-        Err(source) => Err(FileError::Io { place: place.to_owned(), source }),
+        Err(source) => Err(FileError::Io {
+            place: place.to_owned(),
+            source,
+        }),
     }
 }
 
 /// Reads the first line that is not empty, with its end.
 fn read_header(place: &str, text: &mut dyn BufRead) -> Result<Vec<u8>, FileError> {
-    let io_error = |source| FileError::Io { place: place.to_owned(), source };
+    let io_error = |source| FileError::Io {
+        place: place.to_owned(),
+        source,
+    };
     let mut header = Vec::new();
     let mut quotes = 0;
     loop {
@@ -104,7 +116,10 @@ fn read_header(place: &str, text: &mut dyn BufRead) -> Result<Vec<u8>, FileError
             return Ok(header);
         }
         if !header.ends_with(b"\n") && header.len() >= HEADER_BYTES_MAX {
-            return Err(FileError::content(format!("{place}:1"), "the header is too long; is this CSV?"));
+            return Err(FileError::content(
+                format!("{place}:1"),
+                "the header is too long; is this CSV?",
+            ));
         }
         // A line end within quotes belongs to a column's name.
         if quotes % 2 == 0 && !header.trim_ascii().is_empty() {
@@ -114,18 +129,27 @@ fn read_header(place: &str, text: &mut dyn BufRead) -> Result<Vec<u8>, FileError
 }
 
 fn header_names(place: &str, header: &[u8], delimiter: u8) -> Result<Vec<String>, FileError> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).delimiter(delimiter).from_reader(header);
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .delimiter(delimiter)
+        .from_reader(header);
     let mut record = csv::StringRecord::new();
     match reader.read_record(&mut record) {
         Ok(_) => Ok(record.iter().map(|name| name.trim().to_owned()).collect()),
-        Err(error) => Err(FileError::content(format!("{place}:1"), format!("the header cannot be read: {error}"))),
+        Err(error) => Err(FileError::content(
+            format!("{place}:1"),
+            format!("the header cannot be read: {error}"),
+        )),
     }
 }
 
 /// The separator that the header holds most; a comma when it holds none.
 fn guess_delimiter(header: &[u8]) -> u8 {
     let count = |delimiter: u8| header.iter().filter(|&&byte| byte == delimiter).count();
-    [b'|', b'\t', b';', b','].into_iter().max_by_key(|&delimiter| count(delimiter)).unwrap_or(b',')
+    [b'|', b'\t', b';', b',']
+        .into_iter()
+        .max_by_key(|&delimiter| count(delimiter))
+        .unwrap_or(b',')
 }
 
 fn lines_of(bytes: &[u8]) -> u64 {
@@ -133,8 +157,16 @@ fn lines_of(bytes: &[u8]) -> u64 {
 }
 
 /// The decoder's rules for a mapping that only renames columns and sets constants; `None` for any other.
-fn renaming(mapping: &Mapping, rules: &Arc<DecodeRules>, columns: &[&str], delimiter: u8) -> Option<DecodeRules> {
-    let mut rules = DecodeRules { delimiter: Some(delimiter), ..DecodeRules::clone(rules) };
+fn renaming(
+    mapping: &Mapping,
+    rules: &Arc<DecodeRules>,
+    columns: &[&str],
+    delimiter: u8,
+) -> Option<DecodeRules> {
+    let mut rules = DecodeRules {
+        delimiter: Some(delimiter),
+        ..DecodeRules::clone(rules)
+    };
     if mapping.is_identity() {
         return Some(rules);
     }
@@ -145,7 +177,9 @@ fn renaming(mapping: &Mapping, rules: &Arc<DecodeRules>, columns: &[&str], delim
             Source::Fixed(text) => rules.defaults.push((wire, text.clone())),
             Source::Column(number) => {
                 let name = &mapping.columns[*number].name;
-                let Some(place) = columns.iter().position(|column| column == name) else { continue };
+                let Some(place) = columns.iter().position(|column| column == name) else {
+                    continue;
+                };
                 // A column that feeds two fields is more than a name.
                 if std::mem::replace(&mut used[place], true) {
                     return None;
@@ -169,7 +203,10 @@ mod tests {
     fn the_header_ends_where_its_quotes_allow() {
         let header = |text: &str| {
             let mut bytes = text.as_bytes();
-            (String::from_utf8(read_header("f", &mut bytes).unwrap()).unwrap(), bytes.len())
+            (
+                String::from_utf8(read_header("f", &mut bytes).unwrap()).unwrap(),
+                bytes.len(),
+            )
         };
         assert_eq!(header("a,b\n1,2\n"), ("a,b\n".to_owned(), 4));
         assert_eq!(header("\n\r\na;b\r\n1;2"), ("\n\r\na;b\r\n".to_owned(), 3));
@@ -177,12 +214,23 @@ mod tests {
         assert_eq!(header("a,b"), ("a,b".to_owned(), 0));
         assert_eq!(header(""), (String::new(), 0));
         let long = "x".repeat(HEADER_BYTES_MAX + 1);
-        assert!(read_header("f", &mut long.as_bytes()).unwrap_err().to_string().starts_with("f:1: "));
+        assert!(
+            read_header("f", &mut long.as_bytes())
+                .unwrap_err()
+                .to_string()
+                .starts_with("f:1: ")
+        );
     }
 
     #[test]
     fn the_separator_is_the_one_that_the_header_holds_most() {
-        for (header, delimiter) in [("a,b;c,d", b','), ("a;b;c,d", b';'), ("a\tb", b'\t'), ("a|b", b'|'), ("a", b',')] {
+        for (header, delimiter) in [
+            ("a,b;c,d", b','),
+            ("a;b;c,d", b';'),
+            ("a\tb", b'\t'),
+            ("a|b", b'|'),
+            ("a", b','),
+        ] {
             assert_eq!(guess_delimiter(header.as_bytes()), delimiter, "{header}");
         }
     }

@@ -21,7 +21,12 @@ impl VenueTable {
         let stored = registry.venues(tenant).await?;
         Ok(stored
             .into_iter()
-            .map(|stored| (VenueKey::new(tenant.clone(), stored.venue.id), stored.venue.calendar))
+            .map(|stored| {
+                (
+                    VenueKey::new(tenant.clone(), stored.venue.id),
+                    stored.venue.calendar,
+                )
+            })
             .collect())
     }
 
@@ -49,14 +54,18 @@ impl VenueTable {
 impl FromIterator<(VenueKey, VenueCalendar)> for VenueTable {
     fn from_iter<I: IntoIterator<Item = (VenueKey, VenueCalendar)>>(venues: I) -> Self {
         let venues: Vec<_> = venues.into_iter().collect();
-        let numbers =
-            venues.iter().enumerate().map(|(i, (key, _))| (key.venue.as_str().to_owned(), i as u32)).collect();
+        let numbers = venues
+            .iter()
+            .enumerate()
+            .map(|(i, (key, _))| (key.venue.as_str().to_owned(), i as u32))
+            .collect();
         Self { venues, numbers }
     }
 }
 
 impl ZoneOfVenue for VenueTable {
     fn calendar(&self, venue: &str) -> Option<VenueCalendar> {
-        self.number(venue).map(|number| VenueTable::calendar(self, number))
+        self.number(venue)
+            .map(|number| VenueTable::calendar(self, number))
     }
 }

@@ -28,10 +28,21 @@ pub(super) async fn write(
     touched: &Touched,
     report: &mut ImportReport,
 ) -> Result<HashSet<(u32, LocalDay)>, ImportError> {
-    import.tracker.begin(ImportPhase::Writing, 0, touched.len() as u64);
+    import
+        .tracker
+        .begin(ImportPhase::Writing, 0, touched.len() as u64);
     let leases = Leases::new(import, import_id);
     let source = MarkSource::job(import_id);
-    let mut writing = Writing { import, leases: &leases, source, touched, staged: Vec::new(), open: Vec::new(), stale: HashSet::new(), report };
+    let mut writing = Writing {
+        import,
+        leases: &leases,
+        source,
+        touched,
+        staged: Vec::new(),
+        open: Vec::new(),
+        stale: HashSet::new(),
+        report,
+    };
     let outcome = {
         let work = std::pin::pin!(writing.all(sorter));
         let keep = std::pin::pin!(leases.keep());
@@ -79,7 +90,13 @@ struct OpenDay {
 
 impl Writing<'_> {
     async fn all(&mut self, sorter: BulkSorter) -> Result<(), ImportError> {
-        for SortedDay { venue, day, kind, rows } in sorter.finish() {
+        for SortedDay {
+            venue,
+            day,
+            kind,
+            rows,
+        } in sorter.finish()
+        {
             self.begin(&venue, day).await?;
             self.rewrite(&venue, kind, rows).await?;
         }
@@ -88,7 +105,11 @@ impl Writing<'_> {
 
     /// Takes a day's lease and marks it, unless it is the day that was begun last.
     async fn begin(&mut self, venue: &VenueKey, day: LocalDay) -> Result<(), ImportError> {
-        if self.open.last().is_some_and(|open| open.lease.venue == *venue && open.lease.day == day) {
+        if self
+            .open
+            .last()
+            .is_some_and(|open| open.lease.venue == *venue && open.lease.day == day)
+        {
             return Ok(());
         }
         if self.open.len() >= COMMIT_DAYS {
@@ -106,18 +127,41 @@ impl Writing<'_> {
         let number = venues.number(venue.venue.as_str()).map(|number| (number, day));
         let touched = number.and_then(|number| Some((number, *self.touched.get(&number)?)));
         let Some((number, touched)) = touched else {
-            return Err(StorageError::new(ErrorKind::Bug, format!("{venue} {day} came out of sorting but not in")).into());
+            return Err(StorageError::new(
+                ErrorKind::Bug,
+                format!("{venue} {day} came out of sorting but not in"),
+            )
+            .into());
         };
-        let mut open = OpenDay { number, lease, touched, marked_at: 0, is_changed: false };
-        let known = self.import.deps.stores.raw.marks(venue, touched.0..touched.1 + 1).await?;
+        let mut open = OpenDay {
+            number,
+            lease,
+            touched,
+            marked_at: 0,
+            is_changed: false,
+        };
+        let known = self
+            .import
+            .deps
+            .stores
+            .raw
+            .marks(venue, touched.0..touched.1 + 1)
+            .await?;
         open.marked_at = known.0.get(&self.source).copied().unwrap_or(0);
         self.mark(&mut open).await?;
         self.open.push(open);
         Ok(())
     }
 
-    async fn rewrite(&mut self, venue: &VenueKey, kind: Kind, rows: Box<dyn IncomingDay>) -> Result<(), ImportError> {
-        let Some(open) = self.open.last_mut() else { return Ok(()) };
+    async fn rewrite(
+        &mut self,
+        venue: &VenueKey,
+        kind: Kind,
+        rows: Box<dyn IncomingDay>,
+    ) -> Result<(), ImportError> {
+        let Some(open) = self.open.last_mut() else {
+            return Ok(());
+        };
         let (day, fence) = (open.lease.day, open.lease.fence);
         let archive = &self.import.deps.stores.archive;
         match archive.rewrite_day(venue, kind, day, fence, rows).await? {
@@ -145,7 +189,8 @@ impl Writing<'_> {
                 .map(|(day, _)| day)
                 .collect();
             for open in &mut self.open {
-                let is_stale = |staged: &StagedDay| staged.venue == open.lease.venue && staged.day == open.lease.day;
+                let is_stale =
+                    |staged: &StagedDay| staged.venue == open.lease.venue && staged.day == open.lease.day;
                 if stale.iter().any(is_stale) {
                     self.stale.insert(open.number);
                     open.is_changed = false;
@@ -172,9 +217,22 @@ impl Writing<'_> {
         let position = (open.marked_at + 1).max(self.import.deps.clock.now_ms());
         open.marked_at = position;
         let (first, last) = open.touched;
-        let mark = |slot| Mark { venue: open.lease.venue.clone(), slot, source: self.source.clone(), position };
+        let mark = |slot| Mark {
+            venue: open.lease.venue.clone(),
+            slot,
+            source: self.source.clone(),
+            position,
+        };
         let marks = (slot_of(first)..=slot_of(last)).map(mark).collect();
-        self.import.deps.stores.raw.apply(RawWrite { marks, ..RawWrite::default() }).await?;
+        self.import
+            .deps
+            .stores
+            .raw
+            .apply(RawWrite {
+                marks,
+                ..RawWrite::default()
+            })
+            .await?;
         Ok(())
     }
 }

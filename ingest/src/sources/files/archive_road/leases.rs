@@ -26,11 +26,19 @@ pub(super) struct Leases<'a> {
 impl<'a> Leases<'a> {
     /// No leases yet.
     pub(super) fn new(import: &'a Import<'a>, holder: &'a str) -> Self {
-        Self { import, holder, held: Mutex::default() }
+        Self {
+            import,
+            holder,
+            held: Mutex::default(),
+        }
     }
 
     /// Takes a day's lease; waits while somebody else holds it, up to the import's limit.
-    pub(super) async fn take(&self, venue: &VenueKey, day: LocalDay) -> std::result::Result<Lease, ImportError> {
+    pub(super) async fn take(
+        &self,
+        venue: &VenueKey,
+        day: LocalDay,
+    ) -> std::result::Result<Lease, ImportError> {
         let clock = &self.import.deps.clock;
         let deadline = clock.monotonic() + self.import.options.lease_wait_max;
         loop {
@@ -39,8 +47,14 @@ impl<'a> Leases<'a> {
             }
             if clock.monotonic() >= deadline {
                 let row = self.store().get(venue, day).await?;
-                let holder = row.and_then(|row| row.lease).map_or_else(|| "somebody".to_owned(), |(holder, _)| holder);
-                return Err(ImportError::DayHeld { venue: venue.to_string(), day: day.to_string(), holder });
+                let holder = row
+                    .and_then(|row| row.lease)
+                    .map_or_else(|| "somebody".to_owned(), |(holder, _)| holder);
+                return Err(ImportError::DayHeld {
+                    venue: venue.to_string(),
+                    day: day.to_string(),
+                    holder,
+                });
             }
             clock.sleep(TRY_AGAIN).await;
         }
@@ -71,7 +85,11 @@ impl<'a> Leases<'a> {
         let clock = &self.import.deps.clock;
         let ttl_ms = self.import.options.lease_ttl_ms;
         loop {
-            clock.sleep(Duration::from_millis(u64::try_from(ttl_ms / 3).unwrap_or(0).max(1))).await;
+            clock
+                .sleep(Duration::from_millis(
+                    u64::try_from(ttl_ms / 3).unwrap_or(0).max(1),
+                ))
+                .await;
             let leases: Vec<Lease> = self.held().values().cloned().collect();
             for lease in leases {
                 match self.store().renew(&lease, clock.now_ms(), ttl_ms).await {

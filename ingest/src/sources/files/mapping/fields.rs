@@ -54,10 +54,16 @@ pub(super) const ALL: &[(&str, FieldForm)] = &[
 
 /// A field by its name; the error lists those that there are.
 pub(super) fn lookup(name: &str) -> Result<(&'static str, FieldForm), String> {
-    ALL.iter().find(|(known, _)| *known == name).copied().ok_or_else(|| {
-        let known: Vec<&str> = ALL.iter().map(|(known, _)| *known).collect();
-        format!("mapping: {name:?} is not a field of any event; there are {}", known.join(", "))
-    })
+    ALL.iter()
+        .find(|(known, _)| *known == name)
+        .copied()
+        .ok_or_else(|| {
+            let known: Vec<&str> = ALL.iter().map(|(known, _)| *known).collect();
+            format!(
+                "mapping: {name:?} is not a field of any event; there are {}",
+                known.join(", ")
+            )
+        })
 }
 
 #[cfg(test)]

@@ -40,7 +40,9 @@ impl Cells {
         let cells = mapping.columns.iter().enumerate().filter_map(|(number, column)| {
             Some((column.name.clone(), serde_json::Value::from(self.get(number)?)))
         });
-        serde_json::Value::Object(cells.collect()).to_string().into_bytes()
+        serde_json::Value::Object(cells.collect())
+            .to_string()
+            .into_bytes()
     }
 
     /// A cell's text; `None` where it is missing or blank.
@@ -73,20 +75,38 @@ pub(in crate::sources::files) struct RowMapper<'m> {
 
 impl std::fmt::Debug for RowMapper<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RowMapper").field("mapping", &self.mapping).finish_non_exhaustive()
+        f.debug_struct("RowMapper")
+            .field("mapping", &self.mapping)
+            .finish_non_exhaustive()
     }
 }
 
 impl<'m> RowMapper<'m> {
     /// A mapper at the beginning of a file.
     pub(in crate::sources::files) fn new(mapping: &'m Mapping, zones: &'m dyn ZoneOfVenue) -> Self {
-        let of_kind = Kind::ALL.iter().map(|kind| fields::ALL.iter().map(|(name, _)| has_field(*kind, name)).collect());
-        Self { mapping, zones, times: TimeReader::default(), of_kind: of_kind.collect(), scratch: String::new() }
+        let of_kind = Kind::ALL.iter().map(|kind| {
+            fields::ALL
+                .iter()
+                .map(|(name, _)| has_field(*kind, name))
+                .collect()
+        });
+        Self {
+            mapping,
+            zones,
+            times: TimeReader::default(),
+            of_kind: of_kind.collect(),
+            scratch: String::new(),
+        }
     }
 
     /// Appends the events of a row to `lines`, each a JSON object and a line end, and returns their number. An event that
     /// cannot be made is left out and named in `errors`.
-    pub(in crate::sources::files) fn map(&mut self, cells: &Cells, lines: &mut Vec<u8>, errors: &mut Vec<RowError>) -> usize {
+    pub(in crate::sources::files) fn map(
+        &mut self,
+        cells: &Cells,
+        lines: &mut Vec<u8>,
+        errors: &mut Vec<RowError>,
+    ) -> usize {
         let mapping = self.mapping;
         let mut made = 0;
         for event in mapping.events.iter().filter(|event| event.applies_to(cells)) {
@@ -103,7 +123,13 @@ impl<'m> RowMapper<'m> {
     }
 
     fn event(&mut self, event: &EventRule, cells: &Cells, out: &mut Vec<u8>) -> Result<(), RowError> {
-        let Self { mapping, zones, times, of_kind, scratch } = self;
+        let Self {
+            mapping,
+            zones,
+            times,
+            of_kind,
+            scratch,
+        } = self;
         // The first fields are kind and venue: the others hang on them.
         let kind = match value(&event.fields[KIND], cells, scratch) {
             Some(kind) => kind.parse::<Kind>().ok(),
@@ -121,15 +147,25 @@ impl<'m> RowMapper<'m> {
             if !mapping.is_identity() && kind.is_some_and(|kind| !of_kind[kind as usize][number]) {
                 continue;
             }
-            let Some(text) = value(field, cells, scratch) else { continue };
+            let Some(text) = value(field, cells, scratch) else {
+                continue;
+            };
             if out.len() > opened {
                 out.push(b',');
             }
             out.push(b'"');
             out.extend_from_slice(field.name.as_bytes());
             out.extend_from_slice(b"\":");
-            let code = if field.form == FieldForm::Time { Code::TsUnreadable } else { Code::WrongType };
-            let refuse = |what: String| RowError { code, column: column_of(mapping, field), what };
+            let code = if field.form == FieldForm::Time {
+                Code::TsUnreadable
+            } else {
+                Code::WrongType
+            };
+            let refuse = |what: String| RowError {
+                code,
+                column: column_of(mapping, field),
+                what,
+            };
             match field.form {
                 FieldForm::Time => match times.read(&mapping.time, text, venue).map_err(refuse)? {
                     Some(ts) => append(out, ts),
@@ -186,7 +222,9 @@ fn value<'a>(field: &'a FieldRule, cells: &'a Cells, scratch: &'a mut String) ->
 impl EventRule {
     fn applies_to(&self, cells: &Cells) -> bool {
         let is_zero = |&column: &usize| {
-            cells.get(column).is_none_or(|text| text.trim().parse::<f64>().is_ok_and(|number| number == 0.0))
+            cells
+                .get(column)
+                .is_none_or(|text| text.trim().parse::<f64>().is_ok_and(|number| number == 0.0))
         };
         let fits = |(column, values): &(usize, Vec<String>)| {
             let cell = cells.get(*column).unwrap_or_default().trim();
@@ -252,8 +290,16 @@ fn scaled(text: &str, scale: Option<f64>) -> Result<f64, String> {
     let Some(scale) = scale else { return Ok(number) };
     // 0.01 is no binary fraction but 100 is: dividing gives the float nearest to the decimal result.
     let inverse = (1.0 / scale).round();
-    let product = if inverse != 0.0 && 1.0 / inverse == scale { number / inverse } else { number * scale };
-    if product.is_finite() { Ok(product) } else { Err(format!("times {scale} it is too large")) }
+    let product = if inverse != 0.0 && 1.0 / inverse == scale {
+        number / inverse
+    } else {
+        number * scale
+    };
+    if product.is_finite() {
+        Ok(product)
+    } else {
+        Err(format!("times {scale} it is too large"))
+    }
 }
 
 fn truth(text: &str) -> Result<&'static [u8], String> {

@@ -12,11 +12,17 @@ impl ZoneOfVenue for Zones {
 
 /// The events and errors that a mapping makes of rows of a CSV text.
 fn apply(toml: &str, csv: &str) -> (Vec<serde_json::Value>, Vec<String>) {
-    let mapping = MappingSpec::from_toml("test.toml", toml).unwrap().resolve().unwrap();
+    let mapping = MappingSpec::from_toml("test.toml", toml)
+        .unwrap()
+        .resolve()
+        .unwrap();
     let mut reader = csv::Reader::from_reader(csv.as_bytes());
     let header = reader.headers().unwrap().clone();
-    let places: Vec<_> =
-        mapping.columns.iter().map(|column| header.iter().position(|name| name == column.name)).collect();
+    let places: Vec<_> = mapping
+        .columns
+        .iter()
+        .map(|column| header.iter().position(|name| name == column.name))
+        .collect();
     let mut mapper = RowMapper::new(&mapping, &Zones);
     let (mut cells, mut lines, mut errors) = (Cells::default(), Vec::new(), Vec::new());
     for record in reader.records() {
@@ -29,8 +35,18 @@ fn apply(toml: &str, csv: &str) -> (Vec<serde_json::Value>, Vec<String>) {
         }
         mapper.map(&cells, &mut lines, &mut errors);
     }
-    let events = String::from_utf8(lines).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    (events, errors.into_iter().map(|error| format!("{}: {}", error.column, error.what)).collect())
+    let events = String::from_utf8(lines)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    (
+        events,
+        errors
+            .into_iter()
+            .map(|error| format!("{}: {}", error.column, error.what))
+            .collect(),
+    )
 }
 
 fn events(toml: &str, csv: &str) -> Vec<serde_json::Value> {
@@ -70,7 +86,11 @@ fn one_row_of_a_door_counter_becomes_an_event_per_direction() {
     };
     assert_eq!(
         events(DOORS, csv),
-        [event(1_710_853_800_000, "in", 10), event(1_710_853_800_000, "out", 24), event(1_710_853_500_000, "out", 15)]
+        [
+            event(1_710_853_800_000, "in", 10),
+            event(1_710_853_800_000, "out", 24),
+            event(1_710_853_500_000, "out", 15)
+        ]
     );
 }
 
@@ -81,8 +101,10 @@ fn renamed_columns_keep_their_text_and_strangers_are_left_out() {
                 constants = { venue = 'mall', sensor = 'phone' }";
     assert_eq!(
         events(toml, csv),
-        [serde_json::json!({"venue": "mall", "sensor": "phone", "track": "5dda", "ts": 1_574_572_522_291_i64,
-            "floor": "B1", "x": 208.86206, "y": 216.74796})]
+        [
+            serde_json::json!({"venue": "mall", "sensor": "phone", "track": "5dda", "ts": 1_574_572_522_291_i64,
+            "floor": "B1", "x": 208.86206, "y": 216.74796})
+        ]
     );
 }
 
@@ -116,10 +138,19 @@ fn values_choose_their_template_and_patterns_join_columns() {
 #[test]
 fn factors_give_exact_minor_units_and_metres() {
     let toml = "scale = { amount = 100, x = 0.01 }\nconstants = { kind = 'transaction' }";
-    let amounts: Vec<_> = events(toml, "amount\n0.29\n1.005e2\n-0.99\n0\n").iter().map(|e| e["amount"].clone()).collect();
+    let amounts: Vec<_> = events(toml, "amount\n0.29\n1.005e2\n-0.99\n0\n")
+        .iter()
+        .map(|e| e["amount"].clone())
+        .collect();
     assert_eq!(amounts, [29, 10_050, -99, 0]);
     let positions = events("scale = { x = 0.01 }", "x\n266\n-1\n57\n");
-    assert_eq!(positions.iter().map(|e| e["x"].as_f64().unwrap()).collect::<Vec<_>>(), [2.66, -0.01, 0.57]);
+    assert_eq!(
+        positions
+            .iter()
+            .map(|e| e["x"].as_f64().unwrap())
+            .collect::<Vec<_>>(),
+        [2.66, -0.01, 0.57]
+    );
     let (_, errors) = apply(toml, "amount\n0.005\nabc\ninf\n");
     assert_eq!(
         errors,
@@ -136,15 +167,24 @@ fn whole_numbers_written_with_a_fraction_are_taken_and_others_named_by_column() 
     let toml = "columns = { value = 'occupancy' }\nconstants = { kind = 'status', dropped = '7' }";
     assert_eq!(events(toml, "occupancy,sent\n1,17.0\n")[0]["sent"], 17);
     let (events, errors) = apply(toml, "occupancy,sent\n1,17.5\n2,3\n");
-    assert_eq!((events.len(), errors), (1, vec!["sent: not a whole number".to_owned()]));
+    assert_eq!(
+        (events.len(), errors),
+        (1, vec!["sent: not a whole number".to_owned()])
+    );
 }
 
 #[test]
 fn instants_come_in_many_forms() {
     let ms = |format: &str, zone: &str, text: &str| {
-        let zone = if zone.is_empty() { String::new() } else { format!("zone = '{zone}'") };
-        let (events, errors) =
-            apply(&format!("constants = {{ venue = 'zurich' }}\n[ts]\nformat = '{format}'\n{zone}"), &format!("ts\n{text}\n"));
+        let zone = if zone.is_empty() {
+            String::new()
+        } else {
+            format!("zone = '{zone}'")
+        };
+        let (events, errors) = apply(
+            &format!("constants = {{ venue = 'zurich' }}\n[ts]\nformat = '{format}'\n{zone}"),
+            &format!("ts\n{text}\n"),
+        );
         match events.first() {
             Some(event) => Ok(event["ts"].as_i64().unwrap()),
             None => Err(errors[0].clone()),
@@ -156,24 +196,47 @@ fn instants_come_in_many_forms() {
     assert_eq!(ms("ns", "", "1557995040213999999"), Ok(1_557_995_040_213));
     assert_eq!(ms("ms", "", "1557995040213"), Ok(1_557_995_040_213));
     // 2019-05-16 10:24:06.577 at UTC+2.
-    assert_eq!(ms("%Y-%m-%d %H:%M:%S%.f", "venue", "2019-05-16 10:24:06.577"), Ok(1_557_995_046_577));
-    assert_eq!(ms("%Y-%m-%d %H:%M:%S%.f %z", "", "2019-05-16 10:24:06.577 +0200"), Ok(1_557_995_046_577));
-    assert_eq!(ms("%Y-%m-%dT%H:%M:%S", "utc", "2017-01-01T11:53:26"), Ok(1_483_271_606_000));
+    assert_eq!(
+        ms("%Y-%m-%d %H:%M:%S%.f", "venue", "2019-05-16 10:24:06.577"),
+        Ok(1_557_995_046_577)
+    );
+    assert_eq!(
+        ms("%Y-%m-%d %H:%M:%S%.f %z", "", "2019-05-16 10:24:06.577 +0200"),
+        Ok(1_557_995_046_577)
+    );
+    assert_eq!(
+        ms("%Y-%m-%dT%H:%M:%S", "utc", "2017-01-01T11:53:26"),
+        Ok(1_483_271_606_000)
+    );
     assert_eq!(ms("%d.%m.%Y", "utc", "01.01.2017"), Ok(1_483_228_800_000));
     assert!(ms("s", "", "12:00").unwrap_err().contains("number of units"));
     // The hour that Zurich's clocks skipped on 31 March 2024.
-    assert!(ms("%Y-%m-%d %H:%M", "venue", "2024-03-31 02:30").unwrap_err().contains("does not exist in Europe/Zurich"));
+    assert!(
+        ms("%Y-%m-%d %H:%M", "venue", "2024-03-31 02:30")
+            .unwrap_err()
+            .contains("does not exist in Europe/Zurich")
+    );
 }
 
 #[test]
 fn a_repeated_hour_is_the_first_pass_unless_told_otherwise() {
     // Zurich, 27 October 2024: 02:00 to 03:00 happens at 00:00Z and again at 01:00Z.
     let first_pass = 1_729_987_200_000 + 30 * 60_000;
-    assert_eq!(VenueCalendar::from_names("Europe/Zurich", 0).unwrap().offset_ms(first_pass), 7_200_000);
-    let rows = "ts\n2024-10-27 02:30\n2024-10-27 02:59\n2024-10-27 02:00\n2024-10-27 02:30\n2024-10-27 03:10\n";
+    assert_eq!(
+        VenueCalendar::from_names("Europe/Zurich", 0)
+            .unwrap()
+            .offset_ms(first_pass),
+        7_200_000
+    );
+    let rows =
+        "ts\n2024-10-27 02:30\n2024-10-27 02:59\n2024-10-27 02:00\n2024-10-27 02:30\n2024-10-27 03:10\n";
     let minutes = |ambiguous: &str| -> Vec<i64> {
-        let toml = format!("[ts]\nformat = '%Y-%m-%d %H:%M'\nzone = 'Europe/Zurich'\nambiguous = '{ambiguous}'");
-        events(&toml, rows).iter().map(|e| (e["ts"].as_i64().unwrap() - first_pass) / 60_000).collect()
+        let toml =
+            format!("[ts]\nformat = '%Y-%m-%d %H:%M'\nzone = 'Europe/Zurich'\nambiguous = '{ambiguous}'");
+        events(&toml, rows)
+            .iter()
+            .map(|e| (e["ts"].as_i64().unwrap() - first_pass) / 60_000)
+            .collect()
     };
     assert_eq!(minutes("first"), [0, 29, -30, 0, 100]);
     assert_eq!(minutes("second"), [60, 89, 30, 60, 100]);
@@ -198,8 +261,14 @@ fn mistakes_in_a_mapping_are_named() {
         ("columns = { x = 'a' }\nconstants = { x = 1 }", "both"),
         ("delimiter = 'é'", "delimiter"),
     ] {
-        let error = MappingSpec::from_toml("m.toml", toml).and_then(|spec| spec.resolve()).unwrap_err().to_string();
-        assert!(error.contains(word) && error.contains("mapping"), "{toml}: {error}");
+        let error = MappingSpec::from_toml("m.toml", toml)
+            .and_then(|spec| spec.resolve())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(word) && error.contains("mapping"),
+            "{toml}: {error}"
+        );
     }
     let error = MappingSpec::default().add_map("track").unwrap_err().to_string();
     assert!(error.contains("--map track"), "{error}");
@@ -216,9 +285,17 @@ fn flags_win_over_the_file_and_plain_mappings_are_known_as_such() {
     assert!(mapping.plain_fields().is_some());
     assert!(!mapping.is_identity() && !mapping.fingerprint().is_empty());
     assert!(MappingSpec::default().resolve().unwrap().fingerprint().is_empty());
-    let with_delimiter = MappingSpec { delimiter: Some(';'), ..MappingSpec::default() };
+    let with_delimiter = MappingSpec {
+        delimiter: Some(';'),
+        ..MappingSpec::default()
+    };
     assert!(with_delimiter.resolve().unwrap().is_identity());
-    for toml in ["constants = { venue = 'a{b}' }", "scale = { x = 2 }", "[ts]\nformat = 's'", "[[events]]\n[[events]]"] {
+    for toml in [
+        "constants = { venue = 'a{b}' }",
+        "scale = { x = 2 }",
+        "[ts]\nformat = 's'",
+        "[[events]]\n[[events]]",
+    ] {
         let mapping = MappingSpec::from_toml("m", toml).unwrap().resolve().unwrap();
         assert!(mapping.plain_fields().is_none(), "{toml}");
     }

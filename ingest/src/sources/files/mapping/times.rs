@@ -60,7 +60,9 @@ impl TimeRule {
         let format = match spec.format.as_deref() {
             None | Some("rfc3339") => TimeFormat::AsIs,
             Some("ms") => TimeFormat::Since1970 { unit_ns: 1_000_000 },
-            Some("s") => TimeFormat::Since1970 { unit_ns: 1_000_000_000 },
+            Some("s") => TimeFormat::Since1970 {
+                unit_ns: 1_000_000_000,
+            },
             Some("us") => TimeFormat::Since1970 { unit_ns: 1_000 },
             Some("ns") => TimeFormat::Since1970 { unit_ns: 1 },
             Some(format) => strftime(format)?,
@@ -68,12 +70,16 @@ impl TimeRule {
         let is_wall = matches!(format, TimeFormat::Wall(_));
         let zone = match spec.zone.as_deref() {
             Some(_) if !is_wall => {
-                return Err("mapping: ts.zone stands beside a format that names the instant itself".to_owned());
+                return Err(
+                    "mapping: ts.zone stands beside a format that names the instant itself".to_owned(),
+                );
             }
             None if is_wall => {
-                return Err("mapping: ts.format has no offset, so ts.zone is needed: an IANA name such as \
+                return Err(
+                    "mapping: ts.format has no offset, so ts.zone is needed: an IANA name such as \
                             \"Europe/Zurich\", \"venue\" or \"utc\""
-                    .to_owned());
+                        .to_owned(),
+                );
             }
             None => ZoneRule::Utc,
             Some(name) if name.eq_ignore_ascii_case("utc") => ZoneRule::Utc,
@@ -88,10 +94,16 @@ impl TimeRule {
             Some("ordered") => Ambiguous::Ordered,
             Some("refuse") => Ambiguous::Refuse,
             Some(other) => {
-                return Err(format!("mapping: ts.ambiguous is first, second, ordered or refuse, not {other:?}"));
+                return Err(format!(
+                    "mapping: ts.ambiguous is first, second, ordered or refuse, not {other:?}"
+                ));
             }
         };
-        Ok(Self { format, zone, ambiguous })
+        Ok(Self {
+            format,
+            zone,
+            ambiguous,
+        })
     }
 }
 
@@ -151,14 +163,21 @@ impl TimeReader {
                 let calendar = match &rule.zone {
                     ZoneRule::Utc => return Ok(Some(wall.and_utc().timestamp_millis())),
                     ZoneRule::Named(calendar) => *calendar,
-                    ZoneRule::Venue => venue().ok_or("the venue is not known, and so its time zone is not")?,
+                    ZoneRule::Venue => {
+                        venue().ok_or("the venue is not known, and so its time zone is not")?
+                    }
                 };
                 self.instant(wall, calendar, rule.ambiguous).map(Some)
             }
         }
     }
 
-    fn instant(&mut self, wall: NaiveDateTime, calendar: VenueCalendar, rule: Ambiguous) -> Result<TsMs, String> {
+    fn instant(
+        &mut self,
+        wall: NaiveDateTime,
+        calendar: VenueCalendar,
+        rule: Ambiguous,
+    ) -> Result<TsMs, String> {
         let tz = calendar.tz();
         let utc_ms = wall.and_utc().timestamp_millis();
         match tz.offset_from_local_datetime(&wall) {
@@ -166,18 +185,24 @@ impl TimeReader {
                 self.repeated = None;
                 Ok(utc_ms - i64::from(offset.fix().local_minus_utc()) * 1_000)
             }
-            chrono::LocalResult::None => {
-                Err(format!("a wall time that does not exist in {}: the clocks are set forward over it", tz.name()))
-            }
+            chrono::LocalResult::None => Err(format!(
+                "a wall time that does not exist in {}: the clocks are set forward over it",
+                tz.name()
+            )),
             chrono::LocalResult::Ambiguous(first, second) => {
                 let second_pass = match rule {
                     Ambiguous::First => false,
                     Ambiguous::Second => true,
                     Ambiguous::Refuse => {
-                        return Err(format!("a wall time that {} has twice: the clocks are set back", tz.name()));
+                        return Err(format!(
+                            "a wall time that {} has twice: the clocks are set back",
+                            tz.name()
+                        ));
                     }
                     Ambiguous::Ordered => {
-                        let second_pass = self.repeated.is_some_and(|(before, passed)| passed || wall < before);
+                        let second_pass = self
+                            .repeated
+                            .is_some_and(|(before, passed)| passed || wall < before);
                         self.repeated = Some((wall, second_pass));
                         second_pass
                     }

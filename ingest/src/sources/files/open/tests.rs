@@ -13,19 +13,29 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 fn zip(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in members {
-        writer.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+        writer
+            .start_file(*name, zip::write::SimpleFileOptions::default())
+            .unwrap();
         writer.write_all(bytes).unwrap();
     }
     writer.finish().unwrap().into_inner()
 }
 
 /// Name (below the folder), format and content of each part.
-fn parts(name: &str, bytes: &[u8], expansion: ExpansionLimit) -> Result<Vec<(String, Format, Vec<u8>)>, String> {
+fn parts(
+    name: &str,
+    bytes: &[u8],
+    expansion: ExpansionLimit,
+) -> Result<Vec<(String, Format, Vec<u8>)>, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     fs::write(&path, bytes).unwrap();
     let (read, prefix) = (BytesRead::default(), format!("{}/", folder.path().display()));
-    let context = OpenContext { expansion, spill_dir: folder.path(), read: &read };
+    let context = OpenContext {
+        expansion,
+        spill_dir: folder.path(),
+        read: &read,
+    };
     let mut seen = Vec::new();
     visit_parts(&Input::at(path), &context, &mut |part| {
         let mut content = Vec::new();
@@ -33,8 +43,15 @@ fn parts(name: &str, bytes: &[u8], expansion: ExpansionLimit) -> Result<Vec<(Str
             Content::Text(text) => text.read_to_end(&mut content),
             Content::Parquet(mut file) => file.read_to_end(&mut content),
         }
-        .map_err(|source| FileError::Io { place: part.name.clone(), source })?;
-        seen.push((part.name.strip_prefix(&prefix).unwrap().to_owned(), part.format, content));
+        .map_err(|source| FileError::Io {
+            place: part.name.clone(),
+            source,
+        })?;
+        seen.push((
+            part.name.strip_prefix(&prefix).unwrap().to_owned(),
+            part.format,
+            content,
+        ));
         Ok(())
     })
     .map_err(|error| error.to_string().replace(&prefix, ""))?;
@@ -56,7 +73,11 @@ fn compression_is_told_by_content_and_format_by_name() {
         ("plain-after-all.csv.gz", CSV.as_bytes().to_vec()),
         ("twice.csv.gz", gzip(&gzip(CSV.as_bytes()))),
     ] {
-        assert_eq!(open(name, &bytes).unwrap(), [(name.to_owned(), Format::Csv, CSV.as_bytes().to_vec())], "{name}");
+        assert_eq!(
+            open(name, &bytes).unwrap(),
+            [(name.to_owned(), Format::Csv, CSV.as_bytes().to_vec())],
+            "{name}"
+        );
     }
 }
 
@@ -73,9 +94,21 @@ fn every_member_of_a_zip_is_a_part_of_its_own() {
     assert_eq!(
         open("x.zip", &bytes).unwrap(),
         [
-            ("x.zip:day 1/a.csv".to_owned(), Format::Csv, CSV.as_bytes().to_vec()),
-            ("x.zip:b.ndjson.gz".to_owned(), Format::Ndjson, b"{\"a\":1}\n".to_vec()),
-            ("x.zip:c.parquet".to_owned(), Format::Parquet, b"PAR1....PAR1".to_vec()),
+            (
+                "x.zip:day 1/a.csv".to_owned(),
+                Format::Csv,
+                CSV.as_bytes().to_vec()
+            ),
+            (
+                "x.zip:b.ndjson.gz".to_owned(),
+                Format::Ndjson,
+                b"{\"a\":1}\n".to_vec()
+            ),
+            (
+                "x.zip:c.parquet".to_owned(),
+                Format::Parquet,
+                b"PAR1....PAR1".to_vec()
+            ),
         ]
     );
 }
@@ -92,28 +125,47 @@ fn formats_without_an_extension_are_told_by_content() {
     ] {
         assert_eq!(open("data", text.as_bytes()).unwrap()[0].1, format, "{text}");
     }
-    assert_eq!(open("a.json", b"{\"ts\": 1}\n{\"ts\": 2}\n").unwrap()[0].1, Format::Ndjson);
+    assert_eq!(
+        open("a.json", b"{\"ts\": 1}\n{\"ts\": 2}\n").unwrap()[0].1,
+        Format::Ndjson
+    );
     assert_eq!(open("a.json", b"{\n\"ts\": 1}").unwrap()[0].1, Format::Json);
-    assert!(open("a.parquet", b"ts,x\n1,2\n").unwrap_err().contains("neither CSV"));
+    assert!(
+        open("a.parquet", b"ts,x\n1,2\n")
+            .unwrap_err()
+            .contains("neither CSV")
+    );
     assert!(open("data", b"\x00\x01\x02").unwrap_err().contains("neither CSV"));
     assert!(open("a.csv", b"\xff\xfea\0").unwrap_err().contains("UTF-16"));
 }
 
 #[test]
 fn a_byte_order_mark_is_not_part_of_the_first_column() {
-    assert_eq!(open("a.csv", "\u{feff}ts,x\n".as_bytes()).unwrap()[0].2, b"ts,x\n");
+    assert_eq!(
+        open("a.csv", "\u{feff}ts,x\n".as_bytes()).unwrap()[0].2,
+        b"ts,x\n"
+    );
 }
 
 #[test]
 fn a_decompression_bomb_is_refused_with_its_place() {
-    let limit = ExpansionLimit { free_bytes: 10_000, ratio_max: 250 };
+    let limit = ExpansionLimit {
+        free_bytes: 10_000,
+        ratio_max: 250,
+    };
     let zeros = vec![b' '; 8 << 20];
     let inner = zip(&[("zeros.csv", &zeros)]);
     let error = parts("bomb.zip", &inner, limit).unwrap_err();
-    assert!(error.starts_with("bomb.zip:zeros.csv: ") && error.contains("bomb:") | error.contains("bomb"), "{error}");
+    assert!(
+        error.starts_with("bomb.zip:zeros.csv: ") && error.contains("bomb:") | error.contains("bomb"),
+        "{error}"
+    );
     let error = parts("bomb.csv.gz", &gzip(&zeros), limit).unwrap_err();
     assert!(error.contains("decompression bomb"), "{error}");
-    assert!(open("honest.csv.gz", &gzip(&zeros)).is_ok(), "below the free size nothing is a bomb");
+    assert!(
+        open("honest.csv.gz", &gzip(&zeros)).is_ok(),
+        "below the free size nothing is a bomb"
+    );
 }
 
 #[test]
@@ -128,13 +180,25 @@ fn damage_is_named_with_its_place() {
 #[test]
 fn folders_are_walked_in_order_and_say_what_they_skip() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["b.csv", "a/z.parquet", "a/b/c.ndjson.zst", "notes.md", "_SUCCESS", ".hidden.csv", "c.zip"] {
+    for name in [
+        "b.csv",
+        "a/z.parquet",
+        "a/b/c.ndjson.zst",
+        "notes.md",
+        "_SUCCESS",
+        ".hidden.csv",
+        "c.zip",
+    ] {
         let path = folder.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, "x").unwrap();
     }
     let found = collect(&[folder.path().to_owned()], folder.path()).unwrap();
-    let below = |name: &String| name.strip_prefix(&format!("{}/", folder.path().display())).unwrap().to_owned();
+    let below = |name: &String| {
+        name.strip_prefix(&format!("{}/", folder.path().display()))
+            .unwrap()
+            .to_owned()
+    };
     let names: Vec<String> = found.inputs.iter().map(|input| below(&input.name)).collect();
     assert_eq!(names, ["a/b/c.ndjson.zst", "a/z.parquet", "b.csv", "c.zip"]);
     assert_eq!(found.skipped.iter().map(below).collect::<Vec<_>>(), ["notes.md"]);

@@ -24,7 +24,11 @@ impl RowCells {
     pub(super) fn new(mapping: &Mapping, schema: &SchemaRef) -> Self {
         let name = |name: &String| schema.column_with_name(name).map(|_| name.clone());
         let names = mapping.columns.iter().map(|column| name(&column.name)).collect();
-        Self { names, columns: Vec::new(), text: String::new() }
+        Self {
+            names,
+            columns: Vec::new(),
+            text: String::new(),
+        }
     }
 
     /// Starts a batch.
@@ -51,7 +55,9 @@ fn printable(array: &ArrayRef) -> ArrayRef {
     let milliseconds = match array.data_type() {
         DataType::Timestamp(_, zone) => {
             let in_ms = DataType::Timestamp(TimeUnit::Millisecond, zone.clone());
-            cast(array, &in_ms).and_then(|array| cast(&array, &DataType::Int64)).ok()
+            cast(array, &in_ms)
+                .and_then(|array| cast(&array, &DataType::Int64))
+                .ok()
         }
         _ => None,
     };
@@ -101,7 +107,9 @@ fn write_value(out: &mut String, array: &ArrayRef, row: usize, as_json: bool) ->
         }
         ty => {
             let options = FormatOptions::default();
-            let Ok(formatter) = ArrayFormatter::try_new(array, &options) else { return false };
+            let Ok(formatter) = ArrayFormatter::try_new(array, &options) else {
+                return false;
+            };
             let text = formatter.value(row).to_string();
             let is_number = ty.is_numeric() || *ty == DataType::Boolean;
             write_text(out, &text, as_json && !is_number);

@@ -19,9 +19,9 @@ use dwell_model::event::{Column, Kind, NO_TEXT, StringId, field};
 use dwell_model::ids::check_name;
 use dwell_model::time::TsMs;
 
+use crate::decode::{FieldSet, WireField};
 use crate::sources::files::groups::{Group, Groups, Place};
 use crate::sources::files::mapping::{Mapping, Source};
-use crate::decode::{FieldSet, WireField};
 use crate::validate::MAX_INTEGER;
 
 /// Coordinates up to this are good at a glance, in metres; the long way looks closely at larger ones.
@@ -147,10 +147,12 @@ impl PositionReader {
     /// Spreads a batch over the groups; rows that take the long way are named in `odd`, ascending.
     pub(super) fn read(&mut self, columns: &PositionColumns, groups: &mut Groups, odd: &mut Vec<u32>) {
         if let Some(kind) = &columns.kind {
-            self.kinds.learn(&kind.values, |kind| (kind == Kind::Position.name()).then_some(0));
+            self.kinds
+                .learn(&kind.values, |kind| (kind == Kind::Position.name()).then_some(0));
         }
         let table = Arc::clone(groups.venues());
-        self.venues.learn(&columns.venue.values, |venue| table.number(venue));
+        self.venues
+            .learn(&columns.venue.values, |venue| table.number(venue));
         let good = |name: &str| check_name(name).is_ok().then_some(0);
         self.sensors.learn(&columns.sensor.values, good);
         self.tracks.learn(&columns.track.values, good);
@@ -169,7 +171,14 @@ impl PositionReader {
             let generation = groups.generation(number);
             let group = groups.grow(number, rows.len());
             let tracks = self.tracks.ids_in(generation);
-            columns.copy(group, rows, &mut self.sensors.ids_in(generation), tracks, &mut self.floors, generation);
+            columns.copy(
+                group,
+                rows,
+                &mut self.sensors.ids_in(generation),
+                tracks,
+                &mut self.floors,
+                generation,
+            );
         }
     }
 
@@ -198,7 +207,9 @@ impl PositionReader {
     fn leave_out_odd_rows(&mut self, columns: &PositionColumns) {
         let slots = &mut self.slots;
         let required = [&columns.venue.nulls, &columns.sensor.nulls, &columns.track.nulls];
-        let required = required.into_iter().chain([&columns.ts.nulls, &columns.x.nulls, &columns.y.nulls]);
+        let required = required
+            .into_iter()
+            .chain([&columns.ts.nulls, &columns.x.nulls, &columns.y.nulls]);
         for nulls in required.flatten() {
             leave_out(slots, |row| nulls.is_null(row));
         }
@@ -210,17 +221,28 @@ impl PositionReader {
             }
         }
         if let Some(revision) = &columns.revision {
-            leave_out(slots, |row| !(0..=MAX_INTEGER).contains(&revision.values[row]));
+            leave_out(slots, |row| {
+                !(-MAX_INTEGER..=MAX_INTEGER).contains(&revision.values[row])
+            });
         }
         for nulls in &columns.strangers {
-            leave_out(slots, |row| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row)));
+            leave_out(slots, |row| {
+                nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row))
+            });
         }
         let kinds = columns.kind.as_ref().map(|codes| (codes, &self.kinds));
         let floors = columns.floor.as_ref().map(|codes| (codes, &self.floors));
-        let named = [Some((&columns.sensor, &self.sensors)), Some((&columns.track, &self.tracks)), kinds, floors];
+        let named = [
+            Some((&columns.sensor, &self.sensors)),
+            Some((&columns.track, &self.tracks)),
+            kinds,
+            floors,
+        ];
         for (codes, names) in named.into_iter().flatten().filter(|(_, names)| !names.all_good) {
             let is_null = |row| codes.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
-            leave_out(slots, |row| !is_null(row) && names.meaning[codes.keys[row] as usize] == ODD);
+            leave_out(slots, |row| {
+                !is_null(row) && names.meaning[codes.keys[row] as usize] == ODD
+            });
         }
     }
 
@@ -255,7 +277,11 @@ impl PositionReader {
 }
 
 fn leave_out(slots: &mut [u32], is_odd: impl Fn(usize) -> bool) {
-    slots.iter_mut().enumerate().filter(|(row, _)| is_odd(*row)).for_each(|(_, slot)| *slot = ODD);
+    slots
+        .iter_mut()
+        .enumerate()
+        .filter(|(row, _)| is_odd(*row))
+        .for_each(|(_, slot)| *slot = ODD);
 }
 
 impl PositionColumns {
@@ -275,7 +301,11 @@ impl PositionColumns {
                 None => None,
                 Some(array) => Some(integers(array)?),
             },
-            strangers: if reader.strict { strangers(batch) } else { Vec::new() },
+            strangers: if reader.strict {
+                strangers(batch)
+            } else {
+                Vec::new()
+            },
         })
     }
 
@@ -290,18 +320,29 @@ impl PositionColumns {
         generation: u32,
     ) {
         let events = group.events();
-        events.ts.extend(rows.iter().map(|&row| self.ts.values[row as usize]));
+        events
+            .ts
+            .extend(rows.iter().map(|&row| self.ts.values[row as usize]));
         let strings = &mut events.strings;
-        events.sensor.extend(rows.iter().map(|&row| sensors.id(strings, &self.sensor, row)));
-        events.key.extend(rows.iter().map(|&row| tracks.id(strings, &self.track, row)));
+        events
+            .sensor
+            .extend(rows.iter().map(|&row| sensors.id(strings, &self.sensor, row)));
+        events
+            .key
+            .extend(rows.iter().map(|&row| tracks.id(strings, &self.track, row)));
         match &self.revision {
             None => events.revision.resize(events.revision.len() + rows.len(), 0),
-            Some(revision) => events.revision.extend(rows.iter().map(|&row| match &revision.nulls {
-                Some(nulls) if nulls.is_null(row as usize) => 0,
-                _ => revision.values[row as usize],
-            })),
+            Some(revision) => events
+                .revision
+                .extend(rows.iter().map(|&row| match &revision.nulls {
+                    Some(nulls) if nulls.is_null(row as usize) => 0,
+                    _ => revision.values[row as usize],
+                })),
         }
-        for (number, values) in [(field::position::X, &self.x.values), (field::position::Y, &self.y.values)] {
+        for (number, values) in [
+            (field::position::X, &self.x.values),
+            (field::position::Y, &self.y.values),
+        ] {
             if let Some(Column::F32(column)) = events.payload.get_mut(number) {
                 // Adding 0 turns −0 into 0, as the decoders do.
                 column.extend(rows.iter().map(|&row| values[row as usize] + 0.0));
@@ -329,7 +370,8 @@ impl Names {
             return;
         }
         self.meaning.clear();
-        self.meaning.extend(values.iter().map(|name| name.and_then(&meaning).unwrap_or(ODD)));
+        self.meaning
+            .extend(values.iter().map(|name| name.and_then(&meaning).unwrap_or(ODD)));
         self.all_good = !self.meaning.contains(&ODD);
         self.ids.clear();
         self.ids.resize(values.len(), (0, 0));
@@ -337,7 +379,10 @@ impl Names {
     }
 
     fn ids_in(&mut self, generation: u32) -> Ids<'_> {
-        Ids { generation, ids: &mut self.ids }
+        Ids {
+            generation,
+            ids: &mut self.ids,
+        }
     }
 }
 
@@ -395,7 +440,11 @@ impl Codes {
             From::Column(name) => Self::of(batch.column_by_name(name)?),
             From::Fixed(value) => {
                 let values = value.as_string::<i32>().clone();
-                Some(Self { keys: vec![0; batch.num_rows()].into(), nulls: None, values })
+                Some(Self {
+                    keys: vec![0; batch.num_rows()].into(),
+                    nulls: None,
+                    values,
+                })
             }
             From::Nowhere => None,
         }
@@ -415,7 +464,9 @@ impl Codes {
         let array = match array.data_type() {
             ty if *ty == wanted => Arc::clone(array),
             // Numbered tracks and sensors; and texts in their other forms.
-            ty if ty.is_integer() || matches!(ty, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) => {
+            ty if ty.is_integer()
+                || matches!(ty, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) =>
+            {
                 let texts = cast(array, &DataType::Utf8).ok()?;
                 cast(&texts, &wanted).ok()?
             }
@@ -428,7 +479,11 @@ impl Codes {
             return None;
         }
         let keys = dictionary.keys();
-        Some(Self { keys: keys.values().clone(), nulls: some_nulls(keys.nulls()), values })
+        Some(Self {
+            keys: keys.values().clone(),
+            nulls: some_nulls(keys.nulls()),
+            values,
+        })
     }
 }
 
@@ -442,25 +497,35 @@ fn integers(array: &ArrayRef) -> Option<Numbers<i64>> {
         _ => return None,
     };
     let array = array.as_primitive_opt::<Int64Type>()?;
-    Some(Numbers { values: array.values().clone(), nulls: some_nulls(array.nulls()) })
+    Some(Numbers {
+        values: array.values().clone(),
+        nulls: some_nulls(array.nulls()),
+    })
 }
 
 fn instants(array: &ArrayRef) -> Option<Numbers<TsMs>> {
     let nulls = some_nulls(array.nulls());
-    let divided = |values: &ScalarBuffer<i64>, by: i64| values.iter().map(|value| value.div_euclid(by)).collect();
+    let divided =
+        |values: &ScalarBuffer<i64>, by: i64| values.iter().map(|value| value.div_euclid(by)).collect();
     let values: ScalarBuffer<i64> = match array.data_type() {
-        DataType::Timestamp(TimeUnit::Millisecond, _) => {
-            array.as_primitive_opt::<TimestampMillisecondType>()?.values().clone()
-        }
-        DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            divided(array.as_primitive_opt::<TimestampMicrosecondType>()?.values(), 1_000)
-        }
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
-            divided(array.as_primitive_opt::<TimestampNanosecondType>()?.values(), 1_000_000)
-        }
+        DataType::Timestamp(TimeUnit::Millisecond, _) => array
+            .as_primitive_opt::<TimestampMillisecondType>()?
+            .values()
+            .clone(),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => divided(
+            array.as_primitive_opt::<TimestampMicrosecondType>()?.values(),
+            1_000,
+        ),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => divided(
+            array.as_primitive_opt::<TimestampNanosecondType>()?.values(),
+            1_000_000,
+        ),
         DataType::Timestamp(TimeUnit::Second, _) => {
             let seconds = array.as_primitive_opt::<TimestampSecondType>()?.values();
-            seconds.iter().map(|second| second.saturating_mul(1_000)).collect()
+            seconds
+                .iter()
+                .map(|second| second.saturating_mul(1_000))
+                .collect()
         }
         _ => return integers(array),
     };
@@ -471,7 +536,10 @@ fn coordinates(array: &ArrayRef) -> Option<Numbers<f32>> {
     let array = match array.data_type() {
         DataType::Float32 => {
             let array = array.as_primitive_opt::<Float32Type>()?;
-            return Some(Numbers { values: array.values().clone(), nulls: some_nulls(array.nulls()) });
+            return Some(Numbers {
+                values: array.values().clone(),
+                nulls: some_nulls(array.nulls()),
+            });
         }
         ty if ty.is_numeric() => cast(array, &DataType::Float64).ok()?,
         _ => return None,
@@ -479,5 +547,8 @@ fn coordinates(array: &ArrayRef) -> Option<Numbers<f32>> {
     let array = array.as_primitive_opt::<Float64Type>()?;
     // Rounded once, as the decoders round what they read as text.
     let values = array.values().iter().map(|&value| value as f32).collect();
-    Some(Numbers { values, nulls: some_nulls(array.nulls()) })
+    Some(Numbers {
+        values,
+        nulls: some_nulls(array.nulls()),
+    })
 }

@@ -34,14 +34,17 @@ pub(super) type Row = String;
 impl Shop {
     /// Two venues, `zurich` and `kolkata`, and no archive to speak of.
     pub(super) async fn open() -> Self {
-        Self::with_archive(|_| Arc::new(super::archive_road::NoArchive)).await
+        Self::with_archive(|_| Arc::new(super::no_archive::NoArchive)).await
     }
 
     pub(super) async fn with_archive(archive: impl FnOnce(&DataPaths) -> Arc<dyn Archive>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let paths = DataPaths::new(folder.path().join("data"));
         let clock = ManualClock::at_ms(NOW);
-        let stores = SqliteStores::open(&paths, clock.shared()).await.unwrap().with_archive(archive(&paths));
+        let stores = SqliteStores::open(&paths, clock.shared())
+            .await
+            .unwrap()
+            .with_archive(archive(&paths));
         let tenant = TenantId::new("acme").unwrap();
         stores.registry.create_tenant(&tenant).await.unwrap();
         for (id, tz) in [("zurich", "Europe/Zurich"), ("kolkata", "Asia/Kolkata")] {
@@ -55,7 +58,15 @@ impl Shop {
             let _ = stores.registry.put_venue(&tenant, &venue, None).await.unwrap();
         }
         let options = ImportOptions::new(tenant, paths.spill.clone());
-        Self { folder, deps: ImportDeps { stores, clock: clock.shared() }, clock, options }
+        Self {
+            folder,
+            deps: ImportDeps {
+                stores,
+                clock: clock.shared(),
+            },
+            clock,
+            options,
+        }
     }
 
     pub(super) fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
@@ -95,7 +106,10 @@ impl Shop {
             }
             next = chunk.next;
             for record in chunk.records {
-                let delivery = Delivery { received_at: record.received_at, receipt: record.receipt };
+                let delivery = Delivery {
+                    received_at: record.received_at,
+                    receipt: record.receipt,
+                };
                 rows.extend(texts(record.venue.venue.as_str(), &record.events).map(|row| (row, delivery)));
             }
         }
@@ -121,7 +135,12 @@ impl Shop {
 
     pub(super) async fn quarantine_entries(&self) -> Vec<QuarantineEntry> {
         let filter = QuarantineFilter::default();
-        self.deps.stores.quarantine.list(&self.options.tenant, &filter, None, 10_000).await.unwrap()
+        self.deps
+            .stores
+            .quarantine
+            .list(&self.options.tenant, &filter, None, 10_000)
+            .await
+            .unwrap()
     }
 }
 
@@ -144,7 +163,10 @@ pub(super) fn texts<'a>(venue: &'a str, events: &'a EventBatch) -> impl Iterator
             .collect();
         let (sensor, key) = (events.sensor(row), events.key(row).replace('\u{1f}', "/"));
         let (kind, ts, revision) = (events.kind, events.ts[row], events.revision[row]);
-        format!("{venue} {kind} {ts} {sensor} {key} {revision} {}", payload.join(" "))
+        format!(
+            "{venue} {kind} {ts} {sensor} {key} {revision} {}",
+            payload.join(" ")
+        )
     })
 }
 
@@ -161,7 +183,9 @@ pub(super) fn zstd(bytes: &[u8]) -> Vec<u8> {
 pub(super) fn zip(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (name, bytes) in members {
-        writer.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+        writer
+            .start_file(*name, zip::write::SimpleFileOptions::default())
+            .unwrap();
         writer.write_all(bytes).unwrap();
     }
     writer.finish().unwrap().into_inner()

@@ -62,7 +62,13 @@ enum Within {
 impl<'t> CsvRows<'t> {
     /// Rows of `text`, which begins after `lines_before` lines; none may be longer than `bytes_max`.
     pub(super) fn new(text: &'t mut dyn BufRead, delimiter: u8, lines_before: u64, bytes_max: usize) -> Self {
-        Self { text, delimiter, bytes_max, line: lines_before + 1, row: CsvRow::default() }
+        Self {
+            text,
+            delimiter,
+            bytes_max,
+            line: lines_before + 1,
+            row: CsvRow::default(),
+        }
     }
 
     /// The next row that is not blank; `None` at the end.
@@ -78,7 +84,13 @@ impl<'t> CsvRows<'t> {
 
     /// Reads the next row; false at the end.
     fn read(&mut self) -> Result<bool, RowFailure> {
-        let Self { text, delimiter, bytes_max, line, row } = self;
+        let Self {
+            text,
+            delimiter,
+            bytes_max,
+            line,
+            row,
+        } = self;
         row.line = *line;
         row.is_well_formed = true;
         row.bytes.clear();

@@ -24,17 +24,28 @@ pub(super) fn csv(
     intake: &mut Intake<'_>,
 ) -> Result<(), FileError> {
     let mapping = intake.mapping();
-    let places: Vec<Option<usize>> =
-        mapping.columns.iter().map(|column| names.iter().position(|name| *name == column.name)).collect();
+    let places: Vec<Option<usize>> = mapping
+        .columns
+        .iter()
+        .map(|column| names.iter().position(|name| *name == column.name))
+        .collect();
     let mut rows = CsvRows::new(text, delimiter, lines_before, intake.rules().max_event_bytes);
     let mut cells = Cells::default();
     loop {
         let row = match rows.next() {
             Ok(Some(row)) => row,
             Ok(None) => return Ok(()),
-            Err(RowFailure::Io(source)) => return Err(FileError::Io { place: place.to_owned(), source }),
+            Err(RowFailure::Io(source)) => {
+                return Err(FileError::Io {
+                    place: place.to_owned(),
+                    source,
+                });
+            }
             Err(RowFailure::TooLong(line)) => {
-                return Err(FileError::content(format!("{place}:{line}"), "a row is longer than allowed"));
+                return Err(FileError::content(
+                    format!("{place}:{line}"),
+                    "a row is longer than allowed",
+                ));
             }
         };
         if let Err(problem) = fill_from_csv(row, names.len(), &places, &mut cells) {
@@ -45,9 +56,17 @@ pub(super) fn csv(
     }
 }
 
-fn fill_from_csv(row: &CsvRow, columns: usize, places: &[Option<usize>], cells: &mut Cells) -> Result<(), Problem> {
+fn fill_from_csv(
+    row: &CsvRow,
+    columns: usize,
+    places: &[Option<usize>],
+    cells: &mut Cells,
+) -> Result<(), Problem> {
     if !row.is_well_formed {
-        return Err(Problem::new(Code::CsvSyntax, "a quoted cell does not end where the cell ends"));
+        return Err(Problem::new(
+            Code::CsvSyntax,
+            "a quoted cell does not end where the cell ends",
+        ));
     }
     if row.len() != columns {
         let found = row.len();
@@ -56,7 +75,9 @@ fn fill_from_csv(row: &CsvRow, columns: usize, places: &[Option<usize>], cells: 
     }
     cells.start(places.len());
     for (column, place) in places.iter().enumerate() {
-        let Some(cell) = place.and_then(|place| row.cell(place)) else { continue };
+        let Some(cell) = place.and_then(|place| row.cell(place)) else {
+            continue;
+        };
         cells.set(column, std::str::from_utf8(cell).map_err(|_| Code::InvalidUtf8)?);
     }
     Ok(())
@@ -69,15 +90,26 @@ pub(super) fn ndjson(place: &str, text: &mut dyn BufRead, intake: &mut Intake<'_
     let (mut line, mut cells) = (Vec::new(), Cells::default());
     for number in 1.. {
         line.clear();
-        let io_error = |source| FileError::Io { place: place.to_owned(), source };
-        let n = text.take(max_bytes as u64 + 1).read_until(b'\n', &mut line).map_err(io_error)?;
+        let io_error = |source| FileError::Io {
+            place: place.to_owned(),
+            source,
+        };
+        let n = text
+            .take(max_bytes as u64 + 1)
+            .read_until(b'\n', &mut line)
+            .map_err(io_error)?;
         if n == 0 {
             break;
         }
         if n > max_bytes && !line.ends_with(b"\n") {
             skip_line(text).map_err(io_error)?;
             line.truncate(max_bytes);
-            intake.refuse_row(number, Code::LineTooLong.into(), std::mem::take(&mut line), Format::Ndjson)?;
+            intake.refuse_row(
+                number,
+                Code::LineTooLong.into(),
+                std::mem::take(&mut line),
+                Format::Ndjson,
+            )?;
             continue;
         }
         if line.trim_ascii().is_empty() {
@@ -114,9 +146,16 @@ fn skip_line(text: &mut dyn BufRead) -> io::Result<()> {
 /// An array of objects, or one object.
 pub(super) fn json(place: &str, text: &mut dyn BufRead, intake: &mut Intake<'_>) -> Result<(), FileError> {
     let limit = RowLimit::new(intake.rules().max_event_bytes);
-    let mut json = serde_json::Deserializer::from_reader(Bounded { inner: text, limit: limit.clone() });
+    let mut json = serde_json::Deserializer::from_reader(Bounded {
+        inner: text,
+        limit: limit.clone(),
+    });
     let mut stopped = None;
-    let rows = JsonRows { intake, limit: &limit, stopped: &mut stopped };
+    let rows = JsonRows {
+        intake,
+        limit: &limit,
+        stopped: &mut stopped,
+    };
     let read = json.deserialize_any(rows).and_then(|()| json.end());
     match (stopped, read) {
         (Some(error), _) => Err(error),
@@ -140,7 +179,12 @@ impl JsonRows<'_, '_> {
             fill(self.intake.mapping(), value, &mut cells);
             self.intake.row(line, &cells)
         } else {
-            self.intake.refuse_row(line, Code::NotAnObject.into(), value.to_string().into_bytes(), Format::Json)
+            self.intake.refuse_row(
+                line,
+                Code::NotAnObject.into(),
+                value.to_string().into_bytes(),
+                Format::Json,
+            )
         };
         taken.map_err(|error| {
             *self.stopped = Some(error);
@@ -190,10 +234,13 @@ fn fill(mapping: &Mapping, object: &Value, cells: &mut Cells) {
     cells.start(mapping.columns.len());
     for (number, column) in mapping.columns.iter().enumerate() {
         let found = object.get(&column.name).or_else(|| {
-            column.name.split('.').try_fold(object, |value, step| match value {
-                Value::Array(elements) => elements.get(step.parse::<usize>().ok()?),
-                value => value.get(step),
-            })
+            column
+                .name
+                .split('.')
+                .try_fold(object, |value, step| match value {
+                    Value::Array(elements) => elements.get(step.parse::<usize>().ok()?),
+                    value => value.get(step),
+                })
         });
         match found {
             None | Some(Value::Null) => {}
@@ -213,7 +260,11 @@ struct RowLimit {
 
 impl RowLimit {
     fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, since_row: Rc::default(), lines: Rc::default() }
+        Self {
+            max_bytes,
+            since_row: Rc::default(),
+            lines: Rc::default(),
+        }
     }
 
     fn row_done(&self) {

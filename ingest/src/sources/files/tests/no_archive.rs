@@ -1,0 +1,67 @@
+//! A store that must not be touched.
+
+use async_trait::async_trait;
+use dwell_model::event::{Kind, RawRows};
+use dwell_model::ids::{TenantId, VenueKey};
+use dwell_model::time::LocalDay;
+use dwell_storage::api::{
+    ArchiveReader, ArchiveWriter, ArchivedDay, Committed, DayReader, IncomingDay, Projection, Rewrite,
+    StagedDay, StillHeld,
+};
+use dwell_storage::error::{ErrorKind, Result, StorageError};
+
+/// For tests that must not touch an archive.
+pub(super) struct NoArchive;
+
+fn none<T>() -> Result<T> {
+    Err(StorageError::new(ErrorKind::Unavailable, "there is no archive"))
+}
+
+#[async_trait]
+impl ArchiveWriter for NoArchive {
+    async fn rewrite_day(
+        &self,
+        _: &VenueKey,
+        _: Kind,
+        _: LocalDay,
+        _: u64,
+        _: Box<dyn IncomingDay>,
+    ) -> Result<Rewrite> {
+        none()
+    }
+
+    async fn commit(&self, _: Vec<StagedDay>, _: &(dyn StillHeld + '_)) -> Result<Vec<Committed>> {
+        none()
+    }
+
+    async fn discard(&self, _: Vec<StagedDay>) -> Result<()> {
+        none()
+    }
+}
+
+#[async_trait]
+impl ArchiveReader for NoArchive {
+    async fn day(&self, _: &VenueKey, _: Kind, _: LocalDay) -> Result<ArchivedDay> {
+        none()
+    }
+
+    async fn days(&self, _: &VenueKey) -> Result<Vec<(LocalDay, Kind)>> {
+        none()
+    }
+
+    async fn open(&self, _: &VenueKey, _: &ArchivedDay, _: Projection) -> Result<Box<dyn DayReader>> {
+        none()
+    }
+
+    async fn superseded(&self, _: &VenueKey, _: Kind, _: &ArchivedDay) -> Result<RawRows> {
+        none()
+    }
+
+    async fn verify(&self, _: &VenueKey, _: &ArchivedDay) -> Result<()> {
+        none()
+    }
+
+    async fn tables(&self) -> Result<Vec<(TenantId, Kind)>> {
+        none()
+    }
+}

@@ -131,8 +131,8 @@ impl Pseudonymiser {
                 ));
             };
             let venue = VenueKey::new(tenant.clone(), batch.venue.clone());
-            let days = self.days_of(&venue, calendar, &batch.events, road).await?;
-            let (events, places) = replace(batch, &days, pseudonyms_pass, &mut refused);
+            let mut days = self.days_of(&venue, calendar, &batch.events, road).await?;
+            let (events, places) = replace(batch, &mut days, pseudonyms_pass, &mut refused);
             batch.events = events;
             batch.places = places;
         }
@@ -161,17 +161,16 @@ impl Pseudonymiser {
         calendar: VenueCalendar,
         events: &EventBatch,
         road: Road,
-    ) -> Result<Vec<Day>> {
-        let mut days: Vec<Day> = Vec::new();
+    ) -> Result<Days> {
+        let mut days = Days::default();
         for &ts in &events.ts {
-            // Nearly always the first one: a batch rarely touches more than two days.
-            if days.iter().any(|day| day.contains(ts)) {
+            if days.find(ts).is_some() {
                 continue;
             }
             let day = calendar.day_of(ts);
             let (start, end) = calendar.bounds(day);
             let key = self.key(venue, day, end, road).await?;
-            days.push(Day {
+            days.days.push(Day {
                 start,
                 end,
                 pseudonyms: key.as_ref().map(DayPseudonyms::new),
@@ -245,16 +244,29 @@ struct Day {
     pseudonyms: Option<DayPseudonyms>,
 }
 
-impl Day {
-    fn contains(&self, ts: TsMs) -> bool {
-        (self.start..self.end).contains(&ts)
+/// The days that a batch touches.
+#[derive(Default)]
+struct Days {
+    days: Vec<Day>,
+    /// The day of the event before: mostly the next one's.
+    found_before: usize,
+}
+
+impl Days {
+    fn find(&mut self, ts: TsMs) -> Option<usize> {
+        let holds = |day: &Day| (day.start..day.end).contains(&ts);
+        if self.days.get(self.found_before).is_some_and(holds) {
+            return Some(self.found_before);
+        }
+        self.found_before = self.days.iter().position(holds)?;
+        Some(self.found_before)
     }
 }
 
 /// The batch anew, with a dictionary that never held an identifier.
 fn replace(
     batch: &VenueBatch,
-    days: &[Day],
+    days: &mut Days,
     pseudonyms_pass: bool,
     refused: &mut Vec<Refusal>,
 ) -> (EventBatch, Vec<Place>) {
@@ -265,18 +277,19 @@ fn replace(
     let mut known: HashMap<(StringId, usize), StringId> = HashMap::new();
     for row in 0..from.len() {
         let (ts, place, device) = (from.ts[row], batch.places[row], from.key[row]);
-        let day = days.iter().position(|day| day.contains(ts));
+        let day = days.find(ts);
         let passes = pseudonyms_pass && is_pseudonym(from.key(row));
-        let key = match day.and_then(|number| days[number].pseudonyms.as_ref().map(|made| (number, made))) {
-            _ if passes => to.strings.intern(from.key(row)),
-            Some((number, pseudonyms)) => *known
-                .entry((device, number))
-                .or_insert_with(|| to.strings.intern(&pseudonyms.of(from.strings.get(device)))),
-            None => {
-                refused.push(key_destroyed(place, batch.venue.clone()));
-                continue;
-            }
-        };
+        let key =
+            match day.and_then(|number| days.days[number].pseudonyms.as_ref().map(|made| (number, made))) {
+                _ if passes => to.strings.intern(from.key(row)),
+                Some((number, pseudonyms)) => *known
+                    .entry((device, number))
+                    .or_insert_with(|| to.strings.intern(&pseudonyms.of(from.strings.get(device)))),
+                None => {
+                    refused.push(key_destroyed(place, batch.venue.clone()));
+                    continue;
+                }
+            };
         let sensor = to.strings.intern(from.sensor(row));
         to.ts.push(ts);
         to.sensor.push(sensor);

@@ -87,10 +87,10 @@ impl World {
 
     pub(crate) fn intake_with(&self, config: IntakeConfig) -> Intake {
         let stores = IntakeStores {
-            log: self.stores.log.clone(),
-            registry: self.stores.registry.clone(),
-            quarantine: self.stores.quarantine.clone(),
-            pseudonym_keys: self.stores.pseudonym_keys.clone(),
+            log: Arc::clone(&self.stores.log) as _,
+            registry: Arc::clone(&self.stores.registry) as _,
+            quarantine: Arc::clone(&self.stores.quarantine) as _,
+            pseudonym_keys: Arc::clone(&self.stores.pseudonym_keys) as _,
         };
         Intake::new(config, stores, self.clock.shared())
     }

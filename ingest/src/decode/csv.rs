@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::decoder::Cursor;
 use super::wire::shown;
 use super::{Batches, DecodeRules, FieldSet, Target, Value, WireEvent, WireField};
-use crate::refusal::{BodyError, Code, Place, Problem};
+use crate::refusal::{BodyError, Code, Problem};
 
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
@@ -64,7 +64,7 @@ impl CsvState {
     ) -> Result<usize, BodyError> {
         let rules = Arc::clone(&cursor.rules);
         let whole = std::str::from_utf8(bytes).ok();
-        let mut at = skip;
+        let (mut at, mut event) = (skip, WireEvent::new());
         while at < bytes.len() {
             let delimiter = match &self.columns {
                 Some(columns) => columns.delimiter,
@@ -92,7 +92,10 @@ impl CsvState {
                     }
                     Some(columns) => {
                         let place = cursor.place(at, row_bytes.len())?;
-                        columns.take_row(place, row, text, &self.cells, &rules, out);
+                        match columns.read_row(row, text, &self.cells, &rules, &mut event) {
+                            Ok(()) => out.push(place, &event),
+                            Err(problem) => out.refuse_unread(place, problem),
+                        }
                     }
                 }
             }
@@ -144,28 +147,14 @@ impl Columns {
         })
     }
 
-    fn take_row(
-        &self,
-        place: Place,
-        row: Row,
-        text: Option<&str>,
-        cells: &[Cell],
-        rules: &DecodeRules,
-        out: &mut Batches,
-    ) {
-        match self.read_row(row, text, cells, rules) {
-            Ok(event) => out.push(place, &event),
-            Err(problem) => out.refuse_unread(place, problem),
-        }
-    }
-
     fn read_row<'a>(
         &self,
         row: Row,
         text: Option<&'a str>,
         cells: &[Cell],
         rules: &'a DecodeRules,
-    ) -> Result<WireEvent<'a>, Problem> {
+        event: &mut WireEvent<'a>,
+    ) -> Result<(), Problem> {
         let text = text.ok_or(Code::InvalidUtf8)?;
         if text.len() > rules.max_event_bytes {
             return Err(super::ndjson::too_long(rules));
@@ -183,7 +172,7 @@ impl Columns {
                 format!("the row has {found} cells where the header has {expected}"),
             ));
         }
-        let mut event = WireEvent::new();
+        event.clear();
         for (cell, target) in cells.iter().zip(&self.targets) {
             let Some(field) = *target else { continue };
             let value = cell.text(text);
@@ -195,8 +184,8 @@ impl Columns {
             }
             event.set(field, Value::Cell(value));
         }
-        Cursor::complete(rules, &mut event);
-        Ok(event)
+        Cursor::complete(rules, event);
+        Ok(())
     }
 }
 

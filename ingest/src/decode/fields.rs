@@ -64,6 +64,9 @@ wire_fields! {
     ClockOffsetMs = "clock_offset_ms",
 }
 
+// A set is a number of 64 bits.
+const _: () = assert!(WireField::COUNT <= 64);
+
 /// A set of fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FieldSet(u64);
@@ -127,6 +130,16 @@ impl FieldSet {
         let before = self.0;
         self.0 |= 1 << (field as u64);
         self.0 != before
+    }
+
+    /// The fields of the set, in the order of their numbers.
+    pub fn iter(self) -> impl Iterator<Item = WireField> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let field = *WireField::ALL.get(rest.trailing_zeros() as usize)?;
+            rest &= rest - 1;
+            Some(field)
+        })
     }
 
     /// A field of this set that is not in the other.
@@ -237,6 +250,5 @@ mod tests {
             FieldSet::of(&[WireField::Ts]).first_outside(FieldSet::of_kind(Kind::Status)),
             None
         );
-        assert!(WireField::COUNT <= 64);
     }
 }

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::Batches;
 use super::decoder::Cursor;
 use super::json_object::read_event;
 use super::ndjson::{too_long, what};
+use super::{Batches, WireEvent};
 use crate::refusal::BodyError;
 
 /// Where a JSON message stands between two pieces.
@@ -36,7 +36,7 @@ impl JsonState {
     ) -> Result<usize, BodyError> {
         let rules = Arc::clone(&cursor.rules);
         let text = text_of(bytes, last)?;
-        let mut at = skip;
+        let (mut at, mut event) = (skip, WireEvent::new());
         loop {
             let rest = text[at..].trim_ascii_start();
             let start = text.len() - rest.len();
@@ -65,8 +65,8 @@ impl JsonState {
                 }
                 (JsonState::End, _) => return Err(syntax(cursor, "more text follows the end")),
                 (JsonState::Start | JsonState::First | JsonState::Next, _) => {
-                    let (mut event, read) = match read_event(rest, &rules.names) {
-                        Ok(found) => found,
+                    let read = match read_event(rest, &rules.names, &mut event) {
+                        Ok(read) => read,
                         Err(error) if !last && may_go_on(rest, &error) => {
                             return whole_event_expected(cursor, rest.len(), rules.max_event_bytes, at);
                         }

@@ -11,25 +11,25 @@ use serde_json::value::RawValue;
 use super::{FieldNames, Target, Value, WireEvent, WireField};
 use crate::refusal::{Code, Problem};
 
-/// Reads the JSON value at the beginning of `text` as an event; returns it with the number of bytes read.
+/// Reads the JSON value at the beginning of `text` into a cleared event; returns the number of bytes read.
 ///
 /// An error means that the text is no JSON, and that nothing is known of what follows. Whatever is JSON but no good
 /// event is an event with a [problem](WireEvent::problem).
 pub(super) fn read_event<'a>(
     text: &'a str,
     names: &FieldNames,
-) -> Result<(WireEvent<'a>, usize), serde_json::Error> {
+    event: &mut WireEvent<'a>,
+) -> Result<usize, serde_json::Error> {
     let mut json = serde_json::Deserializer::from_str(text);
-    let mut event = WireEvent::new();
+    event.clear();
     EventSeed {
         names,
-        event: &mut event,
+        event,
         base: text.as_ptr() as usize,
     }
     .deserialize(&mut json)?;
     // A stream made of the deserializer knows where it stands.
-    let read = json.into_iter::<IgnoredAny>().byte_offset();
-    Ok((event, read))
+    Ok(json.into_iter::<IgnoredAny>().byte_offset())
 }
 
 struct EventSeed<'e, 'a> {
@@ -173,7 +173,9 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> (WireEvent<'_>, usize) {
-        read_event(text, &FieldNames::new()).unwrap()
+        let mut event = WireEvent::new();
+        let read = read_event(text, &FieldNames::new(), &mut event).unwrap();
+        (event, read)
     }
 
     #[test]
@@ -247,7 +249,7 @@ mod tests {
             &top,
         ] {
             assert!(
-                read_event(text, &FieldNames::new()).is_err(),
+                read_event(text, &FieldNames::new(), &mut WireEvent::new()).is_err(),
                 "{}",
                 &text[..text.len().min(20)]
             );

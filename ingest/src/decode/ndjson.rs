@@ -23,8 +23,9 @@ impl NdjsonState {
         out: &mut Batches,
     ) -> Result<usize, BodyError> {
         let rules = std::sync::Arc::clone(&cursor.rules);
+        let mut event = WireEvent::new();
         let mut lines = Lines::new(bytes, skip, last);
-        while let Some(line) = lines.next() {
+        for line in lines.by_ref() {
             if std::mem::take(&mut self.skipping) {
                 cursor.line += 1;
                 continue;
@@ -39,8 +40,8 @@ impl NdjsonState {
             if !text.is_empty() {
                 let start = text.as_ptr() as usize - bytes.as_ptr() as usize;
                 let place = cursor.place(start, text.len())?;
-                match read_line(text, &rules) {
-                    Ok(event) => out.push(place, &event),
+                match read_line(text, &rules, &mut event) {
+                    Ok(()) => out.push(place, &event),
                     Err(problem) => out.refuse_unread(place, problem),
                 }
             }
@@ -58,19 +59,19 @@ impl NdjsonState {
     }
 }
 
-fn read_line<'a>(text: &'a str, rules: &'a DecodeRules) -> Result<WireEvent<'a>, Problem> {
+fn read_line<'a>(text: &'a str, rules: &'a DecodeRules, event: &mut WireEvent<'a>) -> Result<(), Problem> {
     if text.len() > rules.max_event_bytes {
         return Err(too_long(rules));
     }
-    let (mut event, read) = read_event(text, &rules.names).map_err(|error| syntax(&error))?;
+    let read = read_event(text, &rules.names, event).map_err(|error| syntax(&error))?;
     if !text[read..].trim_ascii().is_empty() {
         return Err(Problem::new(
             Code::JsonSyntax,
             "more text follows the event on its line",
         ));
     }
-    Cursor::complete(rules, &mut event);
-    Ok(event)
+    Cursor::complete(rules, event);
+    Ok(())
 }
 
 pub(super) fn too_long(rules: &DecodeRules) -> Problem {

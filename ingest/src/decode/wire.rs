@@ -34,6 +34,16 @@ impl<'a> WireEvent<'a> {
         }
     }
 
+    /// Forgets everything, so that the next event can be read into the same place.
+    pub fn clear(&mut self) {
+        for field in self.seen.iter() {
+            self.values[field as usize] = Value::Absent;
+        }
+        self.seen = FieldSet::default();
+        self.problem = None;
+        self.device_at = None;
+    }
+
     /// Sets a field. A field that stands twice is a problem of the event, absent values included.
     pub fn set(&mut self, field: WireField, value: Value<'a>) {
         if self.seen.insert(field) {
@@ -61,10 +71,8 @@ impl<'a> WireEvent<'a> {
     /// The fields that have a value.
     pub fn present(&self) -> FieldSet {
         let mut present = FieldSet::default();
-        for field in WireField::ALL {
-            if self.seen.contains(*field) && !self.get(*field).is_absent() {
-                present.insert(*field);
-            }
+        for field in self.seen.iter().filter(|&field| !self.get(field).is_absent()) {
+            present.insert(field);
         }
         present
     }
@@ -146,6 +154,22 @@ mod tests {
         assert!(event.problem().is_none());
         event.set(WireField::X, Value::Number("1"));
         assert_eq!(event.problem().unwrap().code, Code::DuplicateField);
+    }
+
+    #[test]
+    fn nothing_of_an_event_is_left_for_the_next_one() {
+        let mut event = WireEvent::new();
+        event.set(WireField::Device, Value::Text("aa".to_owned().into()));
+        event.set(WireField::Device, Value::Number("1"));
+        event.set_device_place(3, 4);
+        event.clear();
+        assert_eq!(
+            (event.problem(), event.device_place(), event.present()),
+            (None, None, FieldSet::default())
+        );
+        assert!(WireField::ALL.iter().all(|field| event.get(*field).is_absent()));
+        event.set(WireField::Device, Value::Absent);
+        assert!(event.problem().is_none());
     }
 
     #[test]

@@ -281,9 +281,9 @@ async fn when_the_log_fails_nothing_is_acknowledged_and_nothing_kept() {
     let world = World::new().await;
     let stores = IntakeStores {
         log: Arc::new(FullLog),
-        registry: world.stores.registry.clone(),
-        quarantine: world.stores.quarantine.clone(),
-        pseudonym_keys: world.stores.pseudonym_keys.clone(),
+        registry: Arc::clone(&world.stores.registry) as _,
+        quarantine: Arc::clone(&world.stores.quarantine) as _,
+        pseudonym_keys: Arc::clone(&world.stores.pseudonym_keys) as _,
     };
     let intake = Intake::new(IntakeConfig::default(), stores, world.clock.shared());
     let body = format!("{}\nnonsense", position("v1", "a", NOW));

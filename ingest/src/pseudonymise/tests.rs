@@ -36,7 +36,7 @@ fn presence(rows: &[(&str, TsMs)]) -> VenueBatch {
 }
 
 async fn venues(world: &World) -> Arc<TenantVenues> {
-    let registry: Arc<dyn Registry> = world.stores.registry.clone();
+    let registry: Arc<dyn Registry> = Arc::clone(&world.stores.registry) as _;
     VenueDirectory::new(registry, world.clock.shared(), 10)
         .venues(&tenant())
         .await
@@ -45,7 +45,7 @@ async fn venues(world: &World) -> Arc<TenantVenues> {
 
 fn pseudonymiser(world: &World) -> Pseudonymiser {
     Pseudonymiser::new(
-        world.stores.pseudonym_keys.clone(),
+        Arc::clone(&world.stores.pseudonym_keys) as _,
         world.clock.shared(),
         LATE_MS,
         100,

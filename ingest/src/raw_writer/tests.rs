@@ -26,9 +26,9 @@ static FAILPOINTS: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
 
 fn stores(world: &World) -> RawWriterStores {
     RawWriterStores {
-        log: world.stores.log.clone(),
-        raw: world.stores.raw.clone(),
-        quarantine: world.stores.quarantine.clone(),
+        log: Arc::clone(&world.stores.log) as _,
+        raw: Arc::clone(&world.stores.raw) as _,
+        quarantine: Arc::clone(&world.stores.quarantine) as _,
     }
 }
 
@@ -513,7 +513,7 @@ async fn failures_that_pass_are_waited_out() {
     let world = World::new().await;
     let expected = append_samples(&world).await;
     let flaky = Flaky {
-        raw: world.stores.raw.clone(),
+        raw: Arc::clone(&world.stores.raw) as _,
         failures: AtomicUsize::new(3),
     };
     let controller = ShutdownController::default();

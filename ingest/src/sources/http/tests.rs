@@ -427,7 +427,7 @@ async fn keys_open_the_routes_of_their_own_tenant() {
     let world = World::new().await;
     let (key, text) = access::issue(tenant(), Role::Gateway, Some(vec![venue("v1")]), None, NOW).unwrap();
     world.stores.registry.put_key(&key).await.unwrap();
-    let verifier = KeyVerifier::new(world.stores.registry.clone(), world.clock.shared(), 100);
+    let verifier = KeyVerifier::new(Arc::clone(&world.stores.registry) as _, world.clock.shared(), 100);
     let state = HttpState::new(small(), world.intake(), None, world.clock.shared());
     let app = authenticated_router(state, Arc::new(verifier));
     let bearer = format!("Bearer {}", text.reveal());

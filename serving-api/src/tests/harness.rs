@@ -21,12 +21,13 @@ use dwell_runtime::clock::ManualClock;
 use dwell_runtime::shutdown::{Phase, ShutdownController};
 use dwell_storage::access::{self, KeyVerifier};
 use dwell_storage::api::{
-    AggregatesWriter, ArchiveReader, ArchivedDay, DayReader, Flip, Generation, GenerationInfo, LateLedger,
-    LiveDay, LiveVenue, LiveView, Mark, MarkSource, Projection, RawEventsReader, RawEventsWriter, RawWrite,
-    Registry, Role, SessionsWriter, StoredSession, VenueDaysReader, VenueDaysWriter,
+    AggregatesWriter, ArchiveWriter, Committed, DeliveredRows, Flip, Generation, GenerationInfo, LateLedger,
+    LiveDay, LiveVenue, LiveView, Mark, MarkSource, RawEventsReader, RawEventsWriter, RawWrite, Registry,
+    Rewrite, Role, SessionsWriter, StagedDay, StillHeld, StoredSession, VenueDaysReader, VenueDaysWriter,
 };
+use dwell_storage::archive::DeltaArchive;
 use dwell_storage::backends::sqlite::SqliteStores;
-use dwell_storage::error::{ErrorKind, Result, StorageError};
+use dwell_storage::error::Result;
 use dwell_storage::paths::DataPaths;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -44,7 +45,7 @@ pub(super) struct Api {
     pub(super) router: Router,
     pub(super) stores: SqliteStores,
     pub(super) live: Arc<FakeLive>,
-    pub(super) archive: Arc<FakeArchive>,
+    pub(super) archive: Arc<DeltaArchive>,
     pub(super) clock: ManualClock,
     pub(super) shutdown: ShutdownController,
     /// Keys by (tenant, role).
@@ -90,7 +91,9 @@ impl Api {
                 keys.insert((tenant, role), text.reveal().to_owned());
             }
         }
-        let (live, archive) = (Arc::new(FakeLive::default()), Arc::new(FakeArchive::default()));
+        let live = Arc::new(FakeLive::default());
+        let archive =
+            Arc::new(DeltaArchive::local(&DataPaths::new(folder.path()).archive, clock.shared()).unwrap());
         let shutdown = ShutdownController::default();
         let api_stores = ApiStores {
             aggregates: stores.aggregates.clone(),
@@ -227,6 +230,35 @@ impl Api {
             })
             .await
             .unwrap();
+    }
+
+    /// Archives positions of a day, united with what is there.
+    pub(super) async fn archive(
+        &self,
+        venue: &str,
+        day: &str,
+        points: &[Point<'_>],
+        receipt: &str,
+        received_at: TsMs,
+    ) {
+        let delivery = Delivery {
+            received_at,
+            receipt: Receipt::derive(b"test", receipt.as_bytes()),
+        };
+        let rows = Box::new(DeliveredRows::delivered_once(batch(points), delivery));
+        let (key, day) = (venue_key(venue), day.parse().unwrap());
+        let written = self
+            .archive
+            .rewrite_day(&key, Kind::Position, day, 1, rows)
+            .await
+            .unwrap();
+        let Rewrite::Staged(staged) = written else {
+            panic!("nothing new to archive")
+        };
+        assert_eq!(
+            self.archive.commit(vec![staged], &Held).await.unwrap(),
+            [Committed::Yes]
+        );
     }
 
     /// Computes a day from positions with the model and publishes it as a new generation.
@@ -487,98 +519,13 @@ impl LiveView for FakeLive {
     }
 }
 
-/// An archive that holds the positions that a test puts there, each delivered once.
-#[derive(Default)]
-pub(super) struct FakeArchive {
-    days: Mutex<BTreeMap<(VenueKey, LocalDay), (EventBatch, Delivery)>>,
-}
-
-impl FakeArchive {
-    pub(super) fn put(&self, venue: &str, day: &str, points: &[Point<'_>], receipt: &str, received_at: TsMs) {
-        let batch = batch(points);
-        let sorted = batch.take(&sort_by_key(&batch));
-        let delivery = Delivery {
-            received_at,
-            receipt: Receipt::derive(b"test", receipt.as_bytes()),
-        };
-        self.days
-            .lock()
-            .unwrap()
-            .insert((venue_key(venue), day.parse().unwrap()), (sorted, delivery));
-    }
-}
-
-struct FakeReader {
-    day: Option<(EventBatch, Vec<Delivery>)>,
-    given: bool,
-}
-
-impl DayReader for FakeReader {
-    fn next_chunk(&mut self) -> Result<Option<dwell_storage::api::DayChunk<'_>>> {
-        if std::mem::replace(&mut self.given, true) {
-            return Ok(None);
-        }
-        Ok(self
-            .day
-            .as_ref()
-            .map(|(events, first)| dwell_storage::api::DayChunk { events, first }))
-    }
-}
+/// Says that staged days may be committed: nobody else works on them.
+struct Held;
 
 #[async_trait]
-impl ArchiveReader for FakeArchive {
-    async fn day(&self, venue: &VenueKey, kind: Kind, day: LocalDay) -> Result<ArchivedDay> {
-        let days = self.days.lock().unwrap();
-        let Some((events, _)) = days.get(&(venue.clone(), day)).filter(|_| kind == Kind::Position) else {
-            return Ok(ArchivedDay::default());
-        };
-        let file = dwell_storage::api::ArchiveFile {
-            kind,
-            dataset: dwell_storage::api::Dataset::Events,
-            path: day.to_string(),
-            rows: events.len() as u64,
-            bytes: 1,
-            checksum: Checksum::default(),
-        };
-        Ok(ArchivedDay {
-            events: vec![file],
-            ..ArchivedDay::default()
-        })
-    }
-
-    async fn days(&self, venue: &VenueKey) -> Result<Vec<(LocalDay, Kind)>> {
-        let days = self.days.lock().unwrap();
-        Ok(days
-            .keys()
-            .filter(|(of, _)| of == venue)
-            .map(|(_, day)| (*day, Kind::Position))
-            .collect())
-    }
-
-    async fn open(&self, venue: &VenueKey, day: &ArchivedDay, _: Projection) -> Result<Box<dyn DayReader>> {
-        let named = day
-            .events
-            .first()
-            .and_then(|file| file.path.parse::<LocalDay>().ok());
-        let days = self.days.lock().unwrap();
-        let found = named.and_then(|day| days.get(&(venue.clone(), day))).cloned();
-        let day = found.map(|(events, delivery)| {
-            let first = vec![delivery; events.len()];
-            (events, first)
-        });
-        Ok(Box::new(FakeReader { day, given: false }))
-    }
-
-    async fn superseded(&self, _: &VenueKey, kind: Kind, _: &ArchivedDay) -> Result<RawRows> {
-        Ok(RawRows::new(EventBatch::new(kind)))
-    }
-
-    async fn verify(&self, _: &VenueKey, _: &ArchivedDay) -> Result<()> {
-        Err(StorageError::new(ErrorKind::Bug, "the API verifies no archive"))
-    }
-
-    async fn tables(&self) -> Result<Vec<(TenantId, Kind)>> {
-        Ok(Vec::new())
+impl StillHeld for Held {
+    async fn still_held(&self, _: &StagedDay) -> Result<bool> {
+        Ok(true)
     }
 }
 

@@ -453,7 +453,9 @@ async fn half_a_generation_is_never_answered() {
         }
     };
     let both = futures::future::join(ask, let_time_pass);
-    let (answer, ()) = tokio::time::timeout(std::time::Duration::from_secs(10), both).await.expect("it looks again");
+    let (answer, ()) = tokio::time::timeout(std::time::Duration::from_secs(10), both)
+        .await
+        .expect("it looks again");
     assert_eq!(answer.problem(), "unavailable");
     assert_eq!(answer.headers[header::RETRY_AFTER], "5");
     assert!(

@@ -174,7 +174,7 @@ async fn sessions_have_visits_and_the_way_that_was_taken() {
         ("s1", "a", "2026-10-26T10:00:20+01:00", 13.0, 2.0),
         ("s1", "z", "2026-10-26T10:00:20+01:00", 1.0, 1.0),
     ];
-    api.archive.put("v1", "2026-10-26", &rest, "third", 3_000);
+    api.archive("v1", "2026-10-26", &rest, "third", 3_000).await;
     assert_eq!(way(&api.get_json(&path).await)[2], (at(20), 13.0));
     let foreign = api
         .get("/v1/venues/v1/sessions/2026-10-26-0000000000000000")

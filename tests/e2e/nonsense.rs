@@ -29,7 +29,9 @@ fn nonsense_gets_a_clear_refusal_and_harms_nothing() {
                 let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
                 let (status, answer) = instance.raw(&method.to_uppercase(), &path, &headers, body);
                 assert!(status < 500, "{method} {path} {body:?}: {status} {answer}");
-                if status >= 400 {
+                // A post of which every event was refused is answered with its verdicts.
+                let is_verdict = status == 422 && answer["refused"].is_array();
+                if status >= 400 && !is_verdict {
                     assert!(answer["title"].is_string(), "{method} {path}: {status} {answer} is no problem detail");
                     assert_eq!(answer["status"], status, "{method} {path}");
                 }

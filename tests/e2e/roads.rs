@@ -134,6 +134,6 @@ fn a_second_process_on_one_folder_says_so_and_stops() {
     let second = run(&["up", "--listen", "127.0.0.1:0"], &data_dir);
     assert!(!second.status.success());
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(said.contains("already") && said.contains(data_dir.to_str().expect("a path")), "{said}");
+    assert!(said.contains("in use by process") && said.contains(data_dir.to_str().expect("a path")), "{said}");
     assert!(instance.is_running());
 }

@@ -14,7 +14,7 @@ pub(super) async fn print(client: &Client, running: &Running) -> Result<()> {
         picture(client, "hardbruecke", "footfall", "2024-03-16", 24).await?
     }))?;
     let yesterday = yesterday(client).await?;
-    write_line(&format!("\nThe simulated shop, {yesterday} (UTC day of Madrid), visits per hour:\n{}", {
+    write_line(&format!("\nThe simulated shop in Madrid, {yesterday}, visits per hour:\n{}", {
         picture(client, "shop", "visits", &yesterday, 24).await?
     }))?;
     let url = &running.url;

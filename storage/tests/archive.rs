@@ -1,5 +1,6 @@
 //! The archive on a local folder and on another store, and what goes beyond the suite: other readers, days larger than
 //! memory, vacuum, checkpoints.
+#![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
 
 use std::collections::HashSet;
 use std::path::Path as LocalPath;
@@ -12,12 +13,14 @@ use dwell_model::event::{Column, EventBatch, Kind};
 use dwell_runtime::clock::{ManualClock, SharedClock};
 use dwell_runtime::tasks::blocking;
 use dwell_storage::api::{
-    Archive, ArchiveReader, ArchiveWriter, ArchivedDay, Committed, DeliveredRows, Projection, Rewrite, StagedDay,
-    StillHeld,
+    Archive, ArchiveReader, ArchiveWriter, ArchivedDay, Committed, DeliveredRows, Projection, Rewrite,
+    StagedDay, StillHeld,
 };
 use dwell_storage::archive::{BulkSorter, DeltaArchive};
 use dwell_storage::conformance::archive::{ArchiveUnderTest, suite};
-use dwell_storage::conformance::samples::{DAY_START, Dice, day, delivery, describe, events, position, shop, tenant};
+use dwell_storage::conformance::samples::{
+    DAY_START, Dice, day, delivery, describe, events, position, shop, tenant,
+};
 use dwell_storage::error::Result;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
@@ -42,7 +45,11 @@ fn kept_folder() -> std::path::PathBuf {
 
 fn under_test(dir: &LocalPath, open: impl Fn() -> DeltaArchive) -> ArchiveUnderTest {
     let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(dir).unwrap());
-    ArchiveUnderTest { archive: Arc::new(open()), other: Arc::new(open()), store }
+    ArchiveUnderTest {
+        archive: Arc::new(open()),
+        other: Arc::new(open()),
+        store,
+    }
 }
 
 struct AllHeld;
@@ -83,16 +90,28 @@ async fn an_archive_on_another_store_keeps_its_promises() {
     suite(|| async {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let open = || Arc::new(DeltaArchive::new(Arc::clone(&store), Path::default(), clock()));
-        ArchiveUnderTest { archive: open(), other: open(), store: Arc::clone(&store) }
+        ArchiveUnderTest {
+            archive: open(),
+            other: open(),
+            store: Arc::clone(&store),
+        }
     })
     .await;
 }
 
 async fn put(archive: &DeltaArchive, rows: DeliveredRows) -> ArchivedDay {
     let kind = rows.events.kind;
-    let rewrite = archive.rewrite_day(&shop(), kind, day(DAY), 1, Box::new(rows)).await.unwrap();
-    let Rewrite::Staged(staged) = rewrite else { panic!("unchanged") };
-    assert_eq!(archive.commit(vec![staged], &AllHeld).await.unwrap(), [Committed::Yes]);
+    let rewrite = archive
+        .rewrite_day(&shop(), kind, day(DAY), 1, Box::new(rows))
+        .await
+        .unwrap();
+    let Rewrite::Staged(staged) = rewrite else {
+        panic!("unchanged")
+    };
+    assert_eq!(
+        archive.commit(vec![staged], &AllHeld).await.unwrap(),
+        [Committed::Yes]
+    );
     archive.day(&shop(), kind, day(DAY)).await.unwrap()
 }
 
@@ -114,44 +133,89 @@ async fn other_readers_see_decimals_exact_floats_and_nulls() {
     let dir = tempfile::tempdir().unwrap();
     let archive = local(dir.path());
     let mut batch = EventBatch::new(Kind::Position);
-    for (i, (x, y)) in [(1.25, -3.5), (0.333, 0.0), (-0.0, 12.34)].into_iter().enumerate() {
+    for (i, (x, y)) in [(1.25, -3.5), (0.333, 0.0), (-0.0, 12.34)]
+        .into_iter()
+        .enumerate()
+    {
         batch.append(&position("s", "t", DAY_START + i as i64 * 1000, x, y));
     }
     let floor = batch.strings.intern("upper");
-    let Column::Text(floors) = &mut batch.payload[2] else { panic!("floor is a text") };
+    let Column::Text(floors) = &mut batch.payload[2] else {
+        panic!("floor is a text")
+    };
     floors[1] = floor;
     batch.revision[2] = 4;
-    let held = put(&archive, DeliveredRows::delivered_once(batch, delivery(77, 0xabc))).await;
+    let held = put(
+        &archive,
+        DeliveredRows::delivered_once(batch, delivery(77, 0xabc)),
+    )
+    .await;
 
     let file = std::fs::File::open(dir.path().join("acme/position").join(&held.events[0].path)).unwrap();
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
-    let statistics = |column: usize| builder.metadata().row_group(0).column(column).statistics().is_some();
-    assert_eq!((0..11).filter(|&column| statistics(column)).collect::<Vec<_>>(), [1], "of the times alone");
+    let statistics = |column: usize| {
+        builder
+            .metadata()
+            .row_group(0)
+            .column(column)
+            .statistics()
+            .is_some()
+    };
+    assert_eq!(
+        (0..11).filter(|&column| statistics(column)).collect::<Vec<_>>(),
+        [1],
+        "of the times alone"
+    );
     let rows = builder.build().unwrap().next().unwrap().unwrap();
     let texts = |name: &str| {
         let column = rows.column_by_name(name).unwrap().as_string::<i32>().clone();
-        (0..3).map(|row| column.is_valid(row).then(|| column.value(row).to_owned())).collect::<Vec<_>>()
+        (0..3)
+            .map(|row| column.is_valid(row).then(|| column.value(row).to_owned()))
+            .collect::<Vec<_>>()
     };
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(texts("track"), [some("t"), some("t"), some("t")]);
     assert_eq!(texts("floor"), [None, some("upper"), None]);
     assert_eq!(texts("receipt")[0], some("00000000000000000000000000000abc"));
-    let longs = |name: &str| rows.column_by_name(name).unwrap().as_primitive::<Int64Type>().iter().collect::<Vec<_>>();
-    assert_eq!(longs("ts"), [Some(DAY_START), Some(DAY_START + 1000), Some(DAY_START + 2000)]);
+    let longs = |name: &str| {
+        rows.column_by_name(name)
+            .unwrap()
+            .as_primitive::<Int64Type>()
+            .iter()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        longs("ts"),
+        [Some(DAY_START), Some(DAY_START + 1000), Some(DAY_START + 2000)]
+    );
     assert_eq!(longs("revision"), [None, None, Some(4)]);
     assert_eq!(longs("received_at"), [Some(77); 3]);
     let decimals = |name: &str| {
-        let column = rows.column_by_name(name).unwrap().as_primitive::<Decimal128Type>().clone();
+        let column = rows
+            .column_by_name(name)
+            .unwrap()
+            .as_primitive::<Decimal128Type>()
+            .clone();
         assert_eq!((column.precision(), column.scale()), (9, 2));
         column.iter().map(|value| value.unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(decimals("x"), [125, 33, 0]);
     assert_eq!(decimals("y"), [-350, 0, 1234]);
     let floats = |name: &str| {
-        let column = rows.column_by_name(name).unwrap().as_primitive::<Float32Type>().clone();
-        column.iter().map(|value| value.map(f32::to_bits)).collect::<Vec<_>>()
+        let column = rows
+            .column_by_name(name)
+            .unwrap()
+            .as_primitive::<Float32Type>()
+            .clone();
+        column
+            .iter()
+            .map(|value| value.map(f32::to_bits))
+            .collect::<Vec<_>>()
     };
-    assert_eq!(floats("x_f32"), [None, Some(0.333_f32.to_bits()), Some((-0.0_f32).to_bits())]);
+    assert_eq!(
+        floats("x_f32"),
+        [None, Some(0.333_f32.to_bits()), Some((-0.0_f32).to_bits())]
+    );
     assert_eq!(floats("y_f32"), [None, None, None]);
 }
 
@@ -163,7 +227,10 @@ async fn a_day_in_many_parts_ends_as_one_that_comes_at_once() {
     let pieces: Vec<DeliveredRows> = (0..20_u8)
         .map(|i| {
             let mut batch = events(Kind::Position, DAY_START + i64::from(i / 2) * 40_000, 100, i % 3);
-            batch.key.iter_mut().for_each(|key| *key = (*key + dice.below(2) as u32).min(2));
+            batch
+                .key
+                .iter_mut()
+                .for_each(|key| *key = (*key + dice.below(2) as u32).min(2));
             DeliveredRows::delivered_once(batch, delivery(i64::from(i), u128::from(i)))
         })
         .collect();
@@ -175,9 +242,17 @@ async fn a_day_in_many_parts_ends_as_one_that_comes_at_once() {
         sorter.push(&shop(), day(DAY), piece).unwrap();
     }
     let sorted = sorter.finish().next().unwrap();
-    let rewrite = archive.rewrite_day(&shop(), Kind::Position, day(DAY), 1, sorted.rows).await.unwrap();
-    let Rewrite::Staged(staged) = rewrite else { panic!("unchanged") };
-    assert_eq!(archive.commit(vec![staged], &AllHeld).await.unwrap(), [Committed::Yes]);
+    let rewrite = archive
+        .rewrite_day(&shop(), Kind::Position, day(DAY), 1, sorted.rows)
+        .await
+        .unwrap();
+    let Rewrite::Staged(staged) = rewrite else {
+        panic!("unchanged")
+    };
+    assert_eq!(
+        archive.commit(vec![staged], &AllHeld).await.unwrap(),
+        [Committed::Yes]
+    );
     let in_parts = archive.day(&shop(), Kind::Position, day(DAY)).await.unwrap();
     archive.verify(&shop(), &in_parts).await.unwrap();
 
@@ -188,7 +263,10 @@ async fn a_day_in_many_parts_ends_as_one_that_comes_at_once() {
     assert_eq!(read(&archive, &in_parts).await, read(&at_once, &held).await);
     // And both find that nothing is new.
     for archive in [&archive, &at_once] {
-        let again = archive.rewrite_day(&shop(), Kind::Position, day(DAY), 2, Box::new(whole.clone())).await.unwrap();
+        let again = archive
+            .rewrite_day(&shop(), Kind::Position, day(DAY), 2, Box::new(whole.clone()))
+            .await
+            .unwrap();
         assert!(matches!(again, Rewrite::Unchanged(_)));
     }
 }
@@ -197,32 +275,56 @@ async fn a_day_in_many_parts_ends_as_one_that_comes_at_once() {
 async fn vacuum_takes_what_nobody_names_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let archive = local(dir.path());
-    let row = |ts: i64| DeliveredRows::delivered_once(position("s", "t", DAY_START + ts, 1.0, 2.0), delivery(1, 1));
+    let row =
+        |ts: i64| DeliveredRows::delivered_once(position("s", "t", DAY_START + ts, 1.0, 2.0), delivery(1, 1));
     let first = put(&archive, row(1)).await;
     let second = put(&archive, row(2)).await;
     let third = put(&archive, row(3)).await;
     // Died between staging and commit.
-    let orphan = archive.rewrite_day(&shop(), Kind::Position, day(DAY), 9, Box::new(row(4))).await.unwrap();
-    let Rewrite::Staged(orphan) = orphan else { panic!("unchanged") };
+    let orphan = archive
+        .rewrite_day(&shop(), Kind::Position, day(DAY), 9, Box::new(row(4)))
+        .await
+        .unwrap();
+    let Rewrite::Staged(orphan) = orphan else {
+        panic!("unchanged")
+    };
     let path = |day: &ArchivedDay| format!("acme/position/{}", day.events[0].path);
     let spared = HashSet::from([first.events[0].path.clone()]);
 
     let none = archive.vacuum(&tenant("acme"), 0, &spared, false).await.unwrap();
     assert!(none.files.is_empty(), "all are younger than that");
     let future = i64::MAX;
-    let found = archive.vacuum(&tenant("acme"), future, &spared, true).await.unwrap();
+    let found = archive
+        .vacuum(&tenant("acme"), future, &spared, true)
+        .await
+        .unwrap();
     let mut expected = vec![path(&second), path(&orphan.holds)];
     expected.sort();
     let mut files = found.files.clone();
     files.sort();
     assert_eq!(files, expected);
-    assert!(dir.path().join(path(&second)).exists(), "a dry run removes nothing");
-    assert_eq!(archive.vacuum(&tenant("acme"), future, &spared, false).await.unwrap(), found);
+    assert!(
+        dir.path().join(path(&second)).exists(),
+        "a dry run removes nothing"
+    );
+    assert_eq!(
+        archive
+            .vacuum(&tenant("acme"), future, &spared, false)
+            .await
+            .unwrap(),
+        found
+    );
     assert!(!dir.path().join(path(&second)).exists());
     assert!(!dir.path().join(path(&orphan.holds)).exists());
     archive.verify(&shop(), &first).await.unwrap();
     archive.verify(&shop(), &third).await.unwrap();
-    assert_eq!(local(dir.path()).day(&shop(), Kind::Position, day(DAY)).await.unwrap(), third);
+    assert_eq!(
+        local(dir.path())
+            .day(&shop(), Kind::Position, day(DAY))
+            .await
+            .unwrap(),
+        third
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,10 +334,19 @@ async fn a_log_with_checkpoints_opens_to_the_same_files() {
     let mut expected = Vec::new();
     for i in 0..104_u64 {
         let date = day("2026-01-01").plus(i % 30);
-        let rows = DeliveredRows::delivered_once(position("s", "t", DAY_START + i as i64, 1.0, 2.0), delivery(1, 1));
-        let rewrite = archive.rewrite_day(&shop(), Kind::Position, date, 1, Box::new(rows)).await.unwrap();
-        let Rewrite::Staged(staged) = rewrite else { panic!("unchanged") };
-        assert_eq!(archive.commit(vec![staged], &AllHeld).await.unwrap(), [Committed::Yes]);
+        let rows =
+            DeliveredRows::delivered_once(position("s", "t", DAY_START + i as i64, 1.0, 2.0), delivery(1, 1));
+        let rewrite = archive
+            .rewrite_day(&shop(), Kind::Position, date, 1, Box::new(rows))
+            .await
+            .unwrap();
+        let Rewrite::Staged(staged) = rewrite else {
+            panic!("unchanged")
+        };
+        assert_eq!(
+            archive.commit(vec![staged], &AllHeld).await.unwrap(),
+            [Committed::Yes]
+        );
     }
     for i in 0..30 {
         let date = day("2026-01-01").plus(i);
@@ -245,19 +356,39 @@ async fn a_log_with_checkpoints_opens_to_the_same_files() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert!(log.iter().any(|name| name.ends_with(".checkpoint.parquet")), "{log:?}");
+    assert!(
+        log.iter().any(|name| name.ends_with(".checkpoint.parquet")),
+        "{log:?}"
+    );
     let reopened = local(dir.path());
     for (i, expected) in (0..30).zip(&expected) {
-        let held = reopened.day(&shop(), Kind::Position, day("2026-01-01").plus(i)).await.unwrap();
+        let held = reopened
+            .day(&shop(), Kind::Position, day("2026-01-01").plus(i))
+            .await
+            .unwrap();
         assert_eq!(&held, expected);
         assert_eq!(held.events[0].rows, if i < 14 { 4 } else { 3 });
     }
     // Both keep up with each other.
     let rows = DeliveredRows::delivered_once(position("s", "u", DAY_START, 1.0, 2.0), delivery(1, 1));
-    let rewrite = reopened.rewrite_day(&shop(), Kind::Position, day("2026-01-05"), 2, Box::new(rows)).await.unwrap();
-    let Rewrite::Staged(staged) = rewrite else { panic!("unchanged") };
-    assert_eq!(reopened.commit(vec![staged.clone()], &AllHeld).await.unwrap(), [Committed::Yes]);
-    assert_eq!(archive.day(&shop(), Kind::Position, day("2026-01-05")).await.unwrap(), staged.holds);
+    let rewrite = reopened
+        .rewrite_day(&shop(), Kind::Position, day("2026-01-05"), 2, Box::new(rows))
+        .await
+        .unwrap();
+    let Rewrite::Staged(staged) = rewrite else {
+        panic!("unchanged")
+    };
+    assert_eq!(
+        reopened.commit(vec![staged.clone()], &AllHeld).await.unwrap(),
+        [Committed::Yes]
+    );
+    assert_eq!(
+        archive
+            .day(&shop(), Kind::Position, day("2026-01-05"))
+            .await
+            .unwrap(),
+        staged.holds
+    );
 }
 
 /// Eight rivals add to the same four days at once; each redoes what is stale until all is in.
@@ -274,12 +405,20 @@ async fn rivals_that_redo_what_is_stale_lose_nothing() {
                     let batch = position("s", &format!("t{number}"), DAY_START, 1.0, 2.0);
                     let rows = Box::new(DeliveredRows::delivered_once(batch, delivery(number, 1)));
                     let date = day("2026-01-01").plus(date);
-                    let rewrite = archive.rewrite_day(&shop(), Kind::Position, date, 1, rows).await.unwrap();
-                    let Rewrite::Staged(staged) = rewrite else { panic!("unchanged") };
+                    let rewrite = archive
+                        .rewrite_day(&shop(), Kind::Position, date, 1, rows)
+                        .await
+                        .unwrap();
+                    let Rewrite::Staged(staged) = rewrite else {
+                        panic!("unchanged")
+                    };
                     all.push(staged);
                 }
                 let outcomes = archive.commit(all, &AllHeld).await.unwrap();
-                let stale = left.into_iter().zip(outcomes).filter(|(_, outcome)| *outcome == Committed::Stale);
+                let stale = left
+                    .into_iter()
+                    .zip(outcomes)
+                    .filter(|(_, outcome)| *outcome == Committed::Stale);
                 left = stale.map(|(date, _)| date).collect();
             }
         }
@@ -287,7 +426,10 @@ async fn rivals_that_redo_what_is_stale_lose_nothing() {
     futures::future::join_all((0..8).map(rival)).await;
     let archive = local(dir.path());
     for date in 0..4 {
-        let held = archive.day(&shop(), Kind::Position, day("2026-01-01").plus(date)).await.unwrap();
+        let held = archive
+            .day(&shop(), Kind::Position, day("2026-01-01").plus(date))
+            .await
+            .unwrap();
         archive.verify(&shop(), &held).await.unwrap();
         assert_eq!(held.events[0].rows, 8);
     }

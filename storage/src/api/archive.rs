@@ -145,12 +145,20 @@ pub struct DeliveredRows {
 impl DeliveredRows {
     /// No rows.
     pub fn new(kind: Kind) -> Self {
-        Self { events: EventBatch::new(kind), delivery: Vec::new(), deliveries: Vec::new() }
+        Self {
+            events: EventBatch::new(kind),
+            delivery: Vec::new(),
+            deliveries: Vec::new(),
+        }
     }
 
     /// All events of a batch, brought by one delivery.
     pub fn delivered_once(events: EventBatch, delivery: Delivery) -> Self {
-        Self { delivery: vec![0; events.len()], deliveries: vec![delivery], events }
+        Self {
+            delivery: vec![0; events.len()],
+            deliveries: vec![delivery],
+            events,
+        }
     }
 
     /// Number of rows.
@@ -173,7 +181,8 @@ impl DeliveredRows {
         self.events.append(&other.events);
         let base = self.deliveries.len() as u32;
         self.deliveries.extend_from_slice(&other.deliveries);
-        self.delivery.extend(other.delivery.iter().map(|number| number + base));
+        self.delivery
+            .extend(other.delivery.iter().map(|number| number + base));
     }
 
     /// Checks the batch and that every row's delivery is there; `Invalid` when not.
@@ -184,7 +193,10 @@ impl DeliveredRows {
         if self.delivery.len() == self.events.len() && self.delivery.iter().all(|&number| number < known) {
             Ok(())
         } else {
-            Err(StorageError::new(ErrorKind::Invalid, "rows for the archive: rows and deliveries do not match"))
+            Err(StorageError::new(
+                ErrorKind::Invalid,
+                "rows for the archive: rows and deliveries do not match",
+            ))
         }
     }
 }
@@ -192,9 +204,17 @@ impl DeliveredRows {
 /// Rows of a raw table: an event with several deliveries becomes as many rows.
 impl From<RawRows> for DeliveredRows {
     fn from(raw: RawRows) -> Self {
-        let RawRows { events, deliveries, ends } = raw;
+        let RawRows {
+            events,
+            deliveries,
+            ends,
+        } = raw;
         if ends.len() == deliveries.len() {
-            return Self { delivery: (0..ends.len() as u32).collect(), deliveries, events };
+            return Self {
+                delivery: (0..ends.len() as u32).collect(),
+                deliveries,
+                events,
+            };
         }
         let mut rows = Vec::with_capacity(deliveries.len());
         let mut start = 0;
@@ -202,7 +222,11 @@ impl From<RawRows> for DeliveredRows {
             rows.extend((start..end).map(|_| row as u32));
             start = end;
         }
-        Self { events: events.take(&rows), delivery: (0..deliveries.len() as u32).collect(), deliveries }
+        Self {
+            events: events.take(&rows),
+            delivery: (0..deliveries.len() as u32).collect(),
+            deliveries,
+        }
     }
 }
 
@@ -279,7 +303,12 @@ pub trait ArchiveReader: Send + Sync {
     async fn days(&self, venue: &VenueKey) -> Result<Vec<(LocalDay, Kind)>>;
 
     /// Opens the winners of a day for reading.
-    async fn open(&self, venue: &VenueKey, day: &ArchivedDay, projection: Projection) -> Result<Box<dyn DayReader>>;
+    async fn open(
+        &self,
+        venue: &VenueKey,
+        day: &ArchivedDay,
+        projection: Projection,
+    ) -> Result<Box<dyn DayReader>>;
 
     /// The superseded rows of a day, each with its deliveries.
     async fn superseded(&self, venue: &VenueKey, kind: Kind, day: &ArchivedDay) -> Result<RawRows>;

@@ -55,14 +55,24 @@ impl FileOut {
     pub(super) fn create(files: &DataFiles, name: &Path, kind: Kind, runtime: &Handle) -> Result<Self> {
         let sink = files.create(name, runtime)?;
         let writer = DayFileWriter::new(kind, sink).map_err(|error| not_written(name, error))?;
-        Ok(Self { writer, name: name.clone(), sums: Sums::default() })
+        Ok(Self {
+            writer,
+            name: name.clone(),
+            sums: Sums::default(),
+        })
     }
 
     /// Appends rows that come after all before, sorted; `sums` are theirs.
     pub(super) fn write(&mut self, rows: &DeliveredRows, sums: Sums) -> Result<()> {
         self.sums.merge(sums);
-        let sorted = SortedRows { events: &rows.events, delivery: &rows.delivery, deliveries: &rows.deliveries };
-        self.writer.write(sorted).map_err(|error| not_written(&self.name, error))
+        let sorted = SortedRows {
+            events: &rows.events,
+            delivery: &rows.delivery,
+            deliveries: &rows.deliveries,
+        };
+        self.writer
+            .write(sorted)
+            .map_err(|error| not_written(&self.name, error))
     }
 
     /// Ends the file with `labels` and its sums in the footer, and makes it durable.
@@ -89,8 +99,16 @@ pub(super) struct FooterFacts {
 }
 
 /// Reads a file's footer.
-pub(super) fn read_footer(files: &DataFiles, name: &Path, kind: Kind, runtime: &Handle) -> Result<FooterFacts> {
-    facts_of(&DayFileReader::open(files.open(name, runtime)?, kind, false)?, name)
+pub(super) fn read_footer(
+    files: &DataFiles,
+    name: &Path,
+    kind: Kind,
+    runtime: &Handle,
+) -> Result<FooterFacts> {
+    facts_of(
+        &DayFileReader::open(files.open(name, runtime)?, kind, false)?,
+        name,
+    )
 }
 
 fn facts_of(reader: &DayFileReader, name: &Path) -> Result<FooterFacts> {
@@ -99,8 +117,14 @@ fn facts_of(reader: &DayFileReader, name: &Path) -> Result<FooterFacts> {
         let sum = reader.footer_value(key).and_then(|text| parse_sum(rows, text));
         sum.ok_or_else(|| StorageError::new(ErrorKind::Damaged, format!("archive file {name} has no {key}")))
     };
-    let sums = Sums { events: sum(footer::EVENTS_SUM)?, deliveries: sum(footer::DELIVERIES_SUM)? };
-    Ok(FooterFacts { sums, ts_range: reader.ts_range() })
+    let sums = Sums {
+        events: sum(footer::EVENTS_SUM)?,
+        deliveries: sum(footer::DELIVERIES_SUM)?,
+    };
+    Ok(FooterFacts {
+        sums,
+        ts_range: reader.ts_range(),
+    })
 }
 
 /// Hash of a file's bytes.
@@ -124,7 +148,10 @@ pub(super) fn sum_text(sum: Checksum) -> String {
 
 /// The checksum of so many rows, from the footer's text.
 pub(super) fn parse_sum(rows: u64, text: &str) -> Option<Checksum> {
-    Some(Checksum { rows, sum: u128::from_str_radix(text, 16).ok()? })
+    Some(Checksum {
+        rows,
+        sum: u128::from_str_radix(text, 16).ok()?,
+    })
 }
 
 /// A file's rows with their deliveries, stretch by stretch.
@@ -138,7 +165,11 @@ pub(super) struct FileRows {
 impl FileRows {
     pub(super) fn open(files: &DataFiles, name: &Path, kind: Kind, runtime: &Handle) -> Result<Self> {
         let reader = DayFileReader::open(files.open(name, runtime)?, kind, true)?;
-        Ok(Self { reader, events: EventBatch::new(kind), columns: DeliveryColumns::default() })
+        Ok(Self {
+            reader,
+            events: EventBatch::new(kind),
+            columns: DeliveryColumns::default(),
+        })
     }
 
     /// The next rows, about `rows` of them; `None` at the end.
@@ -156,7 +187,11 @@ impl FileRows {
         let events = std::mem::replace(&mut self.events, next);
         let (delivery, deliveries) = number_deliveries(&self.columns);
         self.columns.clear();
-        Ok(Some(DeliveredRows { events, delivery, deliveries }))
+        Ok(Some(DeliveredRows {
+            events,
+            delivery,
+            deliveries,
+        }))
     }
 }
 
@@ -165,7 +200,11 @@ fn number_deliveries(columns: &DeliveryColumns) -> (Vec<u32>, Vec<Delivery>) {
     let mut numbers: HashMap<(TsMs, u32), u32, FixedState> = HashMap::default();
     let mut deliveries = Vec::new();
     let mut last = None;
-    let pairs = columns.received_at.iter().copied().zip(columns.receipt.iter().copied());
+    let pairs = columns
+        .received_at
+        .iter()
+        .copied()
+        .zip(columns.receipt.iter().copied());
     let number = |pair: (TsMs, u32)| {
         if let Some((known, number)) = last
             && known == pair
@@ -173,7 +212,10 @@ fn number_deliveries(columns: &DeliveryColumns) -> (Vec<u32>, Vec<Delivery>) {
             return number;
         }
         let number = *numbers.entry(pair).or_insert_with(|| {
-            deliveries.push(Delivery { received_at: pair.0, receipt: columns.receipts[pair.1 as usize] });
+            deliveries.push(Delivery {
+                received_at: pair.0,
+                receipt: columns.receipts[pair.1 as usize],
+            });
             deliveries.len() as u32 - 1
         });
         last = Some((pair, number));
@@ -184,7 +226,12 @@ fn number_deliveries(columns: &DeliveryColumns) -> (Vec<u32>, Vec<Delivery>) {
 }
 
 /// Reads a file back and compares it, value by value, with the rows that went into it.
-pub(super) fn verify_equal(files: &DataFiles, name: &Path, rows: &DeliveredRows, runtime: &Handle) -> Result<()> {
+pub(super) fn verify_equal(
+    files: &DataFiles,
+    name: &Path,
+    rows: &DeliveredRows,
+    runtime: &Handle,
+) -> Result<()> {
     let kind = rows.events.kind;
     let mut reader = DayFileReader::open(files.open(name, runtime)?, kind, true)?;
     let mut page = EventBatch::new(kind);
@@ -200,19 +247,32 @@ pub(super) fn verify_equal(files: &DataFiles, name: &Path, rows: &DeliveredRows,
             break;
         }
         let known = names.len();
-        names.extend(page.strings.iter().skip(known).map(|text| rows.events.strings.find(text).unwrap_or(u32::MAX - 1)));
+        names.extend(
+            page.strings
+                .iter()
+                .skip(known)
+                .map(|text| rows.events.strings.find(text).unwrap_or(u32::MAX - 1)),
+        );
         let end = start + count;
         if end > rows.len() || !same_events(&page, &names, &rows.events, start..end) {
             return Err(reads_back_wrong(name));
         }
-        let deliveries = columns.received_at.iter().zip(&columns.receipt).zip(&rows.delivery[start..end]);
+        let deliveries = columns
+            .received_at
+            .iter()
+            .zip(&columns.receipt)
+            .zip(&rows.delivery[start..end]);
         let mut last = None;
         let same = |((&received_at, &receipt), &number): ((&TsMs, &u32), &u32)| {
             let these = (received_at, receipt, number);
             last == Some(these) || {
                 let expected = rows.deliveries[number as usize];
                 last = Some(these);
-                expected == Delivery { received_at, receipt: columns.receipts[receipt as usize] }
+                expected
+                    == Delivery {
+                        received_at,
+                        receipt: columns.receipts[receipt as usize],
+                    }
             }
         };
         if !deliveries.into_iter().all(same) {
@@ -220,33 +280,55 @@ pub(super) fn verify_equal(files: &DataFiles, name: &Path, rows: &DeliveredRows,
         }
         start = end;
     }
-    if start == rows.len() { Ok(()) } else { Err(reads_back_wrong(name)) }
+    if start == rows.len() {
+        Ok(())
+    } else {
+        Err(reads_back_wrong(name))
+    }
 }
 
 fn same_events(page: &EventBatch, names: &[u32], rows: &EventBatch, range: std::ops::Range<usize>) -> bool {
     let same_names = |page: &[u32], rows: &[u32]| {
-        page.iter().zip(rows).all(|(&page, &row)| names.get(page as usize).map_or(page == row, |&name| name == row))
+        page.iter()
+            .zip(rows)
+            .all(|(&page, &row)| names.get(page as usize).map_or(page == row, |&name| name == row))
     };
     page.ts == rows.ts[range.clone()]
         && page.revision == rows.revision[range.clone()]
         && same_names(&page.key, &rows.key[range.clone()])
         && same_names(&page.sensor, &rows.sensor[range.clone()])
-        && page.payload.iter().zip(&rows.payload).all(|(page, rows)| match (page, rows) {
-            (Column::F32(page), Column::F32(rows)) => {
-                page.iter().zip(&rows[range.clone()]).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan())
-            }
-            (Column::F64(page), Column::F64(rows)) => {
-                page.iter().zip(&rows[range.clone()]).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan())
-            }
-            (Column::I64(page), Column::I64(rows)) => page[..] == rows[range.clone()],
-            (Column::Text(page), Column::Text(rows)) => same_names(page, &rows[range.clone()]),
-            _ => false,
-        })
+        && page
+            .payload
+            .iter()
+            .zip(&rows.payload)
+            .all(|(page, rows)| match (page, rows) {
+                (Column::F32(page), Column::F32(rows)) => page
+                    .iter()
+                    .zip(&rows[range.clone()])
+                    .all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()),
+                (Column::F64(page), Column::F64(rows)) => page
+                    .iter()
+                    .zip(&rows[range.clone()])
+                    .all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()),
+                (Column::I64(page), Column::I64(rows)) => page[..] == rows[range.clone()],
+                (Column::Text(page), Column::Text(rows)) => same_names(page, &rows[range.clone()]),
+                _ => false,
+            })
 }
 
 /// Reads a file back and compares its checksums with those of the rows that it should hold.
-pub(super) fn verify_sums(files: &DataFiles, name: &Path, kind: Kind, sums: Sums, runtime: &Handle) -> Result<()> {
-    if read_sums(files, name, kind, runtime)? == sums { Ok(()) } else { Err(reads_back_wrong(name)) }
+pub(super) fn verify_sums(
+    files: &DataFiles,
+    name: &Path,
+    kind: Kind,
+    sums: Sums,
+    runtime: &Handle,
+) -> Result<()> {
+    if read_sums(files, name, kind, runtime)? == sums {
+        Ok(())
+    } else {
+        Err(reads_back_wrong(name))
+    }
 }
 
 /// Checksums of what a file holds, from its rows; `Damaged` when its footer says something else.
@@ -260,7 +342,10 @@ pub(super) fn read_sums(files: &DataFiles, name: &Path, kind: Kind, runtime: &Ha
     while reader.next_page(&mut page, &mut columns)? > 0 {
         fingerprinter.event_hashes(&page, |row, hash| {
             let receipt = columns.receipts[columns.receipt[row] as usize];
-            let delivery = Delivery { received_at: columns.received_at[row], receipt };
+            let delivery = Delivery {
+                received_at: columns.received_at[row],
+                receipt,
+            };
             sums.events.add(hash);
             sums.deliveries.add(delivery_hash(hash, &delivery));
         });
@@ -274,17 +359,26 @@ pub(super) fn read_sums(files: &DataFiles, name: &Path, kind: Kind, runtime: &Ha
     if facts_of(&reader, name)? == (FooterFacts { sums, ts_range }) {
         Ok(sums)
     } else {
-        Err(StorageError::new(ErrorKind::Damaged, format!("archive file {name}: rows and footer do not match")))
+        Err(StorageError::new(
+            ErrorKind::Damaged,
+            format!("archive file {name}: rows and footer do not match"),
+        ))
     }
 }
 
 fn reads_back_wrong(name: &Path) -> StorageError {
-    StorageError::new(ErrorKind::Damaged, format!("archive file {name} does not hold what was written"))
+    StorageError::new(
+        ErrorKind::Damaged,
+        format!("archive file {name} does not hold what was written"),
+    )
 }
 
 fn not_written(name: &Path, error: ParquetError) -> StorageError {
     let full = |error: &std::io::Error| {
-        matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        matches!(
+            error.kind(),
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+        )
     };
     let kind = match &error {
         ParquetError::External(source) => match source.downcast_ref::<std::io::Error>() {

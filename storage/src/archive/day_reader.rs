@@ -29,13 +29,23 @@ impl ArchivedDayReader {
     pub(super) fn open(file: Box<dyn FileBytes>, kind: Kind, projection: Projection) -> Result<Self> {
         let reader = DayFileReader::open(file, kind, projection == Projection::EventsAndDeliveries)?;
         let (events, columns) = (EventBatch::new(kind), DeliveryColumns::default());
-        Ok(Self { open: Some(Open { reader, projection, events, columns, first: Vec::new() }) })
+        Ok(Self {
+            open: Some(Open {
+                reader,
+                projection,
+                events,
+                columns,
+                first: Vec::new(),
+            }),
+        })
     }
 }
 
 impl DayReader for ArchivedDayReader {
     fn next_chunk(&mut self) -> Result<Option<DayChunk<'_>>> {
-        let Some(open) = &mut self.open else { return Ok(None) };
+        let Some(open) = &mut self.open else {
+            return Ok(None);
+        };
         open.events.clear();
         open.columns.clear();
         open.first.clear();
@@ -43,13 +53,21 @@ impl DayReader for ArchivedDayReader {
             return Ok(None);
         }
         if open.projection == Projection::EventsAndDeliveries {
-            let DeliveryColumns { received_at, receipt, receipts } = &open.columns;
-            let deliveries = received_at.iter().zip(receipt);
-            open.first.extend(deliveries.map(|(&received_at, &receipt)| Delivery {
+            let DeliveryColumns {
                 received_at,
-                receipt: receipts[receipt as usize],
-            }));
+                receipt,
+                receipts,
+            } = &open.columns;
+            let deliveries = received_at.iter().zip(receipt);
+            open.first
+                .extend(deliveries.map(|(&received_at, &receipt)| Delivery {
+                    received_at,
+                    receipt: receipts[receipt as usize],
+                }));
         }
-        Ok(Some(DayChunk { events: &open.events, first: &open.first }))
+        Ok(Some(DayChunk {
+            events: &open.events,
+            first: &open.first,
+        }))
     }
 }

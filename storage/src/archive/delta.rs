@@ -23,8 +23,8 @@ use super::layout::{LOG_FOLDER, TableName};
 use super::rewrite::{DayRewrite, file_name};
 use super::table_log::{ActiveFile, NewFile, TableLog, Tried};
 use crate::api::{
-    ArchiveFile, ArchiveReader, ArchiveWriter, ArchivedDay, Committed, Dataset, DayReader, DeliveredRows, Generation,
-    IncomingDay, Projection, Rewrite, StagedDay, StillHeld,
+    ArchiveFile, ArchiveReader, ArchiveWriter, ArchivedDay, Committed, Dataset, DayReader, DeliveredRows,
+    Generation, IncomingDay, Projection, Rewrite, StagedDay, StillHeld,
 };
 use crate::error::{ErrorKind, Result, StorageError};
 
@@ -65,7 +65,11 @@ impl DeltaArchive {
     /// The archive in a local folder, which must be there. Writes survive a power cut.
     pub fn local(folder: &LocalPath, clock: SharedClock) -> Result<Self> {
         let store = DurableLocal::new(folder).map_err(|error| {
-            StorageError::with_source(ErrorKind::Unavailable, format!("open the archive {}", folder.display()), error)
+            StorageError::with_source(
+                ErrorKind::Unavailable,
+                format!("open the archive {}", folder.display()),
+                error,
+            )
         })?;
         let store: Arc<dyn ObjectStore> = Arc::new(store);
         let files = DataFiles::new(Arc::clone(&store), Some(folder.to_owned()));
@@ -80,13 +84,28 @@ impl DeltaArchive {
 
     fn with_files(store: Arc<dyn ObjectStore>, files: DataFiles, folder: Path, clock: SharedClock) -> Self {
         let tables = Mutex::default();
-        Self { inner: Arc::new(Inner { store, files, folder, clock, tables, stretch_rows: STRETCH_ROWS }) }
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                files,
+                folder,
+                clock,
+                tables,
+                stretch_rows: STRETCH_ROWS,
+            }),
+        }
     }
 
     /// The same archive, holding fewer rows at once: for tests of what days larger than memory go through.
     #[doc(hidden)]
     pub fn with_stretch_rows(&self, stretch_rows: usize) -> Self {
-        let Inner { store, files, folder, clock, .. } = &*self.inner;
+        let Inner {
+            store,
+            files,
+            folder,
+            clock,
+            ..
+        } = &*self.inner;
         let inner = Inner {
             store: Arc::clone(store),
             files: files.clone(),
@@ -95,7 +114,9 @@ impl DeltaArchive {
             tables: Mutex::default(),
             stretch_rows,
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Removes data files of a tenant that no table names, were last written before `older_than_ms` (epoch
@@ -117,15 +138,24 @@ impl DeltaArchive {
             // Listed before the log is read: a file that is committed in between was listed, and is active then.
             let mut listed = Vec::new();
             let mut files = self.inner.store.list(Some(&folder));
-            while let Some(file) = files.try_next().await.map_err(|error| store_failed("list", &folder, error))? {
+            while let Some(file) = files
+                .try_next()
+                .await
+                .map_err(|error| store_failed("list", &folder, error))?
+            {
                 listed.push(file);
             }
             let mut table = table.lock().await;
             table.refresh().await?;
             let active: HashSet<&str> = table.active_paths().collect();
             for file in listed {
-                let Some(parts) = file.location.prefix_match(&folder) else { continue };
-                let path: String = parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/");
+                let Some(parts) = file.location.prefix_match(&folder) else {
+                    continue;
+                };
+                let path: String = parts
+                    .map(|part| part.as_ref().to_owned())
+                    .collect::<Vec<_>>()
+                    .join("/");
                 let is_data = path.ends_with(".parquet") && !path.starts_with(LOG_FOLDER);
                 let is_old = file.last_modified.timestamp_millis() < older_than_ms;
                 if is_data && is_old && !active.contains(path.as_str()) && !spared.contains(&path) {
@@ -145,7 +175,9 @@ impl DeltaArchive {
         if let Some(table) = tables.get(name) {
             return Ok(Arc::clone(table));
         }
-        let Inner { store, folder, clock, .. } = &*self.inner;
+        let Inner {
+            store, folder, clock, ..
+        } = &*self.inner;
         let log = TableLog::new(name.clone(), store, folder, Arc::clone(clock))?;
         let table = Arc::new(tokio::sync::Mutex::new(log));
         tables.insert(name.clone(), Arc::clone(&table));
@@ -172,8 +204,11 @@ impl DeltaArchive {
             Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
             listed => listed.map_err(|error| store_failed("list", folder, error))?,
         };
-        let mut names: Vec<_> =
-            listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
+        let mut names: Vec<_> = listed
+            .common_prefixes
+            .iter()
+            .filter_map(|path| path.filename().map(str::to_owned))
+            .collect();
         names.sort();
         Ok(names)
     }
@@ -190,12 +225,18 @@ impl DeltaArchive {
         let active = {
             let table = self.table(&name)?;
             let mut table = table.lock().await;
-            if table.refresh().await? { table.day(&venue.venue, day) } else { Vec::new() }
+            if table.refresh().await? {
+                table.day(&venue.venue, day)
+            } else {
+                Vec::new()
+            }
         };
         let mut files = Vec::with_capacity(active.len());
         let mut deliveries = Checksum::default();
         for file in active {
-            let ActiveFile { path, bytes, rows, .. } = &file;
+            let ActiveFile {
+                path, bytes, rows, ..
+            } = &file;
             let (in_events, in_deliveries) = match (file.events, file.deliveries) {
                 (Some(events), Some(deliveries)) => (events, deliveries),
                 _ => {
@@ -208,7 +249,14 @@ impl DeltaArchive {
                 Dataset::Events => in_events,
                 Dataset::Superseded => in_deliveries,
             };
-            files.push(ArchiveFile { kind, dataset, path: path.clone(), rows: *rows, bytes: *bytes, checksum });
+            files.push(ArchiveFile {
+                kind,
+                dataset,
+                path: path.clone(),
+                rows: *rows,
+                bytes: *bytes,
+                checksum,
+            });
         }
         Ok((files, deliveries))
     }
@@ -217,7 +265,10 @@ impl DeltaArchive {
         let inner = Arc::clone(&self.inner);
         let (kind, name) = (table.kind, file_name(&inner.folder, table, path));
         let runtime = Handle::current();
-        off_runtime("archive footer", move || read_footer(&inner.files, &name, kind, &runtime)).await
+        off_runtime("archive footer", move || {
+            read_footer(&inner.files, &name, kind, &runtime)
+        })
+        .await
     }
 
     /// What the log is to tell of a new file.
@@ -285,11 +336,22 @@ impl DeltaArchive {
                     stale[number] = true;
                     continue;
                 }
-                remove.extend(active.into_iter().filter(|file| to_be.iter().all(|kept| kept.path != file.path)));
+                remove.extend(
+                    active
+                        .into_iter()
+                        .filter(|file| to_be.iter().all(|kept| kept.path != file.path)),
+                );
                 add.extend(new_files(day, name.dataset).filter_map(|file| {
                     let (facts, file_hash) = *facts.get(&file.path)?;
                     let (venue, path) = (day.venue.venue.clone(), file.path.clone());
-                    Some(NewFile { venue, day: day.day, path, bytes: file.bytes, facts, file_hash })
+                    Some(NewFile {
+                        venue,
+                        day: day.day,
+                        path,
+                        bytes: file.bytes,
+                        facts,
+                        file_hash,
+                    })
                 }));
             }
             if add.is_empty() && remove.is_empty() {
@@ -299,7 +361,10 @@ impl DeltaArchive {
                 return Ok(());
             }
         }
-        Err(StorageError::new(ErrorKind::Busy, format!("archive table {name}: others commit all the time")))
+        Err(StorageError::new(
+            ErrorKind::Busy,
+            format!("archive table {name}: others commit all the time"),
+        ))
     }
 }
 
@@ -332,25 +397,38 @@ impl ArchiveWriter for DeltaArchive {
         .await
     }
 
-    async fn commit(&self, staged: Vec<StagedDay>, still_held: &(dyn StillHeld + '_)) -> Result<Vec<Committed>> {
+    async fn commit(
+        &self,
+        staged: Vec<StagedDay>,
+        still_held: &(dyn StillHeld + '_),
+    ) -> Result<Vec<Committed>> {
         let mut stale = vec![false; staged.len()];
         let Some(tenant) = staged.first().map(|day| day.venue.tenant.clone()) else {
             return Ok(Vec::new());
         };
         if staged.iter().any(|day| day.venue.tenant != tenant) {
-            return Err(StorageError::new(ErrorKind::Bug, "staged days of several tenants in one commit"));
+            return Err(StorageError::new(
+                ErrorKind::Bug,
+                "staged days of several tenants in one commit",
+            ));
         }
         for kind in Kind::ALL {
-            let days: Vec<usize> = (0..staged.len()).filter(|&number| staged[number].kind == kind).collect();
+            let days: Vec<usize> = (0..staged.len())
+                .filter(|&number| staged[number].kind == kind)
+                .collect();
             if days.is_empty() {
                 continue;
             }
             for dataset in [Dataset::Superseded, Dataset::Events] {
                 let name = TableName::new(&tenant, kind, dataset);
-                self.commit_dataset(&name, &staged, &days, &mut stale, still_held).await?;
+                self.commit_dataset(&name, &staged, &days, &mut stale, still_held)
+                    .await?;
             }
         }
-        Ok(stale.into_iter().map(|stale| if stale { Committed::Stale } else { Committed::Yes }).collect())
+        Ok(stale
+            .into_iter()
+            .map(|stale| if stale { Committed::Stale } else { Committed::Yes })
+            .collect())
     }
 
     async fn discard(&self, staged: Vec<StagedDay>) -> Result<()> {
@@ -360,9 +438,18 @@ impl ArchiveWriter for DeltaArchive {
                 let table = self.table(&name)?;
                 let mut table = table.lock().await;
                 // A day that was partly committed, or whose commit's outcome was unknown, keeps what is in the log.
-                let active = if table.refresh().await? { table.day(&day.venue.venue, day.day) } else { Vec::new() };
-                for file in new_files(day, dataset).filter(|file| active.iter().all(|kept| kept.path != file.path)) {
-                    self.inner.files.remove(&file_name(&self.inner.folder, &name, &file.path)).await?;
+                let active = if table.refresh().await? {
+                    table.day(&day.venue.venue, day.day)
+                } else {
+                    Vec::new()
+                };
+                for file in
+                    new_files(day, dataset).filter(|file| active.iter().all(|kept| kept.path != file.path))
+                {
+                    self.inner
+                        .files
+                        .remove(&file_name(&self.inner.folder, &name, &file.path))
+                        .await?;
                 }
             }
         }
@@ -377,7 +464,11 @@ impl ArchiveReader for DeltaArchive {
         let (events, mut deliveries) = self.files_of(venue, kind, day, Dataset::Events).await?;
         let (superseded, more) = self.files_of(venue, kind, day, Dataset::Superseded).await?;
         deliveries.merge(more);
-        Ok(ArchivedDay { events, superseded, deliveries })
+        Ok(ArchivedDay {
+            events,
+            superseded,
+            deliveries,
+        })
     }
 
     async fn days(&self, venue: &VenueKey) -> Result<Vec<(LocalDay, Kind)>> {
@@ -393,12 +484,20 @@ impl ArchiveReader for DeltaArchive {
         Ok(days)
     }
 
-    async fn open(&self, venue: &VenueKey, day: &ArchivedDay, projection: Projection) -> Result<Box<dyn DayReader>> {
+    async fn open(
+        &self,
+        venue: &VenueKey,
+        day: &ArchivedDay,
+        projection: Projection,
+    ) -> Result<Box<dyn DayReader>> {
         let file = match day.events.as_slice() {
             [] => return Ok(Box::new(ArchivedDayReader::empty())),
             [file] => file,
             files => {
-                let what = format!("an archived day of {venue} stands in {} files: not written by Dwell", files.len());
+                let what = format!(
+                    "an archived day of {venue} stands in {} files: not written by Dwell",
+                    files.len()
+                );
                 return Err(StorageError::new(ErrorKind::Damaged, what));
             }
         };
@@ -411,8 +510,11 @@ impl ArchiveReader for DeltaArchive {
 
     async fn superseded(&self, venue: &VenueKey, kind: Kind, day: &ArchivedDay) -> Result<RawRows> {
         let table = TableName::new(&venue.tenant, kind, Dataset::Superseded);
-        let names: Vec<Path> =
-            day.superseded.iter().map(|file| file_name(&self.inner.folder, &table, &file.path)).collect();
+        let names: Vec<Path> = day
+            .superseded
+            .iter()
+            .map(|file| file_name(&self.inner.folder, &table, &file.path))
+            .collect();
         let (inner, runtime) = (Arc::clone(&self.inner), Handle::current());
         off_runtime("archive superseded", move || {
             let mut all = DeliveredRows::new(kind);
@@ -424,7 +526,11 @@ impl ArchiveReader for DeltaArchive {
             }
             let deliveries = (0..all.len()).map(|row| all.delivery(row)).collect();
             let ends = (1..=all.len() as u32).collect();
-            Ok(RawRows { events: all.events, deliveries, ends })
+            Ok(RawRows {
+                events: all.events,
+                deliveries,
+                ends,
+            })
         })
         .await
     }
@@ -434,9 +540,18 @@ impl ArchiveReader for DeltaArchive {
         for file in day.events.iter().chain(&day.superseded) {
             let table = TableName::new(&venue.tenant, file.kind, file.dataset);
             let hash = self.logged_hash(&table, &file.path).await?;
-            files.push((file.clone(), file_name(&self.inner.folder, &table, &file.path), hash));
+            files.push((
+                file.clone(),
+                file_name(&self.inner.folder, &table, &file.path),
+                hash,
+            ));
         }
-        let (inner, venue, day, runtime) = (Arc::clone(&self.inner), venue.clone(), day.clone(), Handle::current());
+        let (inner, venue, day, runtime) = (
+            Arc::clone(&self.inner),
+            venue.clone(),
+            day.clone(),
+            Handle::current(),
+        );
         off_runtime("archive verify", move || {
             let mut deliveries = Checksum::default();
             for (file, name, hash) in files {
@@ -463,8 +578,16 @@ impl ArchiveReader for DeltaArchive {
             if deliveries == day.deliveries {
                 return Ok(());
             }
-            let files: Vec<&str> = day.events.iter().chain(&day.superseded).map(|file| file.path.as_str()).collect();
-            let what = format!("deliveries in archive files {} of {venue} are not as recorded", files.join(", "));
+            let files: Vec<&str> = day
+                .events
+                .iter()
+                .chain(&day.superseded)
+                .map(|file| file.path.as_str())
+                .collect();
+            let what = format!(
+                "deliveries in archive files {} of {venue} are not as recorded",
+                files.join(", ")
+            );
             Err(StorageError::new(ErrorKind::Damaged, what))
         })
         .await
@@ -473,7 +596,9 @@ impl ArchiveReader for DeltaArchive {
     async fn tables(&self) -> Result<Vec<(TenantId, Kind)>> {
         let mut tables = Vec::new();
         for folder in self.folders(&self.inner.folder).await? {
-            let Ok(tenant) = TenantId::new(&folder) else { continue };
+            let Ok(tenant) = TenantId::new(&folder) else {
+                continue;
+            };
             let names = self.tables_of(&tenant).await?;
             let events = names.into_iter().filter(|name| name.dataset == Dataset::Events);
             tables.extend(events.map(|name| (tenant.clone(), name.kind)));
@@ -494,11 +619,16 @@ fn datasets(day: &StagedDay, dataset: Dataset) -> (&[ArchiveFile], &[ArchiveFile
 /// The files that a staged day adds to a dataset.
 fn new_files(day: &StagedDay, dataset: Dataset) -> impl Iterator<Item = &ArchiveFile> {
     let (read, to_be) = datasets(day, dataset);
-    to_be.iter().filter(move |file| read.iter().all(|known| known.path != file.path))
+    to_be
+        .iter()
+        .filter(move |file| read.iter().all(|known| known.path != file.path))
 }
 
 fn is_same(active: &[ActiveFile], files: &[ArchiveFile]) -> bool {
-    active.len() == files.len() && files.iter().all(|file| active.iter().any(|other| other.path == file.path))
+    active.len() == files.len()
+        && files
+            .iter()
+            .all(|file| active.iter().any(|other| other.path == file.path))
 }
 
 /// Runs what blocks on a thread for that.

@@ -37,16 +37,24 @@ pub(super) struct DurableLocal {
 impl DurableLocal {
     /// The store of a folder, which must be there.
     pub(super) fn new(root: &std::path::Path) -> Result<Self> {
-        Ok(Self { files: std::sync::Arc::new(LocalFileSystem::new_with_prefix(root)?) })
+        Ok(Self {
+            files: std::sync::Arc::new(LocalFileSystem::new_with_prefix(root)?),
+        })
     }
 
     async fn put_durably(&self, location: &Path, payload: PutPayload, mode: PutMode) -> Result<PutResult> {
         let path = self.files.path_to_filesystem(location)?;
         let name = location.to_string();
         let put = move || match write_durably(&path, &payload, &mode) {
-            Ok(()) => Ok(PutResult { e_tag: None, version: None }),
+            Ok(()) => Ok(PutResult {
+                e_tag: None,
+                version: None,
+            }),
             Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {
-                Err(object_store::Error::AlreadyExists { path: name, source: source.into() })
+                Err(object_store::Error::AlreadyExists {
+                    path: name,
+                    source: source.into(),
+                })
             }
             Err(source) => Err(failed(source)),
         };
@@ -55,7 +63,10 @@ impl DurableLocal {
 }
 
 fn failed(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> object_store::Error {
-    object_store::Error::Generic { store: STORE, source: source.into() }
+    object_store::Error::Generic {
+        store: STORE,
+        source: source.into(),
+    }
 }
 
 fn write_durably(path: &std::path::Path, payload: &PutPayload, mode: &PutMode) -> io::Result<()> {
@@ -95,7 +106,11 @@ impl ObjectStore for DurableLocal {
         location: &Path,
         _options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        Ok(Box::new(HeldUpload { store: self.clone(), location: location.clone(), parts: Vec::new() }))
+        Ok(Box::new(HeldUpload {
+            store: self.clone(),
+            location: location.clone(),
+            parts: Vec::new(),
+        }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -114,7 +129,11 @@ impl ObjectStore for DurableLocal {
         sorted(self.files.list(prefix))
     }
 
-    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
         sorted(self.files.list_with_offset(prefix, offset))
     }
 
@@ -162,7 +181,9 @@ impl MultipartUpload for HeldUpload {
 
     async fn complete(&mut self) -> Result<PutResult> {
         let payload = std::mem::take(&mut self.parts).into_iter().collect();
-        self.store.put_durably(&self.location, payload, PutMode::Overwrite).await
+        self.store
+            .put_durably(&self.location, payload, PutMode::Overwrite)
+            .await
     }
 
     async fn abort(&mut self) -> Result<()> {
@@ -178,7 +199,10 @@ mod tests {
     use super::*;
 
     fn create() -> PutOptions {
-        PutOptions { mode: PutMode::Create, ..PutOptions::default() }
+        PutOptions {
+            mode: PutMode::Create,
+            ..PutOptions::default()
+        }
     }
 
     #[tokio::test]
@@ -188,7 +212,10 @@ mod tests {
         let path = Path::from("t/_delta_log/0.json");
         store.put_opts(&path, "one".into(), create()).await.unwrap();
         let again = store.put_opts(&path, "two".into(), create()).await;
-        assert!(matches!(again, Err(object_store::Error::AlreadyExists { .. })), "{again:?}");
+        assert!(
+            matches!(again, Err(object_store::Error::AlreadyExists { .. })),
+            "{again:?}"
+        );
         let read = || async { store.get(&path).await.unwrap().bytes().await.unwrap() };
         assert_eq!(read().await, "one");
         store.put(&path, "three".into()).await.unwrap();
@@ -202,21 +229,37 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = DurableLocal::new(dir.path()).unwrap();
         for name in ["c", "a", "d", "b"] {
-            store.put(&Path::from(format!("t/{name}")), name.into()).await.unwrap();
+            store
+                .put(&Path::from(format!("t/{name}")), name.into())
+                .await
+                .unwrap();
         }
         let mut upload = store.put_multipart(&Path::from("t/e")).await.unwrap();
         upload.put_part("12".into()).await.unwrap();
         upload.put_part("34".into()).await.unwrap();
         upload.complete().await.unwrap();
         let names = |listed: Vec<ObjectMeta>| {
-            listed.into_iter().map(|meta| meta.location.filename().unwrap().to_owned()).collect::<Vec<_>>()
+            listed
+                .into_iter()
+                .map(|meta| meta.location.filename().unwrap().to_owned())
+                .collect::<Vec<_>>()
         };
         let prefix = Path::from("t");
         let all = store.list(Some(&prefix)).try_collect().await.unwrap();
         assert_eq!(names(all), ["a", "b", "c", "d", "e"]);
-        let after = store.list_with_offset(Some(&prefix), &Path::from("t/b")).try_collect().await.unwrap();
+        let after = store
+            .list_with_offset(Some(&prefix), &Path::from("t/b"))
+            .try_collect()
+            .await
+            .unwrap();
         assert_eq!(names(after), ["c", "d", "e"]);
-        let whole = store.get(&Path::from("t/e")).await.unwrap().bytes().await.unwrap();
+        let whole = store
+            .get(&Path::from("t/e"))
+            .await
+            .unwrap()
+            .bytes()
+            .await
+            .unwrap();
         assert_eq!(whole, "1234");
     }
 }

@@ -49,7 +49,9 @@ fn unzigzag(value: u64) -> i64 {
 
 /// Takes `count` bytes off the front.
 fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Result<&'a [u8], Malformed> {
-    let (front, rest) = bytes.split_at_checked(count).ok_or(Malformed("page: it ends early"))?;
+    let (front, rest) = bytes
+        .split_at_checked(count)
+        .ok_or(Malformed("page: it ends early"))?;
     *bytes = rest;
     Ok(front)
 }

@@ -39,8 +39,16 @@ pub(super) struct FileSink {
 
 #[derive(Debug)]
 enum SinkTo {
-    Local { file: File, dirs: Vec<PathBuf> },
-    Store { store: Arc<dyn ObjectStore>, runtime: Handle, held: Vec<u8>, upload: Option<Box<dyn MultipartUpload>> },
+    Local {
+        file: File,
+        dirs: Vec<PathBuf>,
+    },
+    Store {
+        store: Arc<dyn ObjectStore>,
+        runtime: Handle,
+        held: Vec<u8>,
+        upload: Option<Box<dyn MultipartUpload>>,
+    },
 }
 
 impl DataFiles {
@@ -55,7 +63,11 @@ impl DataFiles {
             Some(path) => {
                 let failed = |error| failed("make", name, error);
                 let dirs = create_dirs(path.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
-                let file = File::options().write(true).create_new(true).open(&path).map_err(failed)?;
+                let file = File::options()
+                    .write(true)
+                    .create_new(true)
+                    .open(&path)
+                    .map_err(failed)?;
                 SinkTo::Local { file, dirs }
             }
             None => SinkTo::Store {
@@ -65,7 +77,11 @@ impl DataFiles {
                 upload: None,
             },
         };
-        Ok(FileSink { to, name: name.clone(), bytes: 0 })
+        Ok(FileSink {
+            to,
+            name: name.clone(),
+            bytes: 0,
+        })
     }
 
     /// Opens a file for reading. Blocking.
@@ -78,12 +94,23 @@ impl DataFiles {
                     Ok((file, length))
                 };
                 let (file, length) = open().map_err(|error| unreadable(name.as_ref(), error))?;
-                Ok(Box::new(LocalBytes { file: Mutex::new(file), length, name: name.clone() }))
+                Ok(Box::new(LocalBytes {
+                    file: Mutex::new(file),
+                    length,
+                    name: name.clone(),
+                }))
             }
             None => {
                 let store = Arc::clone(&self.store);
-                let head = runtime.block_on(store.head(name)).map_err(|error| store_failed("open", name, error))?;
-                Ok(Box::new(StoreBytes { store, runtime: runtime.clone(), length: head.size, name: name.clone() }))
+                let head = runtime
+                    .block_on(store.head(name))
+                    .map_err(|error| store_failed("open", name, error))?;
+                Ok(Box::new(StoreBytes {
+                    store,
+                    runtime: runtime.clone(),
+                    length: head.size,
+                    name: name.clone(),
+                }))
             }
         }
     }
@@ -121,7 +148,12 @@ impl FileSink {
                 };
                 sync().map_err(|error| failed("make durable", &name, error))?;
             }
-            SinkTo::Store { store, runtime, held, upload } => {
+            SinkTo::Store {
+                store,
+                runtime,
+                held,
+                upload,
+            } => {
                 let put = async {
                     match upload {
                         None => store.put(&name, held.into()).await.map(|_| ()),
@@ -133,7 +165,9 @@ impl FileSink {
                         }
                     }
                 };
-                runtime.block_on(put).map_err(|error| store_failed("write", &name, error))?;
+                runtime
+                    .block_on(put)
+                    .map_err(|error| store_failed("write", &name, error))?;
             }
         }
         Ok(bytes)
@@ -144,7 +178,12 @@ impl Write for FileSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = match &mut self.to {
             SinkTo::Local { file, .. } => file.write(bytes)?,
-            SinkTo::Store { store, runtime, held, upload } => {
+            SinkTo::Store {
+                store,
+                runtime,
+                held,
+                upload,
+            } => {
                 let taken = bytes.len().min(UPLOAD_PART_BYTES - held.len());
                 held.extend_from_slice(&bytes[..taken]);
                 if held.len() == UPLOAD_PART_BYTES {
@@ -173,7 +212,11 @@ impl Write for FileSink {
 /// Makes a folder durable: the names in it.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     // Elsewhere a folder cannot be opened as a file, and its entries need no flush of their own.
-    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+    if cfg!(unix) {
+        File::open(dir)?.sync_all()
+    } else {
+        Ok(())
+    }
 }
 
 /// Makes a folder with those above it; returns all whose entries must be made durable.
@@ -235,7 +278,9 @@ impl FileBytes for StoreBytes {
 
     fn read(&self, range: Range<u64>) -> Result<Bytes> {
         let read = self.store.get_range(&self.name, range);
-        self.runtime.block_on(read).map_err(|error| store_failed("read", &self.name, error))
+        self.runtime
+            .block_on(read)
+            .map_err(|error| store_failed("read", &self.name, error))
     }
 
     fn name(&self) -> &str {
@@ -255,8 +300,12 @@ fn failed(doing: &str, name: &StorePath, error: io::Error) -> StorageError {
 pub(super) fn store_failed(doing: &str, name: &StorePath, error: object_store::Error) -> StorageError {
     let kind = match &error {
         object_store::Error::NotFound { .. } => ErrorKind::NotFound,
-        object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => ErrorKind::Conflict,
-        object_store::Error::InvalidPath { .. } | object_store::Error::NotSupported { .. } => ErrorKind::Invalid,
+        object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {
+            ErrorKind::Conflict
+        }
+        object_store::Error::InvalidPath { .. } | object_store::Error::NotSupported { .. } => {
+            ErrorKind::Invalid
+        }
         _ => ErrorKind::Unavailable,
     };
     StorageError::with_source(kind, format!("{doing} archive file {name}"), error)

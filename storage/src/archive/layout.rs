@@ -23,7 +23,11 @@ pub(super) struct TableName {
 
 impl TableName {
     pub(super) fn new(tenant: &TenantId, kind: Kind, dataset: Dataset) -> Self {
-        Self { tenant: tenant.clone(), kind, dataset }
+        Self {
+            tenant: tenant.clone(),
+            kind,
+            dataset,
+        }
     }
 
     /// The table of the folder `name` of a tenant.
@@ -41,7 +45,10 @@ impl TableName {
             Dataset::Events => "",
             Dataset::Superseded => SUPERSEDED,
         };
-        archive.clone().join(self.tenant.as_str()).join(format!("{}{suffix}", self.kind))
+        archive
+            .clone()
+            .join(self.tenant.as_str())
+            .join(format!("{}{suffix}", self.kind))
     }
 }
 
@@ -53,7 +60,10 @@ impl std::fmt::Display for TableName {
 
 /// A new file's path below its table's folder. The name tells the fence under which it was written, and is used once.
 pub(super) fn new_file(venue: &VenueKey, day: LocalDay, fence: Generation, random: u64) -> String {
-    format!("venue={}/day={day}/part-{fence:08}-{random:016x}.parquet", venue.venue)
+    format!(
+        "venue={}/day={day}/part-{fence:08}-{random:016x}.parquet",
+        venue.venue
+    )
 }
 
 /// Venue and day of a file's partition values.
@@ -73,7 +83,10 @@ mod tests {
                 let table = TableName::new(&tenant, kind, dataset);
                 let folder = table.folder(&Path::from("archive"));
                 assert_eq!(folder.parts().count(), 3);
-                assert_eq!(TableName::from_folder(&tenant, folder.filename().unwrap()), Some(table));
+                assert_eq!(
+                    TableName::from_folder(&tenant, folder.filename().unwrap()),
+                    Some(table)
+                );
             }
         }
         assert_eq!(TableName::from_folder(&tenant, "something"), None);
@@ -83,7 +96,10 @@ mod tests {
     fn a_file_lies_in_the_folders_of_its_partition() {
         let venue = VenueKey::new(TenantId::new("acme").unwrap(), VenueId::new("v.1").unwrap());
         let path = new_file(&venue, "2026-10-25".parse().unwrap(), 7, 0xab);
-        assert_eq!(path, "venue=v.1/day=2026-10-25/part-00000007-00000000000000ab.parquet");
+        assert_eq!(
+            path,
+            "venue=v.1/day=2026-10-25/part-00000007-00000000000000ab.parquet"
+        );
         assert_eq!(Path::parse(&path).unwrap().as_ref(), path, "needs no escaping");
     }
 }

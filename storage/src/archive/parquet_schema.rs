@@ -79,7 +79,12 @@ impl FileSchema {
     }
 
     fn build(kind: Kind) -> Self {
-        let column = |name: &str, holds, stored, required| ColumnSpec { name: name.to_owned(), holds, stored, required };
+        let column = |name: &str, holds, stored, required| ColumnSpec {
+            name: name.to_owned(),
+            holds,
+            stored,
+            required,
+        };
         let mut columns = vec![
             column(kind.key_name(), Holds::Key, Stored::Text, true),
             column("ts", Holds::Ts, Stored::Integer, true),
@@ -94,13 +99,26 @@ impl FileSchema {
             };
             columns.push(column(field.name, Holds::Field(number), stored, field.required));
         }
-        for (number, field) in kind.fields().iter().enumerate().filter(|(_, field)| field.ty == FieldType::F32) {
-            columns.push(column(&format!("{}_f32", field.name), Holds::ExactFloat(number), Stored::Float, false));
+        for (number, field) in kind
+            .fields()
+            .iter()
+            .enumerate()
+            .filter(|(_, field)| field.ty == FieldType::F32)
+        {
+            columns.push(column(
+                &format!("{}_f32", field.name),
+                Holds::ExactFloat(number),
+                Stored::Float,
+                false,
+            ));
         }
         columns.push(column("revision", Holds::Revision, Stored::Integer, false));
         columns.push(column("received_at", Holds::ReceivedAt, Stored::Integer, true));
         columns.push(column("receipt", Holds::Receipt, Stored::Text, true));
-        let fields = columns.iter().map(|column| Arc::new(parquet_type(column))).collect();
+        let fields = columns
+            .iter()
+            .map(|column| Arc::new(parquet_type(column)))
+            .collect();
         let root = Type::group_type_builder("event").with_fields(fields).build();
         let parquet = Arc::new(SchemaDescriptor::new(Arc::new(root.unwrap_or_else(|error| {
             unreachable!("the columns of {kind} form no schema: {error}")
@@ -117,12 +135,16 @@ fn parquet_type(column: &ColumnSpec) -> Type {
         Stored::Float => Physical::FLOAT,
         Stored::Double => Physical::DOUBLE,
     };
-    let repetition = if column.required { Repetition::REQUIRED } else { Repetition::OPTIONAL };
+    let repetition = if column.required {
+        Repetition::REQUIRED
+    } else {
+        Repetition::OPTIONAL
+    };
     let builder = Type::primitive_type_builder(&column.name, physical).with_repetition(repetition);
     let builder = match column.stored {
-        Stored::Text => {
-            builder.with_logical_type(Some(LogicalType::String)).with_converted_type(ConvertedType::UTF8)
-        }
+        Stored::Text => builder
+            .with_logical_type(Some(LogicalType::String))
+            .with_converted_type(ConvertedType::UTF8),
         Stored::Hundredths => builder
             .with_logical_type(Some(LogicalType::decimal(2, 9)))
             .with_converted_type(ConvertedType::DECIMAL)
@@ -130,7 +152,9 @@ fn parquet_type(column: &ColumnSpec) -> Type {
             .with_scale(2),
         Stored::Integer | Stored::Float | Stored::Double => builder,
     };
-    builder.build().unwrap_or_else(|error| unreachable!("the column {} has no type: {error}", column.name))
+    builder
+        .build()
+        .unwrap_or_else(|error| unreachable!("the column {} has no type: {error}", column.name))
 }
 
 #[cfg(test)]
@@ -139,12 +163,25 @@ mod tests {
 
     #[test]
     fn the_columns_of_positions_are_those_that_readers_rely_on() {
-        let names: Vec<_> =
-            FileSchema::of(Kind::Position).columns.iter().map(|column| column.name.as_str()).collect();
+        let names: Vec<_> = FileSchema::of(Kind::Position)
+            .columns
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect();
         assert_eq!(
             names,
             [
-                "track", "ts", "sensor", "x", "y", "floor", "x_f32", "y_f32", "revision", "received_at", "receipt"
+                "track",
+                "ts",
+                "sensor",
+                "x",
+                "y",
+                "floor",
+                "x_f32",
+                "y_f32",
+                "revision",
+                "received_at",
+                "receipt"
             ]
         );
     }
@@ -152,7 +189,10 @@ mod tests {
     #[test]
     fn no_kind_has_two_columns_of_one_name() {
         for kind in Kind::ALL {
-            let columns = FileSchema::of(kind).columns.iter().map(|column| column.name.as_str());
+            let columns = FileSchema::of(kind)
+                .columns
+                .iter()
+                .map(|column| column.name.as_str());
             let mut names: Vec<_> = columns.chain(["venue", "day"]).collect();
             names.sort_unstable();
             let all = names.len();

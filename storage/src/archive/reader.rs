@@ -76,7 +76,11 @@ impl DayFileReader {
         if metadata.file_metadata().schema_descr().columns() != schema.parquet.columns() {
             return Err(damaged(&*file, "its columns are not those of the kind"));
         }
-        let wanted = if deliveries { schema.columns.len() } else { schema.event_columns() };
+        let wanted = if deliveries {
+            schema.columns.len()
+        } else {
+            schema.event_columns()
+        };
         let reader = Self {
             file,
             kind,
@@ -114,7 +118,11 @@ impl DayFileReader {
     }
 
     /// Appends the next page's rows; returns how many, 0 at the end. Names go into the batch's dictionary.
-    pub(super) fn next_page(&mut self, events: &mut EventBatch, deliveries: &mut DeliveryColumns) -> Result<usize> {
+    pub(super) fn next_page(
+        &mut self,
+        events: &mut EventBatch,
+        deliveries: &mut DeliveryColumns,
+    ) -> Result<usize> {
         debug_assert_eq!(events.kind, self.kind);
         loop {
             if self.open.is_empty() {
@@ -129,7 +137,10 @@ impl DayFileReader {
                     .read_page(events, deliveries, &mut self.scratch)
                     .map_err(|error| named(&*self.file, column.spec, error))?;
                 if *rows.get_or_insert(read) != read {
-                    return Err(damaged(&*self.file, "its columns break their pages at different rows"));
+                    return Err(damaged(
+                        &*self.file,
+                        "its columns break their pages at different rows",
+                    ));
                 }
             }
             match rows {
@@ -143,20 +154,27 @@ impl DayFileReader {
         let group = self.metadata.row_group(self.next_group);
         self.next_group += 1;
         let chunks = &group.columns()[..self.columns.len()];
-        let mut span = u64::MAX..0;
+        let (mut first, mut end) = (u64::MAX, 0);
         for chunk in chunks {
-            let (start, length) = checked_range(chunk).ok_or_else(|| damaged(&*self.file, "a chunk has no place"))?;
-            span = span.start.min(start)..span.end.max(start.saturating_add(length));
+            let (start, length) =
+                checked_range(chunk).ok_or_else(|| damaged(&*self.file, "a chunk has no place"))?;
+            first = first.min(start);
+            end = end.max(start.saturating_add(length));
         }
-        if span.end > self.file.len() || span.start >= span.end {
+        if end > self.file.len() || first >= end {
             return Err(damaged(&*self.file, "a row group lies outside the file"));
         }
-        let bytes = self.file.read(span.clone())?;
-        let bytes = Arc::new(Window { bytes, start: span.start });
+        let bytes = self.file.read(first..end)?;
+        let bytes = Arc::new(Window { bytes, start: first });
         for (spec, chunk) in self.columns.iter().zip(chunks) {
-            let pages = SerializedPageReader::new(Arc::clone(&bytes), chunk, group.num_rows().max(0) as usize, None)
-                .map_err(|error| named(&*self.file, spec, error.into()))?;
-            self.open.push(OpenColumn { spec, pages, texts: Vec::new() });
+            let pages =
+                SerializedPageReader::new(Arc::clone(&bytes), chunk, group.num_rows().max(0) as usize, None)
+                    .map_err(|error| named(&*self.file, spec, error.into()))?;
+            self.open.push(OpenColumn {
+                spec,
+                pages,
+                texts: Vec::new(),
+            });
         }
         Ok(())
     }
@@ -164,13 +182,19 @@ impl DayFileReader {
 
 impl std::fmt::Debug for DayFileReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DayFileReader").field("file", &self.file.name()).finish_non_exhaustive()
+        f.debug_struct("DayFileReader")
+            .field("file", &self.file.name())
+            .finish_non_exhaustive()
     }
 }
 
 fn read_footer(file: &dyn FileBytes) -> Result<ParquetMetaData> {
     let parse = |error: ParquetError| {
-        StorageError::with_source(ErrorKind::Damaged, format!("archive file {}: footer", file.name()), error)
+        StorageError::with_source(
+            ErrorKind::Damaged,
+            format!("archive file {}: footer", file.name()),
+            error,
+        )
     };
     let length = file.len();
     let mut tail = file.read(length.saturating_sub(TAIL_BYTES)..length)?;
@@ -193,12 +217,20 @@ fn read_footer(file: &dyn FileBytes) -> Result<ParquetMetaData> {
 
 /// A chunk's place in the file. The crate's own `byte_range` panics on negative numbers.
 fn checked_range(chunk: &parquet::file::metadata::ColumnChunkMetaData) -> Option<(u64, u64)> {
-    let start = chunk.dictionary_page_offset().unwrap_or_else(|| chunk.data_page_offset());
-    Some((u64::try_from(start).ok()?, u64::try_from(chunk.compressed_size()).ok()?))
+    let start = chunk
+        .dictionary_page_offset()
+        .unwrap_or_else(|| chunk.data_page_offset());
+    Some((
+        u64::try_from(start).ok()?,
+        u64::try_from(chunk.compressed_size()).ok()?,
+    ))
 }
 
 fn damaged(file: &dyn FileBytes, what: &str) -> StorageError {
-    StorageError::new(ErrorKind::Damaged, format!("archive file {}: {what}", file.name()))
+    StorageError::new(
+        ErrorKind::Damaged,
+        format!("archive file {}: {what}", file.name()),
+    )
 }
 
 fn named(file: &dyn FileBytes, column: &ColumnSpec, error: PageError) -> StorageError {
@@ -247,19 +279,42 @@ struct PageParts {
 
 impl PageParts {
     fn of(page: Page) -> Result<Self, PageError> {
-        let Page::DataPageV2 { buf, num_values, encoding, num_nulls, num_rows, def_levels_byte_len, .. } = page else {
+        let Page::DataPageV2 {
+            buf,
+            num_values,
+            encoding,
+            num_nulls,
+            num_rows,
+            def_levels_byte_len,
+            ..
+        } = page
+        else {
             return Err(PageError::Content("a page of another version"));
         };
-        let (rows, nulls, levels) = (num_rows as usize, num_nulls as usize, def_levels_byte_len as usize);
+        let (rows, nulls, levels) = (
+            num_rows as usize,
+            num_nulls as usize,
+            def_levels_byte_len as usize,
+        );
         if num_values != num_rows || nulls > rows || rows > PAGE_ROWS_MAX || levels > buf.len() {
             return Err(PageError::Content("a page with an impossible header"));
         }
         let data = buf.slice(levels..);
-        Ok(Self { rows, values: rows - nulls, levels: buf.slice(..levels), data, encoding })
+        Ok(Self {
+            rows,
+            values: rows - nulls,
+            levels: buf.slice(..levels),
+            data,
+            encoding,
+        })
     }
 
     fn expect(&self, encoding: Encoding) -> Result<(), PageError> {
-        if self.encoding == encoding { Ok(()) } else { Err(PageError::Content("a page of another encoding")) }
+        if self.encoding == encoding {
+            Ok(())
+        } else {
+            Err(PageError::Content("a page of another encoding"))
+        }
     }
 
     fn integers<T: integers::Integer>(&self, out: &mut Vec<T>) -> Result<(), PageError> {
@@ -356,14 +411,21 @@ impl OpenColumn {
     ) -> Result<(), PageError> {
         self.texts.clear();
         for _ in 0..count {
-            let (length, rest) = bytes.split_at_checked(4).ok_or(PageError::Content("a dictionary that ends early"))?;
+            let (length, rest) = bytes
+                .split_at_checked(4)
+                .ok_or(PageError::Content("a dictionary that ends early"))?;
             let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;
-            let (text, rest) = rest.split_at_checked(length).ok_or(PageError::Content("a dictionary that ends early"))?;
+            let (text, rest) = rest
+                .split_at_checked(length)
+                .ok_or(PageError::Content("a dictionary that ends early"))?;
             bytes = rest;
-            let text = std::str::from_utf8(text).map_err(|_| PageError::Content("a text that is not UTF-8"))?;
+            let text =
+                std::str::from_utf8(text).map_err(|_| PageError::Content("a text that is not UTF-8"))?;
             self.texts.push(match self.spec.holds {
                 Holds::Receipt => {
-                    let receipt = text.parse().map_err(|_| PageError::Content("a text that is no receipt"))?;
+                    let receipt = text
+                        .parse()
+                        .map_err(|_| PageError::Content("a text that is no receipt"))?;
                     deliveries.receipts.push(receipt);
                     deliveries.receipts.len() as u32 - 1
                 }
@@ -378,29 +440,59 @@ impl OpenColumn {
         let numbers = &mut scratch.numbers;
         numbers.clear();
         if page.values > 0 {
-            let (&width, packed) = page.data.split_first().ok_or(PageError::Content("an empty page"))?;
+            let (&width, packed) = page
+                .data
+                .split_first()
+                .ok_or(PageError::Content("an empty page"))?;
             hybrid::decode(packed, usize::from(width), page.values, numbers)?;
         }
-        if numbers.iter().max().is_some_and(|&highest| highest as usize >= self.texts.len()) {
+        if numbers
+            .iter()
+            .max()
+            .is_some_and(|&highest| highest as usize >= self.texts.len())
+        {
             return Err(PageError::Content("a number beyond the dictionary"));
         }
-        page.spread(numbers, NO_TEXT, |number| self.texts[number as usize], &mut scratch.present, out)
+        page.spread(
+            numbers,
+            NO_TEXT,
+            |number| self.texts[number as usize],
+            &mut scratch.present,
+            out,
+        )
     }
 }
 
-fn integers(page: &PageParts, absent: i64, scratch: &mut Scratch, out: &mut Vec<i64>) -> Result<(), PageError> {
+fn integers(
+    page: &PageParts,
+    absent: i64,
+    scratch: &mut Scratch,
+    out: &mut Vec<i64>,
+) -> Result<(), PageError> {
     if page.values == page.rows {
         return page.integers(out);
     }
     scratch.integers.clear();
     page.integers(&mut scratch.integers)?;
-    page.spread(&scratch.integers, absent, |value| value, &mut scratch.present, out)
+    page.spread(
+        &scratch.integers,
+        absent,
+        |value| value,
+        &mut scratch.present,
+        out,
+    )
 }
 
 fn hundredths(page: &PageParts, scratch: &mut Scratch, out: &mut Vec<f32>) -> Result<(), PageError> {
     scratch.hundredths.clear();
     page.integers(&mut scratch.hundredths)?;
-    page.spread(&scratch.hundredths, f32::NAN, from_hundredths, &mut scratch.present, out)
+    page.spread(
+        &scratch.hundredths,
+        f32::NAN,
+        from_hundredths,
+        &mut scratch.present,
+        out,
+    )
 }
 
 /// Puts the floats that their hundredths do not give back in their places; the hundredths' page has been read.
@@ -410,24 +502,38 @@ fn exact_floats(page: &PageParts, scratch: &mut Scratch, out: &mut [f32]) -> Res
         return Ok(());
     }
     let exact = fixed::<4>(&page.data, page.values)?.map(f32::from_le_bytes);
-    let first = out.len().checked_sub(page.rows).ok_or(PageError::Content("too many exact floats"))?;
+    let first = out
+        .len()
+        .checked_sub(page.rows)
+        .ok_or(PageError::Content("too many exact floats"))?;
     if page.values == page.rows {
-        out[first..].iter_mut().zip(exact).for_each(|(value, exact)| *value = exact);
+        out[first..]
+            .iter_mut()
+            .zip(exact)
+            .for_each(|(value, exact)| *value = exact);
         return Ok(());
     }
     page.present(&mut scratch.present)?;
-    let there = out[first..].iter_mut().zip(&scratch.present).filter(|(_, there)| **there == 1);
+    let there = out[first..]
+        .iter_mut()
+        .zip(&scratch.present)
+        .filter(|(_, there)| **there == 1);
     there.zip(exact).for_each(|((value, _), exact)| *value = exact);
     Ok(())
 }
 
 fn doubles(page: &PageParts, scratch: &mut Scratch, out: &mut Vec<f64>) -> Result<(), PageError> {
     page.expect(Encoding::PLAIN)?;
-    let values: Vec<f64> = fixed::<8>(&page.data, page.values)?.map(f64::from_le_bytes).collect();
+    let values: Vec<f64> = fixed::<8>(&page.data, page.values)?
+        .map(f64::from_le_bytes)
+        .collect();
     page.spread(&values, f64::NAN, |value| value, &mut scratch.present, out)
 }
 
-fn fixed<const N: usize>(bytes: &[u8], count: usize) -> Result<impl Iterator<Item = [u8; N]> + '_, PageError> {
+fn fixed<const N: usize>(
+    bytes: &[u8],
+    count: usize,
+) -> Result<impl Iterator<Item = [u8; N]> + '_, PageError> {
     if bytes.len() != count * N {
         return Err(PageError::Content("another number of values"));
     }
@@ -442,8 +548,11 @@ struct Window {
 
 impl Window {
     fn at(&self, start: u64) -> Result<usize, ParquetError> {
-        let at = start.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
-        at.filter(|&at| at <= self.bytes.len()).ok_or_else(|| ParquetError::EOF(format!("no byte {start}")))
+        let at = start
+            .checked_sub(self.start)
+            .and_then(|at| usize::try_from(at).ok());
+        at.filter(|&at| at <= self.bytes.len())
+            .ok_or_else(|| ParquetError::EOF(format!("no byte {start}")))
     }
 }
 

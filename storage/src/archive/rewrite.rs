@@ -16,7 +16,9 @@ use super::files::DataFiles;
 use super::layout::{TableName, new_file};
 use super::stretches::Stretches;
 use super::unite::{Sums, United, unite};
-use crate::api::{ArchiveFile, ArchivedDay, Dataset, DeliveredRows, Generation, IncomingDay, Rewrite, StagedDay};
+use crate::api::{
+    ArchiveFile, ArchivedDay, Dataset, DeliveredRows, Generation, IncomingDay, Rewrite, StagedDay,
+};
 use crate::error::{ErrorKind, Result, StorageError};
 
 /// A day to be written anew.
@@ -55,14 +57,21 @@ impl DayRewrite<'_> {
         let mut made = Vec::new();
         let rewritten = self.write(incoming, &mut made);
         let kept: Vec<String> = match &rewritten {
-            Ok(Rewrite::Staged(day)) => {
-                day.holds.events.iter().chain(&day.holds.superseded).map(|file| file.path.clone()).collect()
-            }
+            Ok(Rewrite::Staged(day)) => day
+                .holds
+                .events
+                .iter()
+                .chain(&day.holds.superseded)
+                .map(|file| file.path.clone())
+                .collect(),
             _ => Vec::new(),
         };
         for (dataset, path) in made.into_iter().filter(|(_, path)| !kept.contains(path)) {
             // What cannot be removed now is an orphan, which vacuum takes.
-            if let Err(error) = self.files.remove_blocking(&self.name(dataset, &path), self.runtime) {
+            if let Err(error) = self
+                .files
+                .remove_blocking(&self.name(dataset, &path), self.runtime)
+            {
                 tracing::warn!(path, %error, "archive file that is not wanted was not removed");
             }
         }
@@ -97,8 +106,18 @@ impl DayRewrite<'_> {
         for Filling { dataset, path, out } in [superseded, events].into_iter().flatten() {
             let written = out.finish(&self.labels(dataset))?;
             if !self.is_held(dataset, written.sums) {
-                verify_sums(self.files, &self.name(dataset, &path), self.kind, written.sums, self.runtime)?;
-                files.push(NewFile { dataset, path, written });
+                verify_sums(
+                    self.files,
+                    &self.name(dataset, &path),
+                    self.kind,
+                    written.sums,
+                    self.runtime,
+                )?;
+                files.push(NewFile {
+                    dataset,
+                    path,
+                    written,
+                });
             }
         }
         Ok(self.staged(files))
@@ -107,7 +126,12 @@ impl DayRewrite<'_> {
     fn open(&self, incoming: Box<dyn IncomingDay>) -> Result<Stretches> {
         let rows_of = |dataset: Dataset, files: &[ArchiveFile]| -> Result<Vec<FileRows>> {
             let open = |file: &ArchiveFile| {
-                FileRows::open(self.files, &self.name(dataset, &file.path), self.kind, self.runtime)
+                FileRows::open(
+                    self.files,
+                    &self.name(dataset, &file.path),
+                    self.kind,
+                    self.runtime,
+                )
             };
             files.iter().map(open).collect()
         };
@@ -115,7 +139,14 @@ impl DayRewrite<'_> {
         let superseded = rows_of(Dataset::Superseded, &self.archived.superseded)?;
         let archived = self.archived.events.iter().chain(&self.archived.superseded);
         let rows = incoming.remaining() + archived.map(|file| file.rows).sum::<u64>();
-        Ok(Stretches::new(self.kind, incoming, events, superseded, self.stretch_rows, rows))
+        Ok(Stretches::new(
+            self.kind,
+            incoming,
+            events,
+            superseded,
+            self.stretch_rows,
+            rows,
+        ))
     }
 
     /// Whether the archive holds just that in a dataset.
@@ -141,7 +172,11 @@ impl DayRewrite<'_> {
         out.write(rows, sums)?;
         let written = out.finish(&self.labels(dataset))?;
         verify_equal(self.files, &self.name(dataset, &path), rows, self.runtime)?;
-        Ok(NewFile { dataset, path, written })
+        Ok(NewFile {
+            dataset,
+            path,
+            written,
+        })
     }
 
     fn write_piece(
@@ -162,8 +197,9 @@ impl DayRewrite<'_> {
     }
 
     fn create(&self, dataset: Dataset, made: &mut Vec<(Dataset, String)>) -> Result<Filling> {
-        let random = getrandom::u64()
-            .map_err(|error| StorageError::with_source(ErrorKind::Unavailable, "name an archive file", error))?;
+        let random = getrandom::u64().map_err(|error| {
+            StorageError::with_source(ErrorKind::Unavailable, "name an archive file", error)
+        })?;
         let path = new_file(self.venue, self.day, self.fence, random);
         made.push((dataset, path.clone()));
         let out = FileOut::create(self.files, &self.name(dataset, &path), self.kind, self.runtime)?;
@@ -175,13 +211,25 @@ impl DayRewrite<'_> {
             return Rewrite::Unchanged(self.archived.clone());
         }
         let mut holds = self.archived.clone();
-        for NewFile { dataset, path, written } in files {
+        for NewFile {
+            dataset,
+            path,
+            written,
+        } in files
+        {
             let checksum = match dataset {
                 Dataset::Events => written.sums.events,
                 Dataset::Superseded => written.sums.deliveries,
             };
             let rows = written.sums.events.rows;
-            let file = ArchiveFile { kind: self.kind, dataset, path, rows, bytes: written.bytes, checksum };
+            let file = ArchiveFile {
+                kind: self.kind,
+                dataset,
+                path,
+                rows,
+                bytes: written.bytes,
+                checksum,
+            };
             let (list, before) = match dataset {
                 Dataset::Events => {
                     let before = without(self.archived.deliveries, total(&self.archived.superseded));
@@ -219,13 +267,18 @@ impl DayRewrite<'_> {
     }
 
     fn name(&self, dataset: Dataset, path: &str) -> Path {
-        file_name(self.archive, &TableName::new(&self.venue.tenant, self.kind, dataset), path)
+        file_name(
+            self.archive,
+            &TableName::new(&self.venue.tenant, self.kind, dataset),
+            path,
+        )
     }
 }
 
 /// A file's name on the store, from its path below its table's folder.
 pub(super) fn file_name(archive: &Path, table: &TableName, path: &str) -> Path {
-    path.split('/').fold(table.folder(archive), |folder, part| folder.join(part))
+    path.split('/')
+        .fold(table.folder(archive), |folder, part| folder.join(part))
 }
 
 /// Sum of the files' checksums.
@@ -237,5 +290,8 @@ fn total(files: &[ArchiveFile]) -> Checksum {
 
 /// A checksum without a part of its rows.
 fn without(all: Checksum, part: Checksum) -> Checksum {
-    Checksum { rows: all.rows.saturating_sub(part.rows), sum: all.sum.wrapping_sub(part.sum) }
+    Checksum {
+        rows: all.rows.saturating_sub(part.rows),
+        sum: all.sum.wrapping_sub(part.sum),
+    }
 }

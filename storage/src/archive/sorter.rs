@@ -102,8 +102,17 @@ impl BulkSorter {
         }
         debug_assert!(rows.check().is_ok());
         let kind = rows.events.kind;
-        let key = DayKey { venue: venue.clone(), day, kind };
-        let buffer = self.days.entry(key).or_default().buffer.get_or_insert_with(|| DayBuffer::new(kind));
+        let key = DayKey {
+            venue: venue.clone(),
+            day,
+            kind,
+        };
+        let buffer = self
+            .days
+            .entry(key)
+            .or_default()
+            .buffer
+            .get_or_insert_with(|| DayBuffer::new(kind));
         let before = buffer.memory_bytes();
         buffer.append(&rows)?;
         self.held_bytes += buffer.memory_bytes() - before;
@@ -126,7 +135,10 @@ impl BulkSorter {
 
     /// The days, sorted.
     pub fn finish(self) -> SortedDays {
-        SortedDays { days: self.days.into_iter(), part_rows: PART_ROWS }
+        SortedDays {
+            days: self.days.into_iter(),
+            part_rows: PART_ROWS,
+        }
     }
 
     /// Writes the largest buffers out until half the budget is free: a few long runs rather than many short ones.
@@ -160,7 +172,12 @@ impl Iterator for SortedDays {
 
     fn next(&mut self) -> Option<SortedDay> {
         let (DayKey { venue, day, kind }, held) = self.days.next()?;
-        Some(SortedDay { venue, day, kind, rows: held.into_incoming(kind, self.part_rows) })
+        Some(SortedDay {
+            venue,
+            day,
+            kind,
+            rows: held.into_incoming(kind, self.part_rows),
+        })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -173,7 +190,9 @@ impl ExactSizeIterator for SortedDays {}
 impl Day {
     fn into_incoming(self, kind: Kind, part_rows: usize) -> Box<dyn IncomingDay> {
         match self.buffer {
-            Some(buffer) if self.runs.is_empty() && buffer.len() <= part_rows => Box::new(OnePart(Some(buffer))),
+            Some(buffer) if self.runs.is_empty() && buffer.len() <= part_rows => {
+                Box::new(OnePart(Some(buffer)))
+            }
             buffer => {
                 let memory = buffer.map(Source::memory);
                 let sources = self.runs.into_iter().map(Source::disk).chain(memory).collect();

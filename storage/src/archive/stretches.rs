@@ -60,19 +60,35 @@ impl Stretches {
             .chain(events.into_iter().map(file(false)))
             .chain(superseded.into_iter().map(file(true)));
         let fits_at_once = rows <= 2 * stretch_rows as u64;
-        Self { kind, sources: sources.collect(), stretch_rows, fits_at_once, has_begun: false }
+        Self {
+            kind,
+            sources: sources.collect(),
+            stretch_rows,
+            fits_at_once,
+            has_begun: false,
+        }
     }
 
     /// The next stretch; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Stretch>> {
-        let mut wanted = if self.fits_at_once { 2 * self.stretch_rows + 1 } else { self.stretch_rows };
+        let mut wanted = if self.fits_at_once {
+            2 * self.stretch_rows + 1
+        } else {
+            self.stretch_rows
+        };
         loop {
             for source in &mut self.sources {
                 source.fill(wanted)?;
             }
             let open = self.sources.iter().filter(|source| !source.has_ended);
-            let end = open.filter_map(Source::last_place).min_by(|a, b| compare(a.0.as_bytes(), a.1, b));
-            let mut stretch = Stretch { rows: DeliveredRows::new(self.kind), superseded_from: 0, is_whole: false };
+            let end = open
+                .filter_map(Source::last_place)
+                .min_by(|a, b| compare(a.0.as_bytes(), a.1, b));
+            let mut stretch = Stretch {
+                rows: DeliveredRows::new(self.kind),
+                superseded_from: 0,
+                is_whole: false,
+            };
             for source in &mut self.sources {
                 let rows = source.take_before(end.as_ref());
                 if stretch.rows.is_empty() {
@@ -100,7 +116,12 @@ impl Stretches {
 
 impl Source {
     fn new(kind: Kind, from: From, is_superseded: bool) -> Self {
-        Self { from, is_superseded, held: DeliveredRows::new(kind), has_ended: false }
+        Self {
+            from,
+            is_superseded,
+            held: DeliveredRows::new(kind),
+            has_ended: false,
+        }
     }
 
     fn fill(&mut self, rows: usize) -> Result<()> {
@@ -130,9 +151,22 @@ impl Source {
         let mut is_used = vec![false; events.strings.len()];
         events.key.iter().for_each(|&key| is_used[key as usize] = true);
         let used = (0..events.strings.len() as u32).filter(|&id| is_used[id as usize]);
-        let key = used.max_by(|&a, &b| events.strings.get(a).as_bytes().cmp(events.strings.get(b).as_bytes()))?;
-        let times = events.key.iter().zip(&events.ts).filter(|(other, _)| **other == key);
-        Some((events.strings.get(key).to_owned(), times.map(|(_, &ts)| ts).max()?))
+        let key = used.max_by(|&a, &b| {
+            events
+                .strings
+                .get(a)
+                .as_bytes()
+                .cmp(events.strings.get(b).as_bytes())
+        })?;
+        let times = events
+            .key
+            .iter()
+            .zip(&events.ts)
+            .filter(|(other, _)| **other == key);
+        Some((
+            events.strings.get(key).to_owned(),
+            times.map(|(_, &ts)| ts).max()?,
+        ))
     }
 
     /// Takes the rows before a place, or all.
@@ -142,8 +176,11 @@ impl Source {
             return std::mem::replace(&mut self.held, DeliveredRows::new(kind));
         };
         let events = &self.held.events;
-        let sides: Vec<Ordering> =
-            events.strings.iter().map(|key| key.as_bytes().cmp(end.0.as_bytes())).collect();
+        let sides: Vec<Ordering> = events
+            .strings
+            .iter()
+            .map(|key| key.as_bytes().cmp(end.0.as_bytes()))
+            .collect();
         let is_before = |row: &u32| {
             let row = *row as usize;
             sides[events.key[row] as usize].then(events.ts[row].cmp(&end.1)) == Ordering::Less
@@ -169,7 +206,15 @@ fn pick(rows: &DeliveredRows, numbers: &[u32]) -> DeliveredRows {
     let theirs = &rows.events;
     let mut picked = DeliveredRows::new(theirs.kind);
     let mut names = vec![NO_TEXT; theirs.strings.len()];
-    let EventBatch { strings, ts, sensor, key, revision, payload, .. } = &mut picked.events;
+    let EventBatch {
+        strings,
+        ts,
+        sensor,
+        key,
+        revision,
+        payload,
+        ..
+    } = &mut picked.events;
     let mut name = |id: u32| {
         if id == NO_TEXT {
             return NO_TEXT;

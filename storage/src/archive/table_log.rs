@@ -20,9 +20,9 @@ use dwell_model::event::Checksum;
 use dwell_model::ids::VenueId;
 use dwell_model::time::LocalDay;
 use dwell_runtime::clock::SharedClock;
+use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::ObjectStore;
 use serde_json::{Value, json};
 use url::Url;
 
@@ -90,15 +90,34 @@ struct State {
 
 impl TableLog {
     /// The log of a table, which need not exist.
-    pub(super) fn new(name: TableName, store: &Arc<dyn ObjectStore>, archive: &Path, clock: SharedClock) -> Result<Self> {
+    pub(super) fn new(
+        name: TableName,
+        store: &Arc<dyn ObjectStore>,
+        archive: &Path,
+        clock: SharedClock,
+    ) -> Result<Self> {
         let folder = name.folder(archive);
         // The scheme only has to be none that the library treats in its own way: all access goes through the store.
         let location = Url::parse(&format!("archive:///{folder}/")).map_err(|error| {
-            StorageError::with_source(ErrorKind::Invalid, format!("archive table {name}: its location"), error)
+            StorageError::with_source(
+                ErrorKind::Invalid,
+                format!("archive table {name}: its location"),
+                error,
+            )
         })?;
         let table_store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(store), folder));
-        let log = default_logstore(table_store, Arc::clone(store), &location, &StorageConfig::default());
-        Ok(Self { name, log, clock, state: None })
+        let log = default_logstore(
+            table_store,
+            Arc::clone(store),
+            &location,
+            &StorageConfig::default(),
+        );
+        Ok(Self {
+            name,
+            log,
+            clock,
+            state: None,
+        })
     }
 
     /// Brings the state up to the newest version; whether the table exists.
@@ -109,7 +128,11 @@ impl TableLog {
         let now = self.clock.monotonic();
         loop {
             let next = state.version + 1;
-            let commit = self.log.read_commit_entry(next).await.map_err(|error| failed(&self.name, error))?;
+            let commit = self
+                .log
+                .read_commit_entry(next)
+                .await
+                .map_err(|error| failed(&self.name, error))?;
             let Some(commit) = commit else { break };
             let actions = get_actions(next, &commit).map_err(|error| failed(&self.name, error))?;
             if !state.apply(&self.name, actions)? {
@@ -120,7 +143,11 @@ impl TableLog {
         }
         if now.saturating_sub(state.followed_at) > LIST_AFTER {
             state.followed_at = now;
-            let latest = self.log.get_latest_version(state.version).await.map_err(|error| failed(&self.name, error))?;
+            let latest = self
+                .log
+                .get_latest_version(state.version)
+                .await
+                .map_err(|error| failed(&self.name, error))?;
             if latest > state.version {
                 return self.load().await;
             }
@@ -133,8 +160,9 @@ impl TableLog {
         if self.refresh().await? {
             return Ok(());
         }
-        let schema = StructType::try_new(table_fields(&self.name)?)
-            .map_err(|error| StorageError::with_source(ErrorKind::Bug, "the columns form no schema", error))?;
+        let schema = StructType::try_new(table_fields(&self.name)?).map_err(|error| {
+            StorageError::with_source(ErrorKind::Bug, "the columns form no schema", error)
+        })?;
         let metadata = new_metadata(&schema, PARTITION_COLUMNS, HashMap::<String, String>::new())
             .map_err(|error| StorageError::with_source(ErrorKind::Bug, "the table's metadata", error))?;
         let protocol = serde_json::from_value(json!({ "minReaderVersion": 1, "minWriterVersion": 2 }))
@@ -145,15 +173,27 @@ impl TableLog {
         if self.refresh().await? {
             Ok(())
         } else {
-            Err(StorageError::new(ErrorKind::Unavailable, format!("archive table {} was not made", self.name)))
+            Err(StorageError::new(
+                ErrorKind::Unavailable,
+                format!("archive table {} was not made", self.name),
+            ))
         }
     }
 
     /// The active files of a day, as of the last refresh.
     pub(super) fn day(&self, venue: &VenueId, day: LocalDay) -> Vec<ActiveFile> {
-        let Some(state) = &self.state else { return Vec::new() };
-        let paths = state.days.get(&(venue.clone(), day)).map_or(&[][..], Vec::as_slice);
-        let mut files: Vec<_> = paths.iter().filter_map(|path| state.files.get(path)).cloned().collect();
+        let Some(state) = &self.state else {
+            return Vec::new();
+        };
+        let paths = state
+            .days
+            .get(&(venue.clone(), day))
+            .map_or(&[][..], Vec::as_slice);
+        let mut files: Vec<_> = paths
+            .iter()
+            .filter_map(|path| state.files.get(path))
+            .cloned()
+            .collect();
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files
     }
@@ -165,21 +205,31 @@ impl TableLog {
 
     /// The days of a venue with active files, ascending.
     pub(super) fn days(&self, venue: &VenueId) -> Vec<LocalDay> {
-        let Some(state) = &self.state else { return Vec::new() };
+        let Some(state) = &self.state else {
+            return Vec::new();
+        };
         let from = (venue.clone(), LocalDay::new(chrono::NaiveDate::MIN));
-        let of_venue = state.days.range(from..).take_while(|((other, _), _)| other == venue);
+        let of_venue = state
+            .days
+            .range(from..)
+            .take_while(|((other, _), _)| other == venue);
         of_venue.map(|((_, day), _)| *day).collect()
     }
 
     /// Paths of all active files.
     pub(super) fn active_paths(&self) -> impl Iterator<Item = &str> {
-        self.state.iter().flat_map(|state| state.files.keys().map(String::as_str))
+        self.state
+            .iter()
+            .flat_map(|state| state.files.keys().map(String::as_str))
     }
 
     /// Tries to make a commit on top of the version last seen: removes and adds files at once.
     pub(super) async fn try_commit(&mut self, remove: &[ActiveFile], add: &[NewFile]) -> Result<Tried> {
         let Some(state) = &self.state else {
-            return Err(StorageError::new(ErrorKind::Bug, format!("commit to {} before it was read", self.name)));
+            return Err(StorageError::new(
+                ErrorKind::Bug,
+                format!("commit to {} before it was read", self.name),
+            ));
         };
         let next = state.version + 1;
         let now_ms = self.clock.now_ms();
@@ -204,7 +254,10 @@ impl TableLog {
         let commit: Bytes = CommitData::new(actions, operation, HashMap::new(), Vec::new())
             .get_bytes()
             .map_err(|error| failed(&self.name, error.into()))?;
-        let put = self.log.write_commit_entry(version, CommitOrBytes::LogBytes(commit), Default::default()).await;
+        let put = self
+            .log
+            .write_commit_entry(version, CommitOrBytes::LogBytes(commit), Default::default())
+            .await;
         match put {
             Ok(()) => Ok(Tried::Committed),
             Err(TransactionError::VersionAlreadyExists(_)) => Ok(Tried::Overtaken),
@@ -216,7 +269,12 @@ impl TableLog {
     async fn load(&mut self) -> Result<bool> {
         self.state = None;
         let name = &self.name;
-        if !self.log.is_delta_table_location().await.map_err(|error| failed(name, error))? {
+        if !self
+            .log
+            .is_delta_table_location()
+            .await
+            .map_err(|error| failed(name, error))?
+        {
             return Ok(false);
         }
         let mut table = DeltaTable::new(Arc::clone(&self.log));
@@ -234,7 +292,10 @@ impl TableLog {
             followed_at: self.clock.monotonic(),
         };
         for file in snapshot.log_data().iter() {
-            #[expect(deprecated, reason = "the only way to an active file's tags that does not need Arrow")]
+            #[expect(
+                deprecated,
+                reason = "the only way to an active file's tags that does not need Arrow"
+            )]
             state.add(name, file.add_action())?;
         }
         self.state = Some(state);
@@ -271,16 +332,24 @@ impl State {
 
     fn add(&mut self, name: &TableName, add: Add) -> Result<()> {
         let file = ActiveFile::from_add(add).ok_or_else(|| {
-            StorageError::new(ErrorKind::Damaged, format!("archive table {name} names a file of no venue-day"))
+            StorageError::new(
+                ErrorKind::Damaged,
+                format!("archive table {name} names a file of no venue-day"),
+            )
         })?;
         self.remove(&file.path);
-        self.days.entry((file.venue.clone(), file.day)).or_default().push(file.path.clone());
+        self.days
+            .entry((file.venue.clone(), file.day))
+            .or_default()
+            .push(file.path.clone());
         self.files.insert(file.path.clone(), file);
         Ok(())
     }
 
     fn remove(&mut self, path: &str) {
-        let Some(file) = self.files.remove(path) else { return };
+        let Some(file) = self.files.remove(path) else {
+            return;
+        };
         let place = (file.venue, file.day);
         if let Some(paths) = self.days.get_mut(&place) {
             paths.retain(|other| other != path);
@@ -345,7 +414,11 @@ impl NewFile {
             modification_time: now_ms,
             data_change: true,
             stats: Some(stats.to_string()),
-            tags: Some(tags.into_iter().map(|(key, text)| (key.to_owned(), Some(text))).collect()),
+            tags: Some(
+                tags.into_iter()
+                    .map(|(key, text)| (key.to_owned(), Some(text)))
+                    .collect(),
+            ),
             ..Add::default()
         }
     }
@@ -353,7 +426,11 @@ impl NewFile {
 
 fn partition_values(venue: &VenueId, day: LocalDay) -> HashMap<String, Option<String>> {
     let [venue_column, day_column] = PARTITION_COLUMNS.map(str::to_owned);
-    [(venue_column, Some(venue.to_string())), (day_column, Some(day.to_string()))].into()
+    [
+        (venue_column, Some(venue.to_string())),
+        (day_column, Some(day.to_string())),
+    ]
+    .into()
 }
 
 /// The table's columns, the partition's last.
@@ -365,7 +442,9 @@ fn table_fields(name: &TableName) -> Result<Vec<StructField>> {
             Stored::Integer => DataType::LONG,
             Stored::Hundredths => PrimitiveType::decimal(9, 2)
                 .map(DataType::Primitive)
-                .map_err(|error| StorageError::with_source(ErrorKind::Bug, "the type of hundredths", error))?,
+                .map_err(|error| {
+                    StorageError::with_source(ErrorKind::Bug, "the type of hundredths", error)
+                })?,
             Stored::Float => DataType::FLOAT,
             Stored::Double => DataType::DOUBLE,
         };
@@ -379,7 +458,9 @@ fn table_fields(name: &TableName) -> Result<Vec<StructField>> {
 
 fn failed(name: &TableName, error: DeltaTableError) -> StorageError {
     let kind = match &error {
-        DeltaTableError::InvalidJsonLog { .. } | DeltaTableError::InvalidStatsJson { .. } => ErrorKind::Damaged,
+        DeltaTableError::InvalidJsonLog { .. } | DeltaTableError::InvalidStatsJson { .. } => {
+            ErrorKind::Damaged
+        }
         _ => ErrorKind::Unavailable,
     };
     StorageError::with_source(kind, format!("archive table {name}"), error)

@@ -65,7 +65,10 @@ pub(super) fn unite(rows: DeliveredRows, superseded_from: usize) -> United {
     let mut settling = Settling::new(&rows, superseded_from);
     let mut start = 0;
     while start < order.len() {
-        let same = 1 + (start + 1..order.len()).take_while(|&other| sorted.same(start, other)).count();
+        let same = 1
+            + (start + 1..order.len())
+                .take_while(|&other| sorted.same(start, other))
+                .count();
         settling.group(&order[start..start + same]);
         start += same;
     }
@@ -161,11 +164,16 @@ impl<'a> Settling<'a> {
                 }
                 self.win(row, self.rows.delivery[row as usize]);
             }
-            [row, ref others @ ..] if others.iter().all(|&other| same_payload(&self.rows.events, row, other)) => {
+            [row, ref others @ ..]
+                if others
+                    .iter()
+                    .all(|&other| same_payload(&self.rows.events, row, other)) =>
+            {
                 self.one_payload(group);
             }
             _ => {
-                self.open_groups.push((self.winners.len() as u32, group.len() as u32));
+                self.open_groups
+                    .push((self.winners.len() as u32, group.len() as u32));
                 self.open_rows.extend_from_slice(group);
                 // Held for the row that `resolve` names.
                 self.win(group[0], 0);
@@ -179,7 +187,11 @@ impl<'a> Settling<'a> {
     }
 
     fn supersede(&mut self, row: u32, delivery: Delivery) {
-        self.superseded.push(Further { group: self.winners.len() as u32, row, delivery });
+        self.superseded.push(Further {
+            group: self.winners.len() as u32,
+            row,
+            delivery,
+        });
     }
 
     /// One payload, delivered more than once: the earliest counts.
@@ -187,7 +199,11 @@ impl<'a> Settling<'a> {
         let rows = self.rows;
         let mut deliveries = std::mem::take(&mut self.scratch);
         deliveries.clear();
-        deliveries.extend(group.iter().map(|&row| (rows.delivery(row as usize), rows.delivery[row as usize])));
+        deliveries.extend(
+            group
+                .iter()
+                .map(|&row| (rows.delivery(row as usize), rows.delivery[row as usize])),
+        );
         deliveries.sort_unstable();
         deliveries.dedup_by_key(|(delivery, _)| *delivery);
         let (first, number) = deliveries[0];
@@ -209,13 +225,19 @@ impl<'a> Settling<'a> {
         self.superseded.sort_by_key(|further| further.group);
         let (rows, further) = (self.rows, &self.superseded);
         let superseded = DeliveredRows {
-            events: rows.events.take(&further.iter().map(|further| further.row).collect::<Vec<_>>()),
+            events: rows
+                .events
+                .take(&further.iter().map(|further| further.row).collect::<Vec<_>>()),
             delivery: (0..further.len() as u32).collect(),
             deliveries: further.iter().map(|further| further.delivery).collect(),
         };
         let mut deliveries = rows.deliveries.clone();
         deliveries.extend_from_slice(&self.more_deliveries);
-        let events = DeliveredRows { events: rows.events.take(&self.winners), delivery: self.first, deliveries };
+        let events = DeliveredRows {
+            events: rows.events.take(&self.winners),
+            delivery: self.first,
+            deliveries,
+        };
         United { events, superseded }
     }
 
@@ -239,7 +261,9 @@ impl<'a> Settling<'a> {
         }
         let mut fingerprinter = Fingerprinter::new();
         let mut start = 0;
-        for ((&(place, count), &winner), &first) in groups.iter().zip(&resolution.winners).zip(&resolution.first) {
+        for ((&(place, count), &winner), &first) in
+            groups.iter().zip(&resolution.winners).zip(&resolution.first)
+        {
             self.winners[place as usize] = open[winner as usize];
             self.first[place as usize] = (rows.deliveries.len() + self.more_deliveries.len()) as u32;
             self.more_deliveries.push(first);
@@ -248,15 +272,25 @@ impl<'a> Settling<'a> {
             let stays = members.clone().find(|&member| {
                 open[member] as usize >= self.superseded_from
                     && raw.deliveries[member] == first
-                    && fingerprinter.compare_payloads(&raw.events, member, winner as usize).is_eq()
+                    && fingerprinter
+                        .compare_payloads(&raw.events, member, winner as usize)
+                        .is_eq()
             });
             if let Some(member) = stays {
-                self.superseded.push(Further { group: place, row: open[member], delivery: first });
+                self.superseded.push(Further {
+                    group: place,
+                    row: open[member],
+                    delivery: first,
+                });
             }
         }
         for (member, delivery) in resolution.superseded {
             let (place, _) = groups[group_of_row[member as usize]];
-            self.superseded.push(Further { group: place, row: open[member as usize], delivery });
+            self.superseded.push(Further {
+                group: place,
+                row: open[member as usize],
+                delivery,
+            });
         }
     }
 }
@@ -286,7 +320,10 @@ mod tests {
     use super::*;
 
     fn delivery(n: i64) -> Delivery {
-        Delivery { received_at: n, receipt: Receipt::from_u128(n as u128) }
+        Delivery {
+            received_at: n,
+            receipt: Receipt::from_u128(n as u128),
+        }
     }
 
     /// Key, time, payload (x), delivery.
@@ -296,7 +333,12 @@ mod tests {
         rows.check().unwrap();
         let events = &rows.events;
         let row = |i: usize| {
-            (events.key(i).to_owned(), events.ts[i], events.f32s(0)[i].to_bits(), rows.delivery(i).received_at)
+            (
+                events.key(i).to_owned(),
+                events.ts[i],
+                events.f32s(0)[i].to_bits(),
+                rows.delivery(i).received_at,
+            )
         };
         (0..rows.len()).map(row).collect()
     }
@@ -315,9 +357,23 @@ mod tests {
         // The archive covered 1.0 (of 10) by 2.0 (of 20); then a copy of 2.0 turns up that came before 1.0 did.
         let all = rows(&[(0, 1, 2.0, 5), (0, 1, 2.0, 20), (0, 1, 1.0, 10)]);
         let united = unite(all, 2);
-        assert_eq!(plain(&united.events), [("t0".to_owned(), 1, 1.0_f32.to_bits(), 10)]);
-        let superseded: BTreeSet<_> = plain(&united.superseded).into_iter().map(|row| (row.2, row.3)).collect();
-        assert_eq!(superseded, [(1.0_f32.to_bits(), 10), (2.0_f32.to_bits(), 5), (2.0_f32.to_bits(), 20)].into());
+        assert_eq!(
+            plain(&united.events),
+            [("t0".to_owned(), 1, 1.0_f32.to_bits(), 10)]
+        );
+        let superseded: BTreeSet<_> = plain(&united.superseded)
+            .into_iter()
+            .map(|row| (row.2, row.3))
+            .collect();
+        assert_eq!(
+            superseded,
+            [
+                (1.0_f32.to_bits(), 10),
+                (2.0_f32.to_bits(), 5),
+                (2.0_f32.to_bits(), 20)
+            ]
+            .into()
+        );
     }
 
     #[test]

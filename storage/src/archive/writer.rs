@@ -57,17 +57,25 @@ impl<W: Write + Send> DayFileWriter<W> {
     /// Starts a file.
     pub(super) fn new(kind: Kind, sink: W) -> Result<Self, ParquetError> {
         let schema = FileSchema::of(kind);
-        let sorting = (0..3).map(|column_idx| SortingColumn { column_idx, descending: false, nulls_first: false });
+        let sorting = (0..3).map(|column_idx| SortingColumn {
+            column_idx,
+            descending: false,
+            nulls_first: false,
+        });
         let properties = WriterProperties::builder()
             .set_writer_version(WriterVersion::PARQUET_2_0)
-            .set_created_by(concat!("dwell version ", env!("CARGO_PKG_VERSION"), " (build archive)").to_owned())
+            .set_created_by(
+                concat!("dwell version ", env!("CARGO_PKG_VERSION"), " (build archive)").to_owned(),
+            )
             .set_sorting_columns(Some(sorting.collect()))
             .build();
         let file = SerializedFileWriter::new(sink, schema.parquet.root_schema_ptr(), Arc::new(properties))?;
         let columns = schema.columns.iter().zip(schema.parquet.columns());
         Ok(Self {
             file,
-            columns: columns.map(|(spec, descr)| ColumnWriter::new(spec, Arc::clone(descr))).collect(),
+            columns: columns
+                .map(|(spec, descr)| ColumnWriter::new(spec, Arc::clone(descr)))
+                .collect(),
             packer: Packer::new()?,
             rows_in_group: 0,
         })
@@ -84,7 +92,11 @@ impl<W: Write + Send> DayFileWriter<W> {
             }
             self.rows_in_group += end - start;
             start = end;
-            let text_bytes: usize = self.columns.iter().map(|column| column.texts.memory_bytes()).sum();
+            let text_bytes: usize = self
+                .columns
+                .iter()
+                .map(|column| column.texts.memory_bytes())
+                .sum();
             if self.rows_in_group >= ROW_GROUP_ROWS || text_bytes >= ROW_GROUP_TEXT_BYTES {
                 self.close_row_group()?;
             }
@@ -99,7 +111,8 @@ impl<W: Write + Send> DayFileWriter<W> {
     ) -> Result<W, ParquetError> {
         self.close_row_group()?;
         for (key, value) in metadata {
-            self.file.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
+            self.file
+                .append_key_value_metadata(KeyValue::new(key.to_owned(), value));
         }
         self.file.into_inner()
     }
@@ -121,7 +134,9 @@ impl<W: Write + Send> DayFileWriter<W> {
 
 impl<W: Write + Send> std::fmt::Debug for DayFileWriter<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DayFileWriter").field("rows_in_group", &self.rows_in_group).finish_non_exhaustive()
+        f.debug_struct("DayFileWriter")
+            .field("rows_in_group", &self.rows_in_group)
+            .finish_non_exhaustive()
     }
 }
 
@@ -133,9 +148,10 @@ pub(super) fn to_hundredths(value: f32) -> (i32, bool) {
     // Adding 1.5 × 2^52 leaves no bits below the point: rounds without a call, in the low bits of the sum.
     const ROUNDING: f64 = 6_755_399_441_055_744.0;
     const LIMIT: f64 = 999_999_999.0;
-    let scaled = (f64::from(value) * 100.0).max(-LIMIT).min(LIMIT);
+    let scaled = (f64::from(value) * 100.0).clamp(-LIMIT, LIMIT);
     let hundredths = (scaled + ROUNDING).to_bits() as i32;
-    let exact = from_hundredths(hundredths).to_bits() == value.to_bits() && hundredths.unsigned_abs() <= 1 << 24;
+    let exact =
+        from_hundredths(hundredths).to_bits() == value.to_bits() && hundredths.unsigned_abs() <= 1 << 24;
     (hundredths, exact)
 }
 
@@ -176,17 +192,28 @@ impl Packer {
 
     fn compress(&mut self) -> Result<(), ParquetError> {
         self.compressed.clear();
-        self.compressed.reserve(zstd::zstd_safe::compress_bound(self.encoded.len()));
-        self.zstd.compress_to_buffer(&self.encoded, &mut self.compressed)?;
+        self.compressed
+            .reserve(zstd::zstd_safe::compress_bound(self.encoded.len()));
+        self.zstd
+            .compress_to_buffer(&self.encoded, &mut self.compressed)?;
         Ok(())
     }
 
     /// A data page of the encoded values and levels. Values that hardly shrink stay as they are, which spares readers
     /// the work.
-    fn data_page(&mut self, rows: usize, values: usize, encoding: Encoding) -> Result<CompressedPage, ParquetError> {
+    fn data_page(
+        &mut self,
+        rows: usize,
+        values: usize,
+        encoding: Encoding,
+    ) -> Result<CompressedPage, ParquetError> {
         self.compress()?;
         let is_compressed = self.compressed.len() + self.encoded.len() / 64 < self.encoded.len();
-        let stored = if is_compressed { &self.compressed } else { &self.encoded };
+        let stored = if is_compressed {
+            &self.compressed
+        } else {
+            &self.encoded
+        };
         let mut buf = Vec::with_capacity(self.levels.len() + stored.len());
         buf.extend_from_slice(&self.levels);
         buf.extend_from_slice(stored);
@@ -238,7 +265,12 @@ impl ColumnWriter {
         self.translated.clear();
     }
 
-    fn page(&mut self, rows: SortedRows<'_>, range: Range<usize>, packer: &mut Packer) -> Result<(), ParquetError> {
+    fn page(
+        &mut self,
+        rows: SortedRows<'_>,
+        range: Range<usize>,
+        packer: &mut Packer,
+    ) -> Result<(), ParquetError> {
         let events = rows.events;
         let count = range.len();
         packer.encoded.clear();
@@ -246,7 +278,9 @@ impl ColumnWriter {
         let (values, encoding) = match (self.spec.holds, self.spec.stored) {
             (Holds::Key, _) => self.texts(&events.key[range], &events.strings, packer)?,
             (Holds::Sensor, _) => self.texts(&events.sensor[range], &events.strings, packer)?,
-            (Holds::Field(field), Stored::Text) => self.texts(&events.text_ids(field)[range], &events.strings, packer)?,
+            (Holds::Field(field), Stored::Text) => {
+                self.texts(&events.text_ids(field)[range], &events.strings, packer)?
+            }
             (Holds::Receipt, _) => self.receipts(&rows.delivery[range], rows.deliveries, packer),
             (Holds::Ts, _) => {
                 let values = &events.ts[range];
@@ -265,7 +299,9 @@ impl ColumnWriter {
                 (count, Encoding::DELTA_BINARY_PACKED)
             }
             (Holds::Revision, _) => self.integers(&events.revision[range], 0, packer),
-            (Holds::Field(field), Stored::Integer) => self.integers(&events.i64s(field)[range], NO_I64, packer),
+            (Holds::Field(field), Stored::Integer) => {
+                self.integers(&events.i64s(field)[range], NO_I64, packer)
+            }
             (Holds::Field(field), Stored::Hundredths) => self.hundredths(&events.f32s(field)[range], packer),
             (Holds::Field(field), _) => self.doubles(&events.f64s(field)[range], packer),
             (Holds::ExactFloat(field), _) => {
@@ -299,23 +335,35 @@ impl ColumnWriter {
             packer.numbers.push(*number);
         }
         if absent && self.spec.required {
-            return Err(ParquetError::General(format!("an event has no {}", self.spec.name)));
+            return Err(ParquetError::General(format!(
+                "an event has no {}",
+                self.spec.name
+            )));
         }
         if absent {
             packer.present.clear();
-            packer.present.extend(ids.iter().map(|&id| u32::from(id != NO_TEXT)));
+            packer
+                .present
+                .extend(ids.iter().map(|&id| u32::from(id != NO_TEXT)));
         }
         self.levels(ids.len(), absent, packer);
         Ok(self.numbers(packer))
     }
 
-    fn receipts(&mut self, numbers: &[u32], deliveries: &[Delivery], packer: &mut Packer) -> (usize, Encoding) {
+    fn receipts(
+        &mut self,
+        numbers: &[u32],
+        deliveries: &[Delivery],
+        packer: &mut Packer,
+    ) -> (usize, Encoding) {
         self.translated.resize(deliveries.len(), UNKNOWN);
         packer.numbers.clear();
         for &delivery in numbers {
             let number = &mut self.translated[delivery as usize];
             if *number == UNKNOWN {
-                *number = self.texts.intern(&deliveries[delivery as usize].receipt.to_string());
+                *number = self
+                    .texts
+                    .intern(&deliveries[delivery as usize].receipt.to_string());
             }
             packer.numbers.push(*number);
         }
@@ -348,9 +396,13 @@ impl ColumnWriter {
             return (values.len(), Encoding::DELTA_BINARY_PACKED);
         }
         packer.present.clear();
-        packer.present.extend(values.iter().map(|&value| u32::from(value != absent)));
+        packer
+            .present
+            .extend(values.iter().map(|&value| u32::from(value != absent)));
         packer.integers.clear();
-        packer.integers.extend(values.iter().filter(|&&value| value != absent));
+        packer
+            .integers
+            .extend(values.iter().filter(|&&value| value != absent));
         self.levels(values.len(), true, packer);
         integers::encode(&packer.integers, &mut packer.encoded);
         (packer.integers.len(), Encoding::DELTA_BINARY_PACKED)
@@ -359,12 +411,18 @@ impl ColumnWriter {
     fn hundredths(&mut self, values: &[f32], packer: &mut Packer) -> (usize, Encoding) {
         packer.hundredths.clear();
         if self.spec.required {
-            packer.hundredths.extend(values.iter().map(|&value| to_hundredths(value).0));
+            packer
+                .hundredths
+                .extend(values.iter().map(|&value| to_hundredths(value).0));
         } else {
             packer.present.clear();
-            packer.present.extend(values.iter().map(|value| u32::from(!value.is_nan())));
+            packer
+                .present
+                .extend(values.iter().map(|value| u32::from(!value.is_nan())));
             let there = values.iter().filter(|value| !value.is_nan());
-            packer.hundredths.extend(there.map(|&value| to_hundredths(value).0));
+            packer
+                .hundredths
+                .extend(there.map(|&value| to_hundredths(value).0));
             self.levels(values.len(), true, packer);
         }
         integers::encode(&packer.hundredths, &mut packer.encoded);
@@ -378,7 +436,11 @@ impl ColumnWriter {
         packer.present.extend(values.iter().map(inexact));
         self.levels(values.len(), true, packer);
         let mut there = 0;
-        for (value, _) in values.iter().zip(&packer.present).filter(|(_, present)| **present == 1) {
+        for (value, _) in values
+            .iter()
+            .zip(&packer.present)
+            .filter(|(_, present)| **present == 1)
+        {
             packer.encoded.extend_from_slice(&value.to_le_bytes());
             there += 1;
         }
@@ -387,10 +449,15 @@ impl ColumnWriter {
 
     fn doubles(&mut self, values: &[f64], packer: &mut Packer) -> (usize, Encoding) {
         packer.present.clear();
-        packer.present.extend(values.iter().map(|value| u32::from(!value.is_nan())));
+        packer
+            .present
+            .extend(values.iter().map(|value| u32::from(!value.is_nan())));
         self.levels(values.len(), true, packer);
         let mut there = 0;
-        for value in values.iter().filter(|value| self.spec.required || !value.is_nan()) {
+        for value in values
+            .iter()
+            .filter(|value| self.spec.required || !value.is_nan())
+        {
             packer.encoded.extend_from_slice(&value.to_le_bytes());
             there += 1;
         }
@@ -426,7 +493,8 @@ impl ColumnWriter {
             .set_data_page_offset(data_offset)
             .set_dictionary_page_offset(dictionary_offset);
         if let Some((least, most)) = self.ts_range.take() {
-            metadata = metadata.set_statistics(Statistics::int64(Some(least), Some(most), None, Some(0), false));
+            metadata =
+                metadata.set_statistics(Statistics::int64(Some(least), Some(most), None, Some(0), false));
         }
         let close = ColumnCloseResult {
             bytes_written: sizes.compressed as u64,
@@ -445,7 +513,9 @@ impl ColumnWriter {
     fn dictionary_page(&self, packer: &mut Packer) -> Result<CompressedPage, ParquetError> {
         packer.encoded.clear();
         for text in self.texts.iter() {
-            packer.encoded.extend_from_slice(&(text.len() as u32).to_le_bytes());
+            packer
+                .encoded
+                .extend_from_slice(&(text.len() as u32).to_le_bytes());
             packer.encoded.extend_from_slice(text.as_bytes());
         }
         packer.compress()?;

@@ -13,9 +13,12 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::run_cases;
-use super::samples::{DAY_START, Dice, day, delivery, describe, events, position, shop, strangers, tenant, venue};
+use super::samples::{
+    DAY_START, Dice, day, delivery, describe, events, position, shop, strangers, tenant, venue,
+};
 use crate::api::{
-    Archive, ArchivedDay, Committed, Dataset, DeliveredRows, Generation, Projection, Rewrite, StagedDay, StillHeld,
+    Archive, ArchivedDay, Committed, Dataset, DeliveredRows, Generation, Projection, Rewrite, StagedDay,
+    StillHeld,
 };
 use crate::error::{ErrorKind, Result};
 
@@ -32,7 +35,9 @@ pub struct ArchiveUnderTest {
 
 impl std::fmt::Debug for ArchiveUnderTest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ArchiveUnderTest").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("ArchiveUnderTest")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,7 +87,10 @@ const DAY: &str = "2026-03-29";
 
 async fn rewrite(archive: &dyn Archive, rows: DeliveredRows, fence: Generation) -> Rewrite {
     let kind = rows.events.kind;
-    archive.rewrite_day(&shop(), kind, day(DAY), fence, Box::new(rows)).await.unwrap()
+    archive
+        .rewrite_day(&shop(), kind, day(DAY), fence, Box::new(rows))
+        .await
+        .unwrap()
 }
 
 #[track_caller]
@@ -117,7 +125,10 @@ fn once(batch: EventBatch, by: Delivery) -> DeliveredRows {
 
 /// One position of one delivery.
 fn row(track: &str, ts: i64, x: f32, received: i64) -> DeliveredRows {
-    once(position("s", track, DAY_START + ts, x, 0.5), delivery(received, received as u128))
+    once(
+        position("s", track, DAY_START + ts, x, 0.5),
+        delivery(received, received as u128),
+    )
 }
 
 fn join(rows: &[DeliveredRows]) -> DeliveredRows {
@@ -131,7 +142,10 @@ type Told = (String, Delivery);
 
 /// The winners with their first deliveries, in the order of reading.
 async fn winners(archive: &dyn Archive, of: &VenueKey, held: &ArchivedDay) -> Vec<Told> {
-    let mut reader = archive.open(of, held, Projection::EventsAndDeliveries).await.unwrap();
+    let mut reader = archive
+        .open(of, held, Projection::EventsAndDeliveries)
+        .await
+        .unwrap();
     let read = move || {
         let mut all = Vec::new();
         while let Some(chunk) = reader.next_chunk().unwrap() {
@@ -146,7 +160,11 @@ async fn winners(archive: &dyn Archive, of: &VenueKey, held: &ArchivedDay) -> Ve
 
 fn told(rows: &RawRows) -> BTreeSet<Told> {
     rows.check().unwrap();
-    let of_row = |row: usize| rows.deliveries(row).iter().map(move |&by| (describe(&rows.events, row), by));
+    let of_row = |row: usize| {
+        rows.deliveries(row)
+            .iter()
+            .map(move |&by| (describe(&rows.events, row), by))
+    };
     (0..rows.len()).flat_map(of_row).collect()
 }
 
@@ -168,13 +186,17 @@ async fn content(archive: &dyn Archive, kind: Kind) -> (Vec<Told>, BTreeSet<Told
 async fn data_files(store: &dyn ObjectStore) -> BTreeSet<String> {
     let all: Vec<_> = store.list(None).try_collect().await.unwrap();
     let paths = all.into_iter().map(|meta| meta.location.to_string());
-    paths.filter(|path| path.ends_with(".parquet") && !path.contains("_delta_log")).collect()
+    paths
+        .filter(|path| path.ends_with(".parquet") && !path.contains("_delta_log"))
+        .collect()
 }
 
 async fn commits(store: &dyn ObjectStore, table: &str) -> usize {
     let log = Path::from(format!("acme/{table}/_delta_log"));
     let all: Vec<_> = store.list(Some(&log)).try_collect().await.unwrap();
-    all.into_iter().filter(|meta| meta.location.as_ref().ends_with(".json")).count()
+    all.into_iter()
+        .filter(|meta| meta.location.as_ref().ends_with(".json"))
+        .count()
 }
 
 async fn an_empty_archive_holds_nothing(test: ArchiveUnderTest) {
@@ -185,9 +207,18 @@ async fn an_empty_archive_holds_nothing(test: ArchiveUnderTest) {
     assert!(archive.days(&shop()).await.unwrap().is_empty());
     assert!(archive.tables().await.unwrap().is_empty());
     assert!(winners(archive, &shop(), &nothing).await.is_empty());
-    assert!(archive.superseded(&shop(), Kind::Position, &nothing).await.unwrap().is_empty());
+    assert!(
+        archive
+            .superseded(&shop(), Kind::Position, &nothing)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     archive.verify(&shop(), &nothing).await.unwrap();
-    assert_eq!(rewrite(archive, DeliveredRows::new(Kind::Position), 1).await, Rewrite::Unchanged(nothing));
+    assert_eq!(
+        rewrite(archive, DeliveredRows::new(Kind::Position), 1).await,
+        Rewrite::Unchanged(nothing)
+    );
     assert!(archive.commit(Vec::new(), &AllHeld).await.unwrap().is_empty());
     assert!(data_files(&*test.store).await.is_empty());
 }
@@ -199,7 +230,11 @@ async fn every_kind_reads_back_as_it_was_written(test: ArchiveUnderTest) {
         let by = delivery(DAY_START + 5, 7);
         let mut expected: Vec<(String, i64, String, Told)> = (0..batch.len())
             .map(|row| {
-                let place = (batch.key(row).to_owned(), batch.ts[row], batch.sensor(row).to_owned());
+                let place = (
+                    batch.key(row).to_owned(),
+                    batch.ts[row],
+                    batch.sensor(row).to_owned(),
+                );
                 (place.0, place.1, place.2, (describe(&batch, row), by))
             })
             .collect();
@@ -220,11 +255,18 @@ async fn every_kind_reads_back_as_it_was_written(test: ArchiveUnderTest) {
             all
         };
         let read = dwell_runtime::tasks::blocking("conformance", read).await.unwrap();
-        assert_eq!(read, expected.into_iter().map(|told| told.0).collect::<Vec<_>>(), "{kind}");
+        assert_eq!(
+            read,
+            expected.into_iter().map(|told| told.0).collect::<Vec<_>>(),
+            "{kind}"
+        );
     }
     let all = Kind::ALL.map(|kind| (day(DAY), kind));
     assert_eq!(archive.days(&shop()).await.unwrap(), all);
-    assert_eq!(archive.tables().await.unwrap(), Kind::ALL.map(|kind| (tenant("acme"), kind)));
+    assert_eq!(
+        archive.tables().await.unwrap(),
+        Kind::ALL.map(|kind| (tenant("acme"), kind))
+    );
 }
 
 async fn odd_floats_and_texts_survive_bit_for_bit(test: ArchiveUnderTest) {
@@ -248,7 +290,16 @@ async fn odd_floats_and_texts_survive_bit_for_bit(test: ArchiveUnderTest) {
         0.005,
         16_777_216.0,
     ];
-    let names = ["", " ", "ä", "日本", "a\u{1f}b", "\"quoted\"", "line\\", &"x".repeat(256)];
+    let names = [
+        "",
+        " ",
+        "ä",
+        "日本",
+        "a\u{1f}b",
+        "\"quoted\"",
+        "line\\",
+        &"x".repeat(256),
+    ];
     let mut batch = EventBatch::new(Kind::Position);
     for (i, &x) in floats.iter().enumerate() {
         let name = names[i % names.len()];
@@ -274,7 +325,10 @@ async fn odd_floats_and_texts_survive_bit_for_bit(test: ArchiveUnderTest) {
         }
         all
     };
-    assert_eq!(dwell_runtime::tasks::blocking("conformance", read).await.unwrap(), expected);
+    assert_eq!(
+        dwell_runtime::tasks::blocking("conformance", read).await.unwrap(),
+        expected
+    );
 }
 
 async fn what_is_staged_is_not_visible_and_can_be_discarded(test: ArchiveUnderTest) {
@@ -296,12 +350,23 @@ async fn what_is_staged_is_not_visible_and_can_be_discarded(test: ArchiveUnderTe
 
 async fn a_repeated_rewrite_is_unchanged_and_writes_nothing(test: ArchiveUnderTest) {
     let archive = &*test.archive;
-    let rows = join(&[row("t", 1, 1.0, 10), row("t", 1, 2.0, 20), row("u", 2, 1.0, 10), row("u", 2, 1.0, 30)]);
+    let rows = join(&[
+        row("t", 1, 1.0, 10),
+        row("t", 1, 2.0, 20),
+        row("u", 2, 1.0, 10),
+        row("u", 2, 1.0, 30),
+    ]);
     let held = put(archive, rows.clone()).await;
     let files = data_files(&*test.store).await;
     assert_eq!(rewrite(archive, rows, 2).await, Rewrite::Unchanged(held.clone()));
-    assert_eq!(rewrite(archive, row("u", 2, 1.0, 30), 3).await, Rewrite::Unchanged(held.clone()));
-    assert_eq!(rewrite(&*test.other, DeliveredRows::new(Kind::Position), 4).await, Rewrite::Unchanged(held));
+    assert_eq!(
+        rewrite(archive, row("u", 2, 1.0, 30), 3).await,
+        Rewrite::Unchanged(held.clone())
+    );
+    assert_eq!(
+        rewrite(&*test.other, DeliveredRows::new(Kind::Position), 4).await,
+        Rewrite::Unchanged(held)
+    );
     assert_eq!(data_files(&*test.store).await, files);
 }
 
@@ -318,7 +383,10 @@ async fn a_redelivery_changes_no_events_file(test: ArchiveUnderTest) {
     put(archive, row("t", 1, 1.0, 5)).await;
     let (winners, all) = content(archive, Kind::Position).await;
     assert_eq!((winners.len(), winners[0].1), (1, delivery(5, 5)));
-    assert_eq!(all.iter().map(|told| told.1.received_at).collect::<Vec<_>>(), [5, 10, 20]);
+    assert_eq!(
+        all.iter().map(|told| told.1.received_at).collect::<Vec<_>>(),
+        [5, 10, 20]
+    );
 }
 
 async fn a_correction_covers_the_earlier_payload_and_a_stale_retry_changes_nothing(test: ArchiveUnderTest) {
@@ -330,16 +398,32 @@ async fn a_correction_covers_the_earlier_payload_and_a_stale_retry_changes_nothi
     put(archive, row("t", 1, 1.0, 30)).await;
     let (winners, all) = content(archive, Kind::Position).await;
     assert_eq!(winners, corrected.0);
-    assert_eq!(all.iter().map(|told| told.1.received_at).collect::<BTreeSet<_>>(), [10, 20, 30].into());
+    assert_eq!(
+        all.iter().map(|told| told.1.received_at).collect::<BTreeSet<_>>(),
+        [10, 20, 30].into()
+    );
 }
 
 async fn of_two_first_commits_one_wins_and_nothing_is_lost(test: ArchiveUnderTest) {
-    let (ours, theirs) = (row("t", 1, 1.0, 10), join(&[row("t", 1, 2.0, 20), row("u", 1, 1.0, 20)]));
+    let (ours, theirs) = (
+        row("t", 1, 1.0, 10),
+        join(&[row("t", 1, 2.0, 20), row("u", 1, 1.0, 20)]),
+    );
     let our_day = staged(rewrite(&*test.archive, ours.clone(), 1).await);
     let their_day = staged(rewrite(&*test.other, theirs.clone(), 2).await);
     let (a, b) = futures::join!(commit(&*test.archive, our_day), commit(&*test.other, their_day));
-    assert!(matches!((a, b), (Committed::Yes, Committed::Stale) | (Committed::Stale, Committed::Yes)), "{a:?} {b:?}");
-    let (archive, again) = if a == Committed::Stale { (&test.archive, ours) } else { (&test.other, theirs) };
+    assert!(
+        matches!(
+            (a, b),
+            (Committed::Yes, Committed::Stale) | (Committed::Stale, Committed::Yes)
+        ),
+        "{a:?} {b:?}"
+    );
+    let (archive, again) = if a == Committed::Stale {
+        (&test.archive, ours)
+    } else {
+        (&test.other, theirs)
+    };
     put(&**archive, again).await;
     for somebody in [&test.archive, &test.other] {
         let (winners, all) = content(&**somebody, Kind::Position).await;
@@ -380,14 +464,26 @@ async fn a_day_whose_fence_is_lost_is_left_out(test: ArchiveUnderTest) {
     let mut all = Vec::new();
     for (fence, date) in (1..).zip(days) {
         let rows = Box::new(row("t", 1, 1.0, 10));
-        all.push(staged(archive.rewrite_day(&shop(), Kind::Position, day(date), fence, rows).await.unwrap()));
+        all.push(staged(
+            archive
+                .rewrite_day(&shop(), Kind::Position, day(date), fence, rows)
+                .await
+                .unwrap(),
+        ));
     }
     let committed = archive.commit(all.clone(), &Lost(vec![2])).await.unwrap();
     assert_eq!(committed, [Committed::Yes, Committed::Stale, Committed::Yes]);
     let there = archive.days(&shop()).await.unwrap();
-    assert_eq!(there, [(day(days[0]), Kind::Position), (day(days[2]), Kind::Position)]);
+    assert_eq!(
+        there,
+        [(day(days[0]), Kind::Position), (day(days[2]), Kind::Position)]
+    );
     archive.discard(all).await.unwrap();
-    assert_eq!(data_files(&*test.store).await.len(), 2, "files of committed days stay");
+    assert_eq!(
+        data_files(&*test.store).await.len(),
+        2,
+        "files of committed days stay"
+    );
 }
 
 /// Says yes a few times and no from then on.
@@ -396,7 +492,10 @@ struct YesFor(AtomicUsize);
 #[async_trait]
 impl StillHeld for YesFor {
     async fn still_held(&self, _: &StagedDay) -> Result<bool> {
-        Ok(self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok())
+        Ok(self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+            .is_ok())
     }
 }
 
@@ -407,7 +506,10 @@ async fn a_commit_that_stops_after_the_superseded_rows_loses_nothing(test: Archi
     let more = join(&[row("t", 1, 2.0, 20), row("u", 1, 1.0, 5)]);
     let staged = staged(rewrite(archive, more.clone(), 2).await);
     // The fence is asked for once per dataset.
-    let committed = archive.commit(vec![staged.clone()], &YesFor(AtomicUsize::new(1))).await.unwrap();
+    let committed = archive
+        .commit(vec![staged.clone()], &YesFor(AtomicUsize::new(1)))
+        .await
+        .unwrap();
     assert_eq!(committed, [Committed::Stale]);
     archive.discard(vec![staged]).await.unwrap();
     let half = content(&*test.other, Kind::Position).await;
@@ -421,7 +523,14 @@ async fn a_commit_that_stops_after_the_superseded_rows_loses_nothing(test: Archi
 }
 
 async fn a_commit_repeated_is_committed(test: ArchiveUnderTest) {
-    let staged = staged(rewrite(&*test.archive, join(&[row("t", 1, 1.0, 10), row("t", 1, 1.0, 20)]), 1).await);
+    let staged = staged(
+        rewrite(
+            &*test.archive,
+            join(&[row("t", 1, 1.0, 10), row("t", 1, 1.0, 20)]),
+            1,
+        )
+        .await,
+    );
     assert_eq!(commit(&*test.archive, staged.clone()).await, Committed::Yes);
     // As after a commit whose answer was lost.
     assert_eq!(commit(&*test.other, staged.clone()).await, Committed::Yes);
@@ -441,10 +550,18 @@ async fn many_days_go_into_one_commit(test: ArchiveUnderTest) {
         for of in &venues {
             let rows = Box::new(row("t", fence, fence as f32, 10));
             let fence = fence as Generation;
-            all.push(staged(archive.rewrite_day(of, Kind::Position, date, fence, rows).await.unwrap()));
+            all.push(staged(
+                archive
+                    .rewrite_day(of, Kind::Position, date, fence, rows)
+                    .await
+                    .unwrap(),
+            ));
         }
     }
-    let expected: BTreeMap<_, _> = all.iter().map(|day| ((day.venue.clone(), day.day), day.holds.clone())).collect();
+    let expected: BTreeMap<_, _> = all
+        .iter()
+        .map(|day| ((day.venue.clone(), day.day), day.holds.clone()))
+        .collect();
     let committed = archive.commit(all, &AllHeld).await.unwrap();
     assert!(committed.iter().all(|&outcome| outcome == Committed::Yes));
     assert_eq!(commits(&*test.store, "position").await, before + 1);
@@ -454,7 +571,13 @@ async fn many_days_go_into_one_commit(test: ArchiveUnderTest) {
         }
     }
     let days = archive.days(&venues[2]).await.unwrap();
-    assert_eq!(days, dates.into_iter().map(|date| (date, Kind::Position)).collect::<Vec<_>>());
+    assert_eq!(
+        days,
+        dates
+            .into_iter()
+            .map(|date| (date, Kind::Position))
+            .collect::<Vec<_>>()
+    );
 }
 
 async fn a_replaced_file_can_be_read_until_it_is_removed(test: ArchiveUnderTest) {
@@ -471,11 +594,30 @@ async fn venues_and_tenants_do_not_see_each_other(test: ArchiveUnderTest) {
     let archive = &*test.archive;
     put(archive, row("t", 1, 1.0, 10)).await;
     for stranger in strangers() {
-        assert!(archive.day(&stranger, Kind::Position, day(DAY)).await.unwrap().is_empty(), "{stranger}");
+        assert!(
+            archive
+                .day(&stranger, Kind::Position, day(DAY))
+                .await
+                .unwrap()
+                .is_empty(),
+            "{stranger}"
+        );
         assert!(archive.days(&stranger).await.unwrap().is_empty(), "{stranger}");
     }
-    assert!(archive.day(&shop(), Kind::Presence, day(DAY)).await.unwrap().is_empty());
-    assert!(archive.day(&shop(), Kind::Position, day("2026-03-30")).await.unwrap().is_empty());
+    assert!(
+        archive
+            .day(&shop(), Kind::Presence, day(DAY))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        archive
+            .day(&shop(), Kind::Position, day("2026-03-30"))
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 async fn a_damaged_file_is_found_and_named(test: ArchiveUnderTest) {
@@ -483,8 +625,16 @@ async fn a_damaged_file_is_found_and_named(test: ArchiveUnderTest) {
     let mut rows = once(events(Kind::Position, DAY_START, 500, 0), delivery(1, 1));
     rows.append(&once(events(Kind::Position, DAY_START, 20, 0), delivery(2, 2)));
     let held = put(archive, rows).await;
-    for (dataset, file) in [("position", &held.events[0]), ("position_superseded", &held.superseded[0])] {
-        let path = file.path.split('/').fold(Path::from(format!("acme/{dataset}")), |path, part| path.join(part));
+    for (dataset, file) in [
+        ("position", &held.events[0]),
+        ("position_superseded", &held.superseded[0]),
+    ] {
+        let path = file
+            .path
+            .split('/')
+            .fold(Path::from(format!("acme/{dataset}")), |path, part| {
+                path.join(part)
+            });
         let good = test.store.get(&path).await.unwrap().bytes().await.unwrap();
         assert_eq!(good.len() as u64, file.bytes);
         for at in (0..good.len()).step_by(good.len() / 150) {
@@ -496,7 +646,10 @@ async fn a_damaged_file_is_found_and_named(test: ArchiveUnderTest) {
             let name = file.path.rsplit('/').next().unwrap();
             assert!(error.to_string().contains(name), "byte {at}: {error}");
             // A reader may notice or not, but must survive.
-            if let Ok(mut reader) = archive.open(&shop(), &held, Projection::EventsAndDeliveries).await {
+            if let Ok(mut reader) = archive
+                .open(&shop(), &held, Projection::EventsAndDeliveries)
+                .await
+            {
                 let read = move || while let Ok(Some(_)) = reader.next_chunk() {};
                 dwell_runtime::tasks::blocking("conformance", read).await.unwrap();
             }
@@ -529,7 +682,12 @@ async fn any_split_in_any_order_ends_the_same(test: ArchiveUnderTest) {
         let mut rows: Vec<DeliveredRows> = (0..30)
             .map(|_| {
                 let track = ["t", "u", "ü"][dice.below(3) as usize];
-                let mut one = row(track, dice.below(6) as i64, dice.below(3) as f32, 10 + dice.below(5) as i64);
+                let mut one = row(
+                    track,
+                    dice.below(6) as i64,
+                    dice.below(3) as f32,
+                    10 + dice.below(5) as i64,
+                );
                 one.events.revision[0] = i64::from(dice.below(10) == 0);
                 one
             })
@@ -540,7 +698,10 @@ async fn any_split_in_any_order_ends_the_same(test: ArchiveUnderTest) {
             let of = venue("acme", &format!("split-in-{parts}"));
             for part in rows.chunks(rows.len().div_ceil(parts)) {
                 let part = Box::new(join(part));
-                let rewrite = archive.rewrite_day(&of, Kind::Position, date, 1, part).await.unwrap();
+                let rewrite = archive
+                    .rewrite_day(&of, Kind::Position, date, 1, part)
+                    .await
+                    .unwrap();
                 if let Rewrite::Staged(staged) = rewrite {
                     assert_eq!(commit(archive, staged).await, Committed::Yes);
                 }
@@ -553,10 +714,21 @@ async fn any_split_in_any_order_ends_the_same(test: ArchiveUnderTest) {
             let first: BTreeSet<_> = winners.iter().cloned().collect();
             // What counted for a while and counts again stays superseded as well: compare what does not count.
             let further: BTreeSet<_> = superseded.difference(&first).cloned().collect();
-            assert_eq!(*expected.get_or_insert((winners.clone(), further.clone())), (winners, further), "{parts} parts");
+            assert_eq!(
+                *expected.get_or_insert((winners.clone(), further.clone())),
+                (winners, further),
+                "{parts} parts"
+            );
         }
         let (winners, further) = expected.unwrap();
-        let all: BTreeSet<Told> = rows.iter().map(|one| (describe(&one.events, 0), one.delivery(0))).collect();
-        assert_eq!(winners.len() + further.len(), all.len(), "every delivery is there once");
+        let all: BTreeSet<Told> = rows
+            .iter()
+            .map(|one| (describe(&one.events, 0), one.delivery(0)))
+            .collect();
+        assert_eq!(
+            winners.len() + further.len(),
+            all.len(),
+            "every delivery is there once"
+        );
     }
 }

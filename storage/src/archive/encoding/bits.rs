@@ -65,10 +65,38 @@ fn pack_wide(values: &[u64; GROUP], width: usize, out: &mut Vec<u8>) {
 /// Unrolled over the 32 values, so that for each width all shifts are constants.
 macro_rules! for_each_of_group {
     ($step:ident) => {
-        $step!(0); $step!(1); $step!(2); $step!(3); $step!(4); $step!(5); $step!(6); $step!(7);
-        $step!(8); $step!(9); $step!(10); $step!(11); $step!(12); $step!(13); $step!(14); $step!(15);
-        $step!(16); $step!(17); $step!(18); $step!(19); $step!(20); $step!(21); $step!(22); $step!(23);
-        $step!(24); $step!(25); $step!(26); $step!(27); $step!(28); $step!(29); $step!(30); $step!(31);
+        $step!(0);
+        $step!(1);
+        $step!(2);
+        $step!(3);
+        $step!(4);
+        $step!(5);
+        $step!(6);
+        $step!(7);
+        $step!(8);
+        $step!(9);
+        $step!(10);
+        $step!(11);
+        $step!(12);
+        $step!(13);
+        $step!(14);
+        $step!(15);
+        $step!(16);
+        $step!(17);
+        $step!(18);
+        $step!(19);
+        $step!(20);
+        $step!(21);
+        $step!(22);
+        $step!(23);
+        $step!(24);
+        $step!(25);
+        $step!(26);
+        $step!(27);
+        $step!(28);
+        $step!(29);
+        $step!(30);
+        $step!(31);
     };
 }
 
@@ -139,7 +167,11 @@ mod tests {
             for (place, value) in values.iter().enumerate() {
                 for bit in 0..width {
                     let at = place * width + bit;
-                    assert_eq!(u64::from(out[at / 8] >> (at % 8) & 1), value >> bit & 1, "width {width}");
+                    assert_eq!(
+                        u64::from(out[at / 8] >> (at % 8) & 1),
+                        value >> bit & 1,
+                        "width {width}"
+                    );
                 }
             }
             assert_eq!(unpack_wide(&out, width), values);

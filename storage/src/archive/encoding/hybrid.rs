@@ -147,7 +147,10 @@ mod tests {
 
     #[test]
     fn widths_hold_the_highest_number() {
-        assert_eq!([0, 1, 2, 3, 4, 5, 256, 257].map(width_for), [1, 1, 1, 2, 2, 3, 8, 9]);
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5, 256, 257].map(width_for),
+            [1, 1, 1, 2, 2, 3, 8, 9]
+        );
     }
 
     proptest! {

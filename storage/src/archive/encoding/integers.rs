@@ -82,7 +82,9 @@ pub(in crate::archive) fn encode<T: Integer>(values: &[T], out: &mut Vec<u8>) {
 fn encode_block<T: Integer>(differences: &[i64], out: &mut Vec<u8>) {
     let mut ranges = [(i64::MAX, i64::MIN); MINIBLOCKS];
     for (range, miniblock) in ranges.iter_mut().zip(differences.chunks(bits::GROUP)) {
-        *range = miniblock.iter().fold(*range, |(least, most), &d| (least.min(d), most.max(d)));
+        *range = miniblock
+            .iter()
+            .fold(*range, |(least, most), &d| (least.min(d), most.max(d)));
     }
     let ranges = &ranges[..differences.len().div_ceil(bits::GROUP)];
     let bits_from = |frame: i64| -> u32 {

@@ -144,10 +144,14 @@ impl PackedColumn {
     /// The column as a batch has it; `texts` translates text numbers.
     pub(super) fn into_column(self, ty: FieldType, texts: impl Fn(u32) -> u32) -> Column {
         match (self, ty) {
-            (PackedColumn::Narrow(values), FieldType::F32) => Column::F32(values.map(f32::from_bits).unpack()),
-            (PackedColumn::Narrow(values), _) => {
-                Column::Text(values.map(|id| if id == NO_TEXT { NO_TEXT } else { texts(id) }).unpack())
+            (PackedColumn::Narrow(values), FieldType::F32) => {
+                Column::F32(values.map(f32::from_bits).unpack())
             }
+            (PackedColumn::Narrow(values), _) => Column::Text(
+                values
+                    .map(|id| if id == NO_TEXT { NO_TEXT } else { texts(id) })
+                    .unpack(),
+            ),
             (PackedColumn::Wide(values), FieldType::F64) => Column::F64(values.map(f64::from_bits).unpack()),
             (PackedColumn::Wide(values), _) => Column::I64(values.map(|value| value as i64).unpack()),
         }
@@ -164,7 +168,11 @@ impl DayBuffer {
             sensor: Packed::new(),
             key: Packed::new(),
             revision: Packed::new(),
-            payload: kind.fields().iter().map(|field| PackedColumn::new(field.ty)).collect(),
+            payload: kind
+                .fields()
+                .iter()
+                .map(|field| PackedColumn::new(field.ty))
+                .collect(),
             delivery: Packed::new(),
             deliveries: Vec::new(),
             delivery_numbers: HashMap::default(),
@@ -194,22 +202,49 @@ impl DayBuffer {
     pub(super) fn append(&mut self, rows: &DeliveredRows) -> Result<()> {
         let events = &rows.events;
         self.append_times(&events.ts)?;
-        let texts: Arc<[u32]> = events.strings.iter().map(|text| self.strings.intern(text)).collect();
-        let text = |id: &u32| if *id == NO_TEXT { NO_TEXT } else { texts[*id as usize] };
+        let texts: Arc<[u32]> = events
+            .strings
+            .iter()
+            .map(|text| self.strings.intern(text))
+            .collect();
+        let text = |id: &u32| {
+            if *id == NO_TEXT {
+                NO_TEXT
+            } else {
+                texts[*id as usize]
+            }
+        };
         self.sensor.extend(events.sensor.iter().map(text));
         self.key.extend(events.key.iter().map(text));
-        self.revision.extend(events.revision.iter().map(|&revision| revision as u64));
+        self.revision
+            .extend(events.revision.iter().map(|&revision| revision as u64));
         for (mine, theirs) in self.payload.iter_mut().zip(&events.payload) {
             match (mine, theirs) {
-                (PackedColumn::Narrow(mine), Column::F32(theirs)) => mine.extend(theirs.iter().map(|v| v.to_bits())),
+                (PackedColumn::Narrow(mine), Column::F32(theirs)) => {
+                    mine.extend(theirs.iter().map(|v| v.to_bits()))
+                }
                 (PackedColumn::Narrow(mine), Column::Text(theirs)) => mine.extend(theirs.iter().map(text)),
-                (PackedColumn::Wide(mine), Column::F64(theirs)) => mine.extend(theirs.iter().map(|v| v.to_bits())),
-                (PackedColumn::Wide(mine), Column::I64(theirs)) => mine.extend(theirs.iter().map(|&v| v as u64)),
-                _ => return Err(StorageError::new(ErrorKind::Bug, "sorting: a payload column has another type")),
+                (PackedColumn::Wide(mine), Column::F64(theirs)) => {
+                    mine.extend(theirs.iter().map(|v| v.to_bits()))
+                }
+                (PackedColumn::Wide(mine), Column::I64(theirs)) => {
+                    mine.extend(theirs.iter().map(|&v| v as u64))
+                }
+                _ => {
+                    return Err(StorageError::new(
+                        ErrorKind::Bug,
+                        "sorting: a payload column has another type",
+                    ));
+                }
             }
         }
-        let deliveries: Vec<u32> = rows.deliveries.iter().map(|delivery| self.delivery_number(delivery)).collect();
-        self.delivery.extend(rows.delivery.iter().map(|&number| deliveries[number as usize]));
+        let deliveries: Vec<u32> = rows
+            .deliveries
+            .iter()
+            .map(|delivery| self.delivery_number(delivery))
+            .collect();
+        self.delivery
+            .extend(rows.delivery.iter().map(|&number| deliveries[number as usize]));
         Ok(())
     }
 
@@ -229,7 +264,12 @@ impl DayBuffer {
             rows[*place as usize] = row as u32;
             *place += 1;
         }
-        let order = |&row: &u32| (self.ts.get(row as usize), ranks[self.sensor.get(row as usize) as usize]);
+        let order = |&row: &u32| {
+            (
+                self.ts.get(row as usize),
+                ranks[self.sensor.get(row as usize) as usize],
+            )
+        };
         for pair in starts.windows(2) {
             let of_key = &mut rows[pair[0] as usize..pair[1] as usize];
             if !of_key.is_sorted_by_key(order) {
@@ -250,9 +290,15 @@ impl DayBuffer {
             sensor: self.sensor.unpack(),
             key: self.key.unpack(),
             revision: self.revision.map(|revision| revision as i64).unpack(),
-            payload: payload.map(|(column, field)| column.into_column(field.ty, |id| id)).collect(),
+            payload: payload
+                .map(|(column, field)| column.into_column(field.ty, |id| id))
+                .collect(),
         };
-        DeliveredRows { events, delivery: self.delivery.unpack(), deliveries: self.deliveries }
+        DeliveredRows {
+            events,
+            delivery: self.delivery.unpack(),
+            deliveries: self.deliveries,
+        }
     }
 
     fn append_times(&mut self, times: &[TsMs]) -> Result<()> {
@@ -264,7 +310,10 @@ impl DayBuffer {
         }
         let base = self.ts_base;
         if !times.iter().all(|ts| (0..1 << 32).contains(&(ts - base))) {
-            return Err(StorageError::new(ErrorKind::Invalid, "sorting: rows of one venue-day lie weeks apart"));
+            return Err(StorageError::new(
+                ErrorKind::Invalid,
+                "sorting: rows of one venue-day lie weeks apart",
+            ));
         }
         self.ts.extend(times.iter().map(|ts| (ts - base) as u32));
         Ok(())

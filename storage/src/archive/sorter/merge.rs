@@ -43,14 +43,27 @@ type Bound = (String, TsMs);
 
 impl Source {
     pub(super) fn disk(run: Run) -> Self {
-        Self { rows: Rows::Unread(run), next: 0, held: None }
+        Self {
+            rows: Rows::Unread(run),
+            next: 0,
+            held: None,
+        }
     }
 
     pub(super) fn memory(buffer: DayBuffer) -> Self {
         let ranks = buffer.strings.ranks();
         let order = buffer.order(&ranks);
         let strings = sorted_strings(&buffer.strings, &ranks);
-        Self { rows: Rows::Memory(Box::new(MemoryRows { buffer, order, ranks, strings })), next: 0, held: None }
+        Self {
+            rows: Rows::Memory(Box::new(MemoryRows {
+                buffer,
+                order,
+                ranks,
+                strings,
+            })),
+            next: 0,
+            held: None,
+        }
     }
 
     fn rows(&self) -> usize {
@@ -63,7 +76,10 @@ impl Source {
     /// Reads what is needed to know where blocks begin.
     fn open(self) -> Result<Self> {
         let rows = match self.rows {
-            Rows::Unread(run) => Rows::Disk { head: run.head()?, run },
+            Rows::Unread(run) => Rows::Disk {
+                head: run.head()?,
+                run,
+            },
             rows => rows,
         };
         Ok(Self { rows, ..self })
@@ -89,7 +105,12 @@ impl Source {
         match &self.rows {
             Rows::Unread(_) => None,
             Rows::Disk { run, head } => {
-                let BlockPlace { first_key, first_ts, rows, .. } = *run.blocks.get(number)?;
+                let BlockPlace {
+                    first_key,
+                    first_ts,
+                    rows,
+                    ..
+                } = *run.blocks.get(number)?;
                 Some(((head.strings.get(first_key), first_ts), rows))
             }
             Rows::Memory(memory) => {
@@ -116,13 +137,19 @@ impl Source {
                 Some(&place) => run.block(head, place).map(Some),
                 None => Ok(None),
             },
-            Rows::Memory(memory) => Ok(memory.order.chunks(BLOCK_ROWS).nth(number).map(|rows| memory.block(rows))),
+            Rows::Memory(memory) => Ok(memory
+                .order
+                .chunks(BLOCK_ROWS)
+                .nth(number)
+                .map(|rows| memory.block(rows))),
         }
     }
 
     /// Appends all rows before the bound, or all that are left, to a part.
     fn give(&mut self, bound: Option<&Bound>, part: &mut DeliveredRows) -> Result<()> {
-        let Some(strings) = self.strings() else { return Ok(()) };
+        let Some(strings) = self.strings() else {
+            return Ok(());
+        };
         let texts: Vec<u32> = vec![NO_TEXT; strings.len()];
         let base = part.deliveries.len() as u32;
         let deliveries = match &self.rows {
@@ -165,7 +192,9 @@ impl Source {
 
     /// The first row of a block, from `from` on, that is not before the bound.
     fn end_before(&self, block: &Block, from: usize, (key, ts): &Bound) -> usize {
-        let Some(strings) = self.strings() else { return from };
+        let Some(strings) = self.strings() else {
+            return from;
+        };
         let (mut low, mut high) = (from, block.ts.len());
         while low < high {
             let middle = (low + high) / 2;
@@ -189,18 +218,26 @@ impl MemoryRows {
         let buffer = &self.buffer;
         let rank = |id: u32| self.ranks[id as usize];
         let base = buffer.ts_base;
-        let payload = buffer.payload.iter().zip(buffer.kind.fields()).map(|(column, field)| {
-            let gathered = column.gather(rows);
-            match (gathered, field.ty) {
-                (super::buffer::PackedColumn::Narrow(ids), dwell_model::event::FieldType::Text) => {
-                    let ids = ids.map(|id| if id == NO_TEXT { NO_TEXT } else { rank(id) });
-                    super::buffer::PackedColumn::Narrow(ids)
+        let payload = buffer
+            .payload
+            .iter()
+            .zip(buffer.kind.fields())
+            .map(|(column, field)| {
+                let gathered = column.gather(rows);
+                match (gathered, field.ty) {
+                    (super::buffer::PackedColumn::Narrow(ids), dwell_model::event::FieldType::Text) => {
+                        let ids = ids.map(|id| if id == NO_TEXT { NO_TEXT } else { rank(id) });
+                        super::buffer::PackedColumn::Narrow(ids)
+                    }
+                    (gathered, _) => gathered,
                 }
-                (gathered, _) => gathered,
-            }
-        });
+            });
         Block {
-            ts: buffer.ts.gather(rows).map(|offset| base + TsMs::from(offset)).unpack(),
+            ts: buffer
+                .ts
+                .gather(rows)
+                .map(|offset| base + TsMs::from(offset))
+                .unpack(),
             key: buffer.key.gather(rows).map(rank),
             sensor: buffer.sensor.gather(rows).map(rank),
             revision: buffer.revision.gather(rows),
@@ -218,7 +255,15 @@ struct Translation {
 
 impl Translation {
     fn append(&mut self, block: &Block, from: usize, to: usize, strings: &Strings, part: &mut DeliveredRows) {
-        let EventBatch { strings: names, ts, sensor, key, revision, payload, .. } = &mut part.events;
+        let EventBatch {
+            strings: names,
+            ts,
+            sensor,
+            key,
+            revision,
+            payload,
+            ..
+        } = &mut part.events;
         let mut text = |id: u32| {
             if id == NO_TEXT {
                 return NO_TEXT;
@@ -236,14 +281,19 @@ impl Translation {
         for (out, column) in payload.iter_mut().zip(&block.payload) {
             use super::buffer::PackedColumn::{Narrow, Wide};
             match (out, column) {
-                (Column::F32(out), Narrow(bits)) => out.extend((from..to).map(|row| f32::from_bits(bits.get(row)))),
+                (Column::F32(out), Narrow(bits)) => {
+                    out.extend((from..to).map(|row| f32::from_bits(bits.get(row))))
+                }
                 (Column::Text(out), Narrow(ids)) => out.extend((from..to).map(|row| text(ids.get(row)))),
-                (Column::F64(out), Wide(bits)) => out.extend((from..to).map(|row| f64::from_bits(bits.get(row)))),
+                (Column::F64(out), Wide(bits)) => {
+                    out.extend((from..to).map(|row| f64::from_bits(bits.get(row))))
+                }
                 (Column::I64(out), Wide(bits)) => out.extend((from..to).map(|row| bits.get(row) as i64)),
                 (out, _) => (from..to).for_each(|_| out.push_absent()),
             }
         }
-        part.delivery.extend((from..to).map(|row| self.base + block.delivery.get(row)));
+        part.delivery
+            .extend((from..to).map(|row| self.base + block.delivery.get(row)));
     }
 }
 
@@ -259,12 +309,22 @@ pub(super) struct MergedDay {
 impl MergedDay {
     pub(super) fn new(kind: Kind, sources: Vec<Source>, part_rows: usize) -> Self {
         let remaining = sources.iter().map(|source| source.rows() as u64).sum();
-        Self { kind, sources, is_open: false, part_rows, remaining }
+        Self {
+            kind,
+            sources,
+            is_open: false,
+            part_rows,
+            remaining,
+        }
     }
 
     /// Where the next part ends; `None` when it takes all that is left.
     fn bound(&self) -> Option<Bound> {
-        let first = self.sources.iter().filter_map(Source::next_start).min_by(|a, b| compare(*a, *b))?;
+        let first = self
+            .sources
+            .iter()
+            .filter_map(Source::next_start)
+            .min_by(|a, b| compare(*a, *b))?;
         let unread = |source: &'_ Source| source.next..source.blocks();
         let mut starts: Vec<((&str, TsMs), usize)> = self
             .sources
@@ -295,7 +355,10 @@ impl IncomingDay for MergedDay {
             return Ok(None);
         }
         if !self.is_open {
-            self.sources = std::mem::take(&mut self.sources).into_iter().map(Source::open).collect::<Result<_>>()?;
+            self.sources = std::mem::take(&mut self.sources)
+                .into_iter()
+                .map(Source::open)
+                .collect::<Result<_>>()?;
             self.is_open = true;
         }
         let bound = self.bound();

@@ -102,8 +102,12 @@ pub(super) fn clean(spill_dir: &Path) -> Result<()> {
         Err(error) => return Err(spill_error("list", spill_dir, error)),
     };
     for entry in entries {
-        let path = entry.map_err(|error| spill_error("list", spill_dir, error))?.path();
-        let is_ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DIR_PREFIX));
+        let path = entry
+            .map_err(|error| spill_error("list", spill_dir, error))?
+            .path();
+        let is_ours = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(DIR_PREFIX));
         if is_ours {
             fs::remove_dir_all(&path).map_err(|error| spill_error("remove", &path, error))?;
         }
@@ -113,11 +117,15 @@ pub(super) fn clean(spill_dir: &Path) -> Result<()> {
 
 impl SpillDir {
     pub(super) fn create(spill_dir: &Path) -> Result<Self> {
-        let random = getrandom::u64()
-            .map_err(|error| StorageError::with_source(ErrorKind::Unavailable, "name a spill folder", error))?;
+        let random = getrandom::u64().map_err(|error| {
+            StorageError::with_source(ErrorKind::Unavailable, "name a spill folder", error)
+        })?;
         let path = spill_dir.join(format!("{DIR_PREFIX}{random:016x}"));
         fs::create_dir_all(&path).map_err(|error| spill_error("make", &path, error))?;
-        Ok(Self { path, files: Mutex::new(0) })
+        Ok(Self {
+            path,
+            files: Mutex::new(0),
+        })
     }
 
     pub(super) fn create_file(self: &Arc<Self>) -> Result<SpillWriter> {
@@ -128,16 +136,29 @@ impl SpillDir {
         };
         let path = self.path.join(format!("{number}.run"));
         let open = || {
-            let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&path)?;
             let reading = file.try_clone()?;
             let mut out = BufWriter::with_capacity(1 << 20, file);
             out.write_all(MAGIC)?;
             Ok((reading, out))
         };
         let (reading, out) = open().map_err(|error| spill_error("make", &path, error))?;
-        let file =
-            Arc::new(SpillFile { path: path.clone(), file: Mutex::new(reading), _dir: Arc::clone(self) });
-        Ok(SpillWriter { dir: Arc::clone(self), path, out, at: MAGIC.len() as u64, file })
+        let file = Arc::new(SpillFile {
+            path: path.clone(),
+            file: Mutex::new(reading),
+            _dir: Arc::clone(self),
+        });
+        Ok(SpillWriter {
+            dir: Arc::clone(self),
+            path,
+            out,
+            at: MAGIC.len() as u64,
+            file,
+        })
     }
 }
 
@@ -175,7 +196,9 @@ impl SpillWriter {
         let mut blocks = Vec::with_capacity(order.len().div_ceil(BLOCK_ROWS));
         for rows in order.chunks(BLOCK_ROWS) {
             bytes.clear();
-            columns.iter().for_each(|column| column.write(rows, &ranks, &mut bytes));
+            columns
+                .iter()
+                .for_each(|column| column.write(rows, &ranks, &mut bytes));
             let (at, length) = self.write(&mut bytes)?;
             let first = rows[0] as usize;
             blocks.push(BlockPlace {
@@ -186,19 +209,29 @@ impl SpillWriter {
                 first_ts: buffer.ts_base + TsMs::from(buffer.ts.get(first)),
             });
         }
-        Ok(Run { file: Arc::clone(&self.file), head_at, head_bytes, rows: order.len(), blocks })
+        Ok(Run {
+            file: Arc::clone(&self.file),
+            head_at,
+            head_bytes,
+            rows: order.len(),
+            blocks,
+        })
     }
 
     /// Ends the file; its runs can be read from then on.
     pub(super) fn finish(mut self) -> Result<()> {
-        self.out.flush().map_err(|error| spill_error("write", &self.path, error))
+        self.out
+            .flush()
+            .map_err(|error| spill_error("write", &self.path, error))
     }
 
     /// Writes bytes and their hash.
     fn write(&mut self, bytes: &mut Vec<u8>) -> Result<(u64, usize)> {
         let hash = xxh3_64(bytes);
         bytes.extend_from_slice(&hash.to_le_bytes());
-        self.out.write_all(bytes).map_err(|error| spill_error("write", &self.path, error))?;
+        self.out
+            .write_all(bytes)
+            .map_err(|error| spill_error("write", &self.path, error))?;
         let at = self.at;
         self.at += bytes.len() as u64;
         Ok((at, bytes.len()))
@@ -207,7 +240,10 @@ impl SpillWriter {
 
 impl std::fmt::Debug for SpillWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SpillWriter").field("path", &self.path).field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("SpillWriter")
+            .field("path", &self.path)
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
     }
 }
 
@@ -228,14 +264,19 @@ impl Run {
             match constants.next() {
                 Some(Some(value)) => Ok(RawColumn::Same(value, place.rows)),
                 Some(None) => {
-                    let (column, rest) = bytes.split_at_checked(width * place.rows).ok_or_else(|| self.short())?;
+                    let (column, rest) = bytes
+                        .split_at_checked(width * place.rows)
+                        .ok_or_else(|| self.short())?;
                     bytes = rest;
                     Ok(RawColumn::Each(column))
                 }
                 None => Err(self.short()),
             }
         };
-        let ts = next(4)?.narrow().map(|offset| head.ts_base + TsMs::from(offset)).unpack();
+        let ts = next(4)?
+            .narrow()
+            .map(|offset| head.ts_base + TsMs::from(offset))
+            .unpack();
         let (key, sensor, revision) = (next(4)?.narrow(), next(4)?.narrow(), next(8)?.wide());
         let delivery = next(4)?.narrow();
         let payload = head.kind.fields().iter().map(|field| match field.ty {
@@ -243,11 +284,21 @@ impl Run {
             FieldType::F64 | FieldType::I64 => Ok(PackedColumn::Wide(next(8)?.wide())),
         });
         let payload = payload.collect::<Result<Vec<_>>>()?;
-        Ok(Block { ts, key, sensor, revision, payload, delivery })
+        Ok(Block {
+            ts,
+            key,
+            sensor,
+            revision,
+            payload,
+            delivery,
+        })
     }
 
     fn short(&self) -> StorageError {
-        StorageError::new(ErrorKind::Damaged, format!("a block of {} is too short", self.file.path.display()))
+        StorageError::new(
+            ErrorKind::Damaged,
+            format!("a block of {} is too short", self.file.path.display()),
+        )
     }
 }
 
@@ -257,14 +308,19 @@ impl SpillFile {
         let mut bytes = vec![0; length];
         {
             let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            let read = file.seek(SeekFrom::Start(at)).and_then(|_| file.read_exact(&mut bytes));
+            let read = file
+                .seek(SeekFrom::Start(at))
+                .and_then(|_| file.read_exact(&mut bytes));
             read.map_err(|error| spill_error("read", &self.path, error))?;
         }
         let hash = bytes.split_off(length.saturating_sub(8));
         if hash == xxh3_64(&bytes).to_le_bytes() {
             Ok(bytes)
         } else {
-            Err(StorageError::new(ErrorKind::Damaged, format!("{} was changed on disk", self.path.display())))
+            Err(StorageError::new(
+                ErrorKind::Damaged,
+                format!("{} was changed on disk", self.path.display()),
+            ))
         }
     }
 }
@@ -286,11 +342,17 @@ fn columns_of(buffer: &DayBuffer) -> Vec<OutColumn<'_>> {
         OutColumn::Wide(&buffer.revision),
         OutColumn::Narrow(&buffer.delivery),
     ];
-    columns.extend(buffer.payload.iter().zip(buffer.kind.fields()).map(|(column, field)| match column {
-        PackedColumn::Narrow(values) if field.ty == FieldType::Text => OutColumn::Names(values),
-        PackedColumn::Narrow(values) => OutColumn::Narrow(values),
-        PackedColumn::Wide(values) => OutColumn::Wide(values),
-    }));
+    columns.extend(
+        buffer
+            .payload
+            .iter()
+            .zip(buffer.kind.fields())
+            .map(|(column, field)| match column {
+                PackedColumn::Narrow(values) if field.ty == FieldType::Text => OutColumn::Names(values),
+                PackedColumn::Narrow(values) => OutColumn::Narrow(values),
+                PackedColumn::Wide(values) => OutColumn::Wide(values),
+            }),
+    );
     columns
 }
 
@@ -307,13 +369,15 @@ impl OutColumn<'_> {
     fn write(&self, rows: &[u32], ranks: &[u32], out: &mut Vec<u8>) {
         match self {
             OutColumn::Narrow(Packed::Each(values)) => {
-                rows.iter().for_each(|&row| out.extend_from_slice(&values[row as usize].to_le_bytes()));
+                rows.iter()
+                    .for_each(|&row| out.extend_from_slice(&values[row as usize].to_le_bytes()));
             }
             OutColumn::Names(Packed::Each(values)) => rows
                 .iter()
                 .for_each(|&row| out.extend_from_slice(&rank(ranks, values[row as usize]).to_le_bytes())),
             OutColumn::Wide(Packed::Each(values)) => {
-                rows.iter().for_each(|&row| out.extend_from_slice(&values[row as usize].to_le_bytes()));
+                rows.iter()
+                    .for_each(|&row| out.extend_from_slice(&values[row as usize].to_le_bytes()));
             }
             _ => {}
         }
@@ -321,13 +385,20 @@ impl OutColumn<'_> {
 }
 
 fn rank(ranks: &[u32], id: u32) -> u32 {
-    if id == NO_TEXT { NO_TEXT } else { ranks[id as usize] }
+    if id == NO_TEXT {
+        NO_TEXT
+    } else {
+        ranks[id as usize]
+    }
 }
 
 /// The same texts, numbered by their ranks.
 pub(super) fn sorted_strings(strings: &Strings, ranks: &[u32]) -> Strings {
     let mut by_rank = vec![0_u32; ranks.len()];
-    ranks.iter().enumerate().for_each(|(id, &rank)| by_rank[rank as usize] = id as u32);
+    ranks
+        .iter()
+        .enumerate()
+        .for_each(|(id, &rank)| by_rank[rank as usize] = id as u32);
     by_rank.into_iter().map(|id| strings.get(id)).collect()
 }
 
@@ -341,18 +412,28 @@ impl RawColumn<'_> {
     fn narrow(self) -> Packed<u32> {
         match self {
             RawColumn::Same(value, rows) => Packed::Same(value as u32, rows),
-            RawColumn::Each(bytes) => {
-                Packed::Each(bytes.as_chunks::<4>().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect())
-            }
+            RawColumn::Each(bytes) => Packed::Each(
+                bytes
+                    .as_chunks::<4>()
+                    .0
+                    .iter()
+                    .map(|&bytes| u32::from_le_bytes(bytes))
+                    .collect(),
+            ),
         }
     }
 
     fn wide(self) -> Packed<u64> {
         match self {
             RawColumn::Same(value, rows) => Packed::Same(value, rows),
-            RawColumn::Each(bytes) => {
-                Packed::Each(bytes.as_chunks::<8>().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect())
-            }
+            RawColumn::Each(bytes) => Packed::Each(
+                bytes
+                    .as_chunks::<8>()
+                    .0
+                    .iter()
+                    .map(|&bytes| u64::from_le_bytes(bytes))
+                    .collect(),
+            ),
         }
     }
 }

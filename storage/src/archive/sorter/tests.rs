@@ -16,7 +16,10 @@ fn day(day: &str) -> LocalDay {
 }
 
 fn delivery(n: i64) -> Delivery {
-    Delivery { received_at: n, receipt: Receipt::from_u128(n as u128) }
+    Delivery {
+        received_at: n,
+        receipt: Receipt::from_u128(n as u128),
+    }
 }
 
 /// A row as plain values.
@@ -29,7 +32,16 @@ fn plain(rows: &DeliveredRows) -> Vec<Plain> {
         let (x, y) = (events.f32s(0)[i].to_bits(), events.f32s(1)[i].to_bits());
         let (key, sensor) = (events.key(i).to_owned(), events.sensor(i).to_owned());
         let floor = events.text(2, i).map(str::to_owned);
-        (key, events.ts[i], sensor, x, y, floor, events.revision[i], rows.delivery(i).received_at)
+        (
+            key,
+            events.ts[i],
+            sensor,
+            x,
+            y,
+            floor,
+            events.revision[i],
+            rows.delivery(i).received_at,
+        )
     };
     (0..rows.len()).map(row).collect()
 }
@@ -64,11 +76,16 @@ fn days_come_in_the_order_of_tenant_venue_day_and_kind() {
         let mut batch = EventBatch::new(Kind::Status);
         let name = batch.strings.intern("s");
         (batch.ts, batch.sensor, batch.key, batch.revision) = (vec![ts], vec![name], vec![name], vec![0]);
-        batch.payload.iter_mut().for_each(dwell_model::event::Column::push_absent);
+        batch
+            .payload
+            .iter_mut()
+            .for_each(dwell_model::event::Column::push_absent);
         batch
     };
     let mut push = |v: &VenueKey, d: &str, batch| {
-        sorter.push(v, day(d), DeliveredRows::delivered_once(batch, delivery(1))).unwrap();
+        sorter
+            .push(v, day(d), DeliveredRows::delivered_once(batch, delivery(1)))
+            .unwrap();
     };
     push(&venue("b", "v"), "2026-01-01", one("s", "t", 1, 0.0));
     push(&venue("a", "w"), "2026-01-01", one("s", "t", 1, 0.0));
@@ -79,7 +96,14 @@ fn days_come_in_the_order_of_tenant_venue_day_and_kind() {
     assert_eq!((sorter.rows(), sorter.spilled_rows()), (6, 0));
     let seen: Vec<_> = sorter
         .finish()
-        .map(|day| (day.venue.to_string(), day.day.to_string(), day.kind, day.rows.remaining()))
+        .map(|day| {
+            (
+                day.venue.to_string(),
+                day.day.to_string(),
+                day.kind,
+                day.rows.remaining(),
+            )
+        })
         .collect();
     let expected = [
         ("a/v", "2026-01-01", Kind::Position, 1),
@@ -88,7 +112,10 @@ fn days_come_in_the_order_of_tenant_venue_day_and_kind() {
         ("a/w", "2026-01-01", Kind::Position, 1),
         ("b/v", "2026-01-01", Kind::Position, 1),
     ];
-    assert_eq!(seen, expected.map(|(v, d, kind, rows)| (v.to_owned(), d.to_owned(), kind, rows)));
+    assert_eq!(
+        seen,
+        expected.map(|(v, d, kind, rows)| (v.to_owned(), d.to_owned(), kind, rows))
+    );
 }
 
 #[test]
@@ -125,7 +152,12 @@ fn a_run_that_was_changed_on_disk_is_refused() {
         let rows = DeliveredRows::delivered_once(one("s", "t", i, 0.25), delivery(1));
         sorter.push(&venue("a", "v"), day("2026-01-01"), rows).unwrap();
     }
-    let folder = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    let folder = std::fs::read_dir(dir.path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     let file = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
     let mut bytes = std::fs::read(&file).unwrap();
     let last = bytes.len() - 1;

@@ -33,7 +33,7 @@ pub fn walkers(events: usize, from: i64, to: i64, seed: u64) -> EventBatch {
         let (mut x, mut y) = ((dice.next() % 2_000) as i32, (dice.next() % 2_000) as i32);
         for step in 0..STAY_EVENTS as i64 {
             // People stand more than they walk.
-            if dice.next() % 4 == 0 {
+            if dice.next().is_multiple_of(4) {
                 x = (x + (dice.next() % 161) as i32 - 80).clamp(0, 1_999);
                 y = (y + (dice.next() % 161) as i32 - 80).clamp(0, 1_999);
             }

@@ -11,6 +11,7 @@ mod export;
 mod importing;
 mod instance;
 mod jobs;
+mod metrics;
 mod output;
 mod platform;
 mod routes;

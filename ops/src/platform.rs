@@ -27,6 +27,7 @@ use dwell_serving_api::{AppState, Parts};
 use dwell_storage::access::{self, KeyVerifier};
 use dwell_storage::api::{EventLog, LiveView, Role, Stores};
 use dwell_storage::archive::DeltaArchive;
+use dwell_storage::decorators::instrumented::instrument;
 use dwell_storage::lock::DataDirLock;
 use dwell_storage::paths::DataPaths;
 use dwell_storage::resolver;
@@ -89,6 +90,7 @@ impl Platform {
         let archive = DeltaArchive::local(&archive_dir, Arc::clone(&clock))
             .with_context(|| format!("cannot open the archive in {}", archive_dir.display()))?;
         let stores = resolver::open_stores(&config.tables_uri()?, Arc::clone(&clock), Arc::new(archive)).await?;
+        let stores = instrument(stores);
         let tenant = TenantId::new(DEFAULT_TENANT)?;
         stores.registry.create_tenant(&tenant).await?;
         let verifier = KeyVerifier::new(Arc::clone(&stores.registry), Arc::clone(&clock), KEYS_REMEMBERED);

@@ -295,6 +295,7 @@ pub enum BlockingError {
 ///
 /// For a loop that blocks for its whole life, as the one writer of a database; it ends when its channel closes.
 /// Whoever joins sees a panic; fails where the system gives no more threads.
+#[allow(clippy::disallowed_methods, reason = "the place that the ban points to")]
 pub fn thread<T, F>(name: &str, closure: F) -> io::Result<std::thread::JoinHandle<T>>
 where
     F: FnOnce() -> T + Send + 'static,

@@ -160,7 +160,13 @@ impl VenueCalendar {
 
     fn first_instant_from(&self, wall: i64) -> TsMs {
         // Offsets lie within ±15 h and change by at most a day (Samoa skipped one), so the instant is near.
-        for segment in self.segments(wall - 40 * HOUR_MS, wall + 40 * HOUR_MS) {
+        let (before, after) = (wall - 40 * HOUR_MS, wall + 40 * HOUR_MS);
+        let offset = self.offset_ms(before);
+        if self.offset_ms(after) == offset && self.offset_ms(wall - offset) == offset {
+            // No change near: no zone has changed its clock and back within 80 hours since 1970.
+            return wall - offset;
+        }
+        for segment in self.segments(before, after) {
             let candidate = (wall - segment.offset_ms).max(segment.start);
             if candidate < segment.end {
                 return candidate;

@@ -19,6 +19,10 @@ impl Platform {
         self.tasks.spawn("nights", TaskPolicy::Essential, nights.run(token));
         self.nights = Some(handle);
 
+        let token = self.controller.register(Phase::StopJobs, "gauges");
+        let gauges = crate::metrics::keep_up(self.stores.clone(), self.paths.clone(), Arc::clone(&self.clock), token);
+        self.tasks.spawn("gauges", TaskPolicy::Log, gauges);
+
         let token = self.controller.register(Phase::StopJobs, "housekeeping");
         let keeping = housekeeping::run(
             self.stores.clone(),
@@ -30,6 +34,17 @@ impl Platform {
         self.tasks.spawn("housekeeping", TaskPolicy::Log, keeping);
 
         let metrics = telemetry::install_metrics()?;
+        for definitions in [
+            dwell_runtime::metrics::DEFINITIONS,
+            dwell_storage::metrics::DEFINITIONS,
+            dwell_ingest::metrics::DEFINITIONS,
+            dwell_speed_layer::metrics::DEFINITIONS,
+            dwell_batch_layer::metrics::DEFINITIONS,
+            dwell_serving_api::metrics::DEFINITIONS,
+            crate::metrics::DEFINITIONS,
+        ] {
+            telemetry::describe(definitions);
+        }
         let (clock, signal) = (Arc::clone(&self.clock), self.controller.signal(Phase::Admin));
         let kept = metrics.clone();
         self.tasks.spawn("metrics", TaskPolicy::Log, async move { kept.keep_up(&*clock, signal).await });

@@ -9,6 +9,8 @@
 //! shows it. The peer is the machine itself: the same landing files only read (Arrow, 16 k rows a batch) in this process, in
 //! the same run, so that ratios hold when the machine's speed does not.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, reason = "a test or benchmark may panic and print")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -100,7 +102,6 @@ fn ingest(options: &Options, folder: &Path) {
     let posters: Vec<_> = (0..options.connections)
         .map(|connection| {
             let (stop, sent, url, bearer) = (Arc::clone(&stop), Arc::clone(&sent), url.clone(), Arc::clone(&bearer));
-            #[allow(clippy::disallowed_methods)]
             std::thread::spawn(move || {
                 let agent = agent();
                 let mut post = 0_u64;
@@ -142,7 +143,6 @@ fn ingest(options: &Options, folder: &Path) {
 /// Posts one person and looks until the live view shows them; milliseconds.
 fn post_to_visible(url: &str, bearer: &str, n: u64) -> f64 {
     let agent = agent();
-    #[allow(clippy::disallowed_methods)]
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
     let event = format!(r#"{{"sensor":"probe","track":"probe-{n}","ts":{now},"x":100.5,"y":100.5}}"#);
     let started = Instant::now();
@@ -242,7 +242,6 @@ fn read_landing(landing: &Path) {
 
 fn body(connection: u64, post: u64) -> Vec<u8> {
     use std::io::Write;
-    #[allow(clippy::disallowed_methods)]
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
     let mut body = Vec::with_capacity(EVENTS_PER_POST * 90);
     for i in 0..EVENTS_PER_POST as u64 {
@@ -284,7 +283,6 @@ fn agent() -> ureq::Agent {
 }
 
 fn pause(duration: Duration) {
-    #[allow(clippy::disallowed_methods)]
     std::thread::sleep(duration);
 }
 

@@ -161,7 +161,7 @@ impl Platform {
             jobs: Arc::new(jobs::Catalogue::new(Arc::clone(&wake))),
             clock: Arc::clone(&clock),
             shutdown: controller.signal(Phase::StopAccepting),
-            config: config.serving.clone(),
+            config: config.serving,
             further_documents: vec![http::openapi(), routes::document()],
         });
         let ops = OpsState {

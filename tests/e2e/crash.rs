@@ -13,7 +13,6 @@ fn kill_9_at_random_moments_loses_nothing_acknowledged_and_counts_nothing_twice(
     std::fs::create_dir_all(&data_dir).expect("a folder");
     let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
     json(&["venues", "apply", venues_file.to_str().expect("a path")], &data_dir);
-    #[allow(clippy::disallowed_methods)]
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let start = now.as_millis() as i64 / DAY * DAY - 2 * DAY;
     let name = chrono::DateTime::from_timestamp_millis(start).expect("a time").format("%Y-%m-%d").to_string();
@@ -60,7 +59,6 @@ fn a_raw_writer_killed_around_its_commit_is_exact_afterwards() {
         std::fs::create_dir_all(&data_dir).expect("a folder");
         let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
         json(&["venues", "apply", venues_file.to_str().expect("a path")], &data_dir);
-        #[allow(clippy::disallowed_methods)]
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
         let start = now.as_millis() as i64 / DAY * DAY - DAY;
         let name = chrono::DateTime::from_timestamp_millis(start).expect("a time").format("%Y-%m-%d").to_string();

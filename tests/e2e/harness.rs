@@ -165,7 +165,6 @@ pub(crate) fn file(folder: &Path, name: &str, content: &str) -> PathBuf {
 /// Repeats a look until it says yes.
 pub(crate) fn eventually(what: &str, mut look: impl FnMut() -> bool) {
     // A test waits by the wall clock, since it watches another process.
-    #[allow(clippy::disallowed_methods)]
     let (started, pause) = (std::time::Instant::now(), || std::thread::sleep(Duration::from_millis(50)));
     while !look() {
         assert!(started.elapsed() < PATIENCE, "gave up waiting: {what}");

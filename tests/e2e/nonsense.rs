@@ -43,7 +43,6 @@ fn nonsense_gets_a_clear_refusal_and_harms_nothing() {
     }
 
     // A batch with some nonsense: the good is taken, the bad is named and kept.
-    #[allow(clippy::disallowed_methods)]
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
     let lines = [
         format!(r#"{{"sensor":"s","track":"t","ts":{now},"x":1,"y":1}}"#),

@@ -86,7 +86,6 @@ fn posted_events_give_the_oracles_numbers_and_the_live_view_agrees() {
     let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
     let instance = Instance::start(&data_dir);
     json(&["venues", "apply", venues_file.to_str().expect("a path")], &data_dir);
-    #[allow(clippy::disallowed_methods)]
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let today = now.as_millis() as i64 / 86_400_000 * 86_400_000;
     let day = |start: i64| -> &'static str {
@@ -114,7 +113,6 @@ fn a_lone_event_shows_in_the_live_view_within_a_second_or_so() {
     let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
     let instance = Instance::start(&data_dir);
     json(&["venues", "apply", venues_file.to_str().expect("a path")], &data_dir);
-    #[allow(clippy::disallowed_methods)]
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
     let event = format!(r#"{{"sensor":"s","track":"t","ts":{now},"x":1.0,"y":1.0}}"#);
     let (status, _) = instance.post("/v1/venues/v1/events", "application/x-ndjson", event.as_bytes());

@@ -117,7 +117,7 @@ pub fn delivery_hash(event_hash: u128, delivery: &Delivery) -> u128 {
 
 fn write_identity(out: &mut Vec<u8>, batch: &EventBatch, row: usize) {
     out.push(batch.kind as u8);
-    write_field(out, &batch.ts[row].to_be_bytes());
+    write_8_bytes(out, batch.ts[row].to_be_bytes());
     write_field(out, batch.sensor(row).as_bytes());
     write_field(out, batch.key(row).as_bytes());
 }
@@ -127,21 +127,39 @@ fn write_field(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+#[inline]
 fn write_payload(out: &mut Vec<u8>, batch: &EventBatch, row: usize) {
     for column in &batch.payload {
         match column {
-            Column::F32(values) if values[row].is_nan() => write_field(out, &[]),
             // Adding +0 turns −0 into 0 and leaves every other value alone.
-            Column::F32(values) => write_field(out, &(values[row] + 0.0).to_be_bytes()),
-            Column::F64(values) if values[row].is_nan() => write_field(out, &[]),
-            Column::F64(values) => write_field(out, &(values[row] + 0.0).to_be_bytes()),
-            Column::I64(values) if values[row] == NO_I64 => write_field(out, &[]),
-            Column::I64(values) => write_field(out, &values[row].to_be_bytes()),
-            Column::Text(values) if values[row] == NO_TEXT => write_field(out, &[]),
-            Column::Text(values) => write_field(out, batch.strings.get(values[row]).as_bytes()),
+            Column::F32(values) if !values[row].is_nan() => {
+                write_4_bytes(out, (values[row] + 0.0).to_be_bytes())
+            }
+            Column::F64(values) if !values[row].is_nan() => {
+                write_8_bytes(out, (values[row] + 0.0).to_be_bytes())
+            }
+            Column::I64(values) if values[row] != NO_I64 => write_8_bytes(out, values[row].to_be_bytes()),
+            Column::Text(values) if values[row] != NO_TEXT => {
+                write_field(out, batch.strings.get(values[row]).as_bytes());
+            }
+            _ => out.extend_from_slice(&[0; 4]),
         }
     }
-    write_field(out, &batch.revision[row].to_be_bytes());
+    write_8_bytes(out, batch.revision[row].to_be_bytes());
+}
+
+/// A number's field: length and bytes go out together, since this is done for every event.
+#[inline]
+fn write_4_bytes(out: &mut Vec<u8>, bytes: [u8; 4]) {
+    let [a, b, c, d] = bytes;
+    out.extend_from_slice(&[0, 0, 0, 4, a, b, c, d]);
+}
+
+/// See [`write_4_bytes`].
+#[inline]
+fn write_8_bytes(out: &mut Vec<u8>, bytes: [u8; 8]) {
+    let [a, b, c, d, e, f, g, h] = bytes;
+    out.extend_from_slice(&[0, 0, 0, 8, a, b, c, d, e, f, g, h]);
 }
 
 #[cfg(test)]

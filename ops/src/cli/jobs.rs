@@ -109,7 +109,7 @@ async fn start(args: &RunArgs) -> Result<()> {
             ("to", args.to.map(|day| json!(day))),
             ("reason", args.reason.as_ref().map(|reason| json!(reason))),
             ("options", args.force.then(|| json!({ "force": true }))),
-            ("dry_run", args.dry_run.then(|| json!(true))),
+            ("dry_run", args.dry_run.then_some(json!(true))),
         ];
         for (name, value) in optional {
             if let Some(value) = value {

@@ -39,16 +39,6 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// Name, as the quarantine keeps it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Format::Csv => "csv",
-            Format::Ndjson => "ndjson",
-            Format::Json => "json",
-            Format::Parquet => "parquet",
-        }
-    }
-
     fn of_extension(extension: &str) -> Option<Self> {
         match extension {
             "csv" | "tsv" => Some(Format::Csv),

@@ -6,6 +6,7 @@
 //! - [`layout`]: where files lie. [`parquet_schema`]: what is in them.
 //! - [`encoding`], [`writer`], [`reader`]: data files, page by page. [`files`], [`durable`]: bytes, local and not.
 //! - [`sorter`]: rows of many venue-days on their way into the archive, in bounded memory.
+//! - [`order`]: the order (key, ts, sensor) of data files and sorted runs.
 //! - [`rewrite`] over [`stretches`], [`unite`] and [`day_files`]: a day's rows, united with what is archived, as new
 //!   files that are verified and not yet visible.
 //! - [`table_log`] and [`delta`]: commits, and the traits of the archive.
@@ -17,6 +18,7 @@ mod durable;
 mod encoding;
 mod files;
 mod layout;
+mod order;
 mod parquet_schema;
 mod reader;
 mod rewrite;

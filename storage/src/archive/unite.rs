@@ -8,6 +8,7 @@ use dwell_model::event::{
     Checksum, Column, Delivery, EventBatch, Fingerprinter, RawRows, delivery_hash, resolve, sort_by_key,
 };
 
+use super::order::{Ordered, SENSOR_BITS, order_rows};
 use crate::api::DeliveredRows;
 
 /// What a piece of a day comes to.
@@ -54,64 +55,73 @@ impl Sums {
 /// Unites a piece's rows: all rows of each identity must be there. Rows from `superseded_from` on are what the archive
 /// holds as superseded; they stay so whatever happens, since superseded rows are committed before events are.
 pub(super) fn unite(rows: DeliveredRows, superseded_from: usize) -> United {
-    let order = sort_by_key(&rows.events);
-    let sorted = rows.events.take_identity(&order);
-    if superseded_from >= order.len() && sorted.is_distinct() {
-        return United {
-            superseded: DeliveredRows::new(rows.events.kind),
-            events: in_order(rows, &order),
-        };
+    let ordered = order(&rows.events);
+    if superseded_from >= rows.len() && is_distinct(&ordered) {
+        let kind = rows.events.kind;
+        return United { events: in_order(rows, &ordered), superseded: DeliveredRows::new(kind) };
     }
     let mut settling = Settling::new(&rows, superseded_from);
+    let mut identity = Vec::new();
     let mut start = 0;
-    while start < order.len() {
-        let same = 1
-            + (start + 1..order.len())
-                .take_while(|&other| sorted.same(start, other))
-                .count();
-        settling.group(&order[start..start + same]);
-        start += same;
+    for &end in &ordered.ends {
+        let mut of_key = &ordered.rows[start..end as usize];
+        while let Some(&(place, row)) = of_key.first() {
+            let same = 1 + of_key[1..].iter().take_while(|other| other.0 == place).count();
+            if same == 1 {
+                settling.one_row(row);
+            } else {
+                identity.clear();
+                identity.extend(of_key[..same].iter().map(|placed| placed.1));
+                settling.rows_of_identity(&identity);
+            }
+            of_key = &of_key[same..];
+        }
+        start = end as usize;
     }
     settling.finish()
 }
 
-/// The identities of sorted rows.
-struct SortedIdentities {
-    ts: Vec<i64>,
-    key: Vec<u32>,
-    sensor: Vec<u32>,
-}
-
-trait TakeIdentity {
-    fn take_identity(&self, rows: &[u32]) -> SortedIdentities;
-}
-
-impl TakeIdentity for EventBatch {
-    fn take_identity(&self, rows: &[u32]) -> SortedIdentities {
-        SortedIdentities {
-            ts: rows.iter().map(|&row| self.ts[row as usize]).collect(),
-            key: rows.iter().map(|&row| self.key[row as usize]).collect(),
-            sensor: rows.iter().map(|&row| self.sensor[row as usize]).collect(),
-        }
+/// The rows in the order (key, ts, sensor); those of a key with equal places are of one identity.
+fn order(events: &EventBatch) -> Ordered {
+    let ranks = events.strings.ranks();
+    let first = events.ts.iter().copied().min().unwrap_or(0);
+    let last = events.ts.iter().copied().max().unwrap_or(0);
+    let fits = (last - first) < 1 << (64 - SENSOR_BITS) && ranks.len() <= 1 << SENSOR_BITS;
+    let key = |row: usize| ranks[events.key[row] as usize];
+    if fits {
+        let place = |row: usize| {
+            let sensor = u64::from(ranks[events.sensor[row] as usize]);
+            ((events.ts[row] - first) as u64) << SENSOR_BITS | sensor
+        };
+        return order_rows(events.len(), ranks.len(), key, place);
     }
+    // Decades in one day's rows, or millions of names: places are numbers of identities in the order found the slow way.
+    let sorted = sort_by_key(events);
+    let mut places = vec![0_u64; sorted.len()];
+    for pair in sorted.windows(2) {
+        let (before, row) = (pair[0] as usize, pair[1] as usize);
+        let is_same = events.ts[before] == events.ts[row] && events.sensor[before] == events.sensor[row];
+        places[row] = places[before] + u64::from(!is_same);
+    }
+    order_rows(events.len(), ranks.len(), key, |row| places[row])
 }
 
-impl SortedIdentities {
-    fn same(&self, a: usize, b: usize) -> bool {
-        self.ts[a] == self.ts[b] && self.key[a] == self.key[b] && self.sensor[a] == self.sensor[b]
-    }
-
-    fn is_distinct(&self) -> bool {
-        (1..self.ts.len()).all(|row| !self.same(row - 1, row))
-    }
+fn is_distinct(ordered: &Ordered) -> bool {
+    let mut start = 0;
+    ordered.ends.iter().all(|&end| {
+        let of_key = &ordered.rows[start..end as usize];
+        start = end as usize;
+        of_key.windows(2).all(|pair| pair[0].0 != pair[1].0)
+    })
 }
 
-fn in_order(rows: DeliveredRows, order: &[u32]) -> DeliveredRows {
-    if order.iter().zip(0..).all(|(&row, place)| row == place) {
+fn in_order(rows: DeliveredRows, ordered: &Ordered) -> DeliveredRows {
+    if ordered.rows.iter().zip(0..).all(|(placed, number)| placed.1 == number) {
         return rows;
     }
+    let order: Vec<u32> = ordered.rows.iter().map(|placed| placed.1).collect();
     DeliveredRows {
-        events: rows.events.take(order),
+        events: rows.events.take(&order),
         delivery: order.iter().map(|&row| rows.delivery[row as usize]).collect(),
         deliveries: rows.deliveries,
     }
@@ -154,31 +164,33 @@ impl<'a> Settling<'a> {
         }
     }
 
-    /// Takes the rows of one identity.
+    /// Takes the one row of an identity.
     #[inline]
-    fn group(&mut self, group: &[u32]) {
-        match *group {
-            [row] => {
-                if row as usize >= self.superseded_from {
-                    self.supersede(row, self.rows.delivery(row as usize));
-                }
-                self.win(row, self.rows.delivery[row as usize]);
-            }
-            [row, ref others @ ..]
-                if others
-                    .iter()
-                    .all(|&other| same_payload(&self.rows.events, row, other)) =>
-            {
-                self.one_payload(group);
-            }
-            _ => {
-                self.open_groups
-                    .push((self.winners.len() as u32, group.len() as u32));
-                self.open_rows.extend_from_slice(group);
-                // Held for the row that `resolve` names.
-                self.win(group[0], 0);
-            }
+    fn one_row(&mut self, row: u32) {
+        if row as usize >= self.superseded_from {
+            self.supersede(row, self.rows.delivery(row as usize));
         }
+        self.win(row, self.rows.delivery[row as usize]);
+    }
+
+    /// Takes the rows of one identity, two or more.
+    fn rows_of_identity(&mut self, rows: &[u32]) {
+        let (row, others) = (rows[0], &rows[1..]);
+        if !others.iter().all(|&other| same_payload(&self.rows.events, row, other)) {
+            self.open_groups.push((self.winners.len() as u32, rows.len() as u32));
+            self.open_rows.extend_from_slice(rows);
+            // Held for the row that `resolve` names.
+            return self.win(row, 0);
+        }
+        let delivery = self.rows.delivery(row as usize);
+        if others.iter().all(|&other| self.rows.delivery(other as usize) == delivery) {
+            // The same row again, as from a file read twice; one that is superseded comes last.
+            if others.iter().any(|&other| other as usize >= self.superseded_from) {
+                self.supersede(row, delivery);
+            }
+            return self.win(row, self.rows.delivery[row as usize]);
+        }
+        self.one_payload(rows);
     }
 
     fn win(&mut self, row: u32, delivery: u32) {

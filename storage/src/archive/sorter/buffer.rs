@@ -11,6 +11,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::api::DeliveredRows;
+use crate::archive::order::order_rows;
 use crate::error::{ErrorKind, Result, StorageError};
 
 /// A column that is one value until another comes.
@@ -250,33 +251,11 @@ impl DayBuffer {
 
     /// The rows' numbers in the order (key, ts, sensor), names compared as bytes, equal rows in their order.
     pub(super) fn order(&self, ranks: &[u32]) -> Vec<u32> {
-        let mut starts = vec![0_u32; ranks.len() + 1];
-        for row in 0..self.len() {
-            starts[ranks[self.key.get(row) as usize] as usize + 1] += 1;
-        }
-        for i in 1..starts.len() {
-            starts[i] += starts[i - 1];
-        }
-        let mut next = starts.clone();
-        let mut rows = vec![0_u32; self.len()];
-        for row in 0..self.len() {
-            let place = &mut next[ranks[self.key.get(row) as usize] as usize];
-            rows[*place as usize] = row as u32;
-            *place += 1;
-        }
-        let order = |&row: &u32| {
-            (
-                self.ts.get(row as usize),
-                ranks[self.sensor.get(row as usize) as usize],
-            )
+        let key = |row| ranks[self.key.get(row) as usize];
+        let place = |row| {
+            u64::from(self.ts.get(row)) << 32 | u64::from(ranks[self.sensor.get(row) as usize])
         };
-        for pair in starts.windows(2) {
-            let of_key = &mut rows[pair[0] as usize..pair[1] as usize];
-            if !of_key.is_sorted_by_key(order) {
-                of_key.sort_by_key(order);
-            }
-        }
-        rows
+        order_rows(self.len(), ranks.len(), key, place).rows.into_iter().map(|placed| placed.1).collect()
     }
 
     /// All rows, unsorted, as the archive's writer takes them.

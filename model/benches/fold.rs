@@ -1,6 +1,12 @@
 //! How long the fold of a venue-day takes per event: sessions, zone visits, hourly and daily rows.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a test or benchmark may panic and print")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test or benchmark may panic and print"
+)]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use dwell_model::event::{EventBatch, sort_by_key};

@@ -38,14 +38,29 @@ pub fn walkers(events: usize, from: i64, to: i64, seed: u64) -> EventBatch {
                 y = (y + (dice.next() % 161) as i32 - 80).clamp(0, 1_999);
             }
             let metres = |centimetres: i32| (f64::from(centimetres) / 100.0) as f32;
-            rows.push((start + step * 1_000 + (dice.next() % 80) as i64, person, metres(x), metres(y)));
+            rows.push((
+                start + step * 1_000 + (dice.next() % 80) as i64,
+                person,
+                metres(x),
+                metres(y),
+            ));
         }
     }
     rows.sort_by_key(|row| row.0);
-    let names: Vec<String> = (0..people).map(|person| format!("{:012x}", Dice(person as u64).next())).collect();
+    let names: Vec<String> = (0..people)
+        .map(|person| format!("{:012x}", Dice(person as u64).next()))
+        .collect();
     let named: Vec<_> = rows
         .iter()
-        .map(|&(ts, person, x, y)| (if x < 10.0 { "xs-1" } else { "xs-2" }, names[person].as_str(), ts, x, y))
+        .map(|&(ts, person, x, y)| {
+            (
+                if x < 10.0 { "xs-1" } else { "xs-2" },
+                names[person].as_str(),
+                ts,
+                x,
+                y,
+            )
+        })
         .collect();
     position_batch(&named)
 }

@@ -9,7 +9,14 @@
 //! shows it. The peer is the machine itself: the same landing files only read (Arrow, 16 k rows a batch) in this process, in
 //! the same run, so that ratios hold when the machine's speed does not.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, reason = "a test or benchmark may panic and print")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a test or benchmark may panic and print"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -48,10 +55,20 @@ struct Options {
 
 impl Options {
     fn parse() -> Self {
-        let mut options = Self { events: 10_000_000, seconds: 10, connections: 4 };
-        let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+        let mut options = Self {
+            events: 10_000_000,
+            seconds: 10,
+            connections: 4,
+        };
+        let words: Vec<String> = std::env::args()
+            .skip(1)
+            .filter(|word| word != "--bench")
+            .collect();
         for pair in words.chunks(2) {
-            let value = pair.get(1).and_then(|text| text.parse::<u64>().ok()).expect("--option NUMBER");
+            let value = pair
+                .get(1)
+                .and_then(|text| text.parse::<u64>().ok())
+                .expect("--option NUMBER");
             match pair[0].as_str() {
                 "--events" => options.events = value as usize,
                 "--seconds" => options.seconds = value,
@@ -72,21 +89,40 @@ fn batch(options: &Options, folder: &Path) {
 
     let floor = cpu_of(|| read_landing(&landing)) / events as f64;
     println!("batch, {events} events");
-    println!("  {:<28} {:>7.3} µs/event   (the peer)", "reading the landing files", floor * 1e6);
+    println!(
+        "  {:<28} {:>7.3} µs/event   (the peer)",
+        "reading the landing files",
+        floor * 1e6
+    );
     let mut sum = 0.0;
     let landing = landing.to_str().expect("a path").to_owned();
     let out = folder.join("out").to_str().expect("a path").to_owned();
     for (name, args) in [
         ("import --to archive", vec!["import", &landing, "--to", "archive"]),
-        ("jobs run recompute", vec!["jobs", "run", "recompute", "--venue", "all", "--wait"]),
+        (
+            "jobs run recompute",
+            vec!["jobs", "run", "recompute", "--venue", "all", "--wait"],
+        ),
         ("export", vec!["export", "--out", &out]),
     ] {
         let cpu = cpu_of(|| run(&args, &data_dir)) / events as f64;
         sum += cpu;
-        println!("  {name:<28} {:>7.3} µs/event   {:.2} × the peer", cpu * 1e6, cpu / floor);
+        println!(
+            "  {name:<28} {:>7.3} µs/event   {:.2} × the peer",
+            cpu * 1e6,
+            cpu / floor
+        );
     }
-    println!("  {:<28} {:>7.3} µs/event   {:.2} × the peer", "all", sum * 1e6, sum / floor);
-    println!("  archive                      {:>7.2} bytes/event, lineage included", archive_bytes(&data_dir) as f64 / events as f64);
+    println!(
+        "  {:<28} {:>7.3} µs/event   {:.2} × the peer",
+        "all",
+        sum * 1e6,
+        sum / floor
+    );
+    println!(
+        "  archive                      {:>7.2} bytes/event, lineage included",
+        archive_bytes(&data_dir) as f64 / events as f64
+    );
 }
 
 fn ingest(options: &Options, folder: &Path) {
@@ -94,14 +130,22 @@ fn ingest(options: &Options, folder: &Path) {
     let venues = write_venues(folder);
     run(&["venues", "apply", venues.to_str().expect("a path")], &data_dir);
     let (mut instance, url) = start(&data_dir);
-    let key = std::fs::read_to_string(data_dir.join("admin.key")).expect("a key").trim().to_owned();
+    let key = std::fs::read_to_string(data_dir.join("admin.key"))
+        .expect("a key")
+        .trim()
+        .to_owned();
     let bearer = Arc::new(format!("Bearer {key}"));
 
     let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (cpu_before, started) = (own_cpu() + cpu_of_process(instance.id()), Instant::now());
     let posters: Vec<_> = (0..options.connections)
         .map(|connection| {
-            let (stop, sent, url, bearer) = (Arc::clone(&stop), Arc::clone(&sent), url.clone(), Arc::clone(&bearer));
+            let (stop, sent, url, bearer) = (
+                Arc::clone(&stop),
+                Arc::clone(&sent),
+                url.clone(),
+                Arc::clone(&bearer),
+            );
             std::thread::spawn(move || {
                 let agent = agent();
                 let mut post = 0_u64;
@@ -123,19 +167,38 @@ fn ingest(options: &Options, folder: &Path) {
         .collect();
     pause(Duration::from_secs(options.seconds));
     stop.store(true, Ordering::Relaxed);
-    posters.into_iter().for_each(|poster| poster.join().expect("a poster"));
-    let (elapsed, events) = (started.elapsed().as_secs_f64(), sent.load(Ordering::Relaxed) as f64);
+    posters
+        .into_iter()
+        .for_each(|poster| poster.join().expect("a poster"));
+    let (elapsed, events) = (
+        started.elapsed().as_secs_f64(),
+        sent.load(Ordering::Relaxed) as f64,
+    );
     let cpu = own_cpu() + cpu_of_process(instance.id()) - cpu_before;
-    println!("ingest over HTTP, posts of {EVENTS_PER_POST}, {} connections, {elapsed:.1} s", options.connections);
-    println!("  {:>9.0} events/s acknowledged durable, {:.2} µs CPU per event, load generator included", events / elapsed, cpu / events * 1e6);
+    println!(
+        "ingest over HTTP, posts of {EVENTS_PER_POST}, {} connections, {elapsed:.1} s",
+        options.connections
+    );
+    println!(
+        "  {:>9.0} events/s acknowledged durable, {:.2} µs CPU per event, load generator included",
+        events / elapsed,
+        cpu / events * 1e6
+    );
     let behind = Instant::now();
     run(&["jobs", "run", "archive", "--venue", "v0", "--wait"], &data_dir);
-    println!("  raw writer caught up, and the days archived, {:.1} s after the last post", behind.elapsed().as_secs_f64());
+    println!(
+        "  raw writer caught up, and the days archived, {:.1} s after the last post",
+        behind.elapsed().as_secs_f64()
+    );
 
     let mut latencies: Vec<f64> = (0..50).map(|n| post_to_visible(&url, &bearer, n)).collect();
     latencies.sort_by(f64::total_cmp);
     let rank = |percent: usize| latencies[(percent * latencies.len()).div_ceil(100) - 1];
-    println!("  post to visible in the live view: p50 {:.0} ms, p99 {:.0} ms", rank(50), rank(99));
+    println!(
+        "  post to visible in the live view: p50 {:.0} ms, p99 {:.0} ms",
+        rank(50),
+        rank(99)
+    );
     instance.kill().expect("kill");
     instance.wait().expect("gone");
 }
@@ -143,15 +206,25 @@ fn ingest(options: &Options, folder: &Path) {
 /// Posts one person and looks until the live view shows them; milliseconds.
 fn post_to_visible(url: &str, bearer: &str, n: u64) -> f64 {
     let agent = agent();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis();
     let event = format!(r#"{{"sensor":"probe","track":"probe-{n}","ts":{now},"x":100.5,"y":100.5}}"#);
     let started = Instant::now();
     let live = || {
-        let mut response =
-            agent.get(format!("{url}/v1/venues/v3/live")).header("authorization", bearer).call().expect("an answer");
+        let mut response = agent
+            .get(format!("{url}/v1/venues/v3/live"))
+            .header("authorization", bearer)
+            .call()
+            .expect("an answer");
         let live: serde_json::Value = response.body_mut().read_json().expect("JSON");
         let zones = live["zones"].as_array().cloned().unwrap_or_default();
-        zones.iter().find(|zone| zone["id"] == "probe").and_then(|zone| zone["occupancy"].as_u64()).unwrap_or(0)
+        zones
+            .iter()
+            .find(|zone| zone["id"] == "probe")
+            .and_then(|zone| zone["occupancy"].as_u64())
+            .unwrap_or(0)
     };
     let before = live();
     let response = agent
@@ -162,7 +235,10 @@ fn post_to_visible(url: &str, bearer: &str, n: u64) -> f64 {
         .expect("an answer");
     assert_eq!(response.status().as_u16(), 202);
     while live() <= before {
-        assert!(started.elapsed() < Duration::from_secs(20), "the live view never showed the person");
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "the live view never showed the person"
+        );
         pause(Duration::from_millis(5));
     }
     started.elapsed().as_secs_f64() * 1e3
@@ -172,13 +248,23 @@ fn write_venues(folder: &Path) -> PathBuf {
     let zones: Vec<String> = (0..12)
         .map(|i| {
             let (x, y) = (f64::from(i % 4) * 5.0, f64::from(i / 4) * 6.0);
-            format!(r#"{{"id":"zone-{i:02}","polygon":[[{x},{y}],[{},{y}],[{},{}],[{x},{}]]}}"#, x + 4.5, x + 4.5, y + 5.0, y + 5.0)
+            format!(
+                r#"{{"id":"zone-{i:02}","polygon":[[{x},{y}],[{},{y}],[{},{}],[{x},{}]]}}"#,
+                x + 4.5,
+                x + 4.5,
+                y + 5.0,
+                y + 5.0
+            )
         })
-        .chain([r#"{"id":"star","polygon":[[10.1,9.9],[12.4,8.7],[14.9,10.2],[13.2,12.8],[10.9,12.1]]}"#.to_owned()])
+        .chain([
+            r#"{"id":"star","polygon":[[10.1,9.9],[12.4,8.7],[14.9,10.2],[13.2,12.8],[10.9,12.1]]}"#
+                .to_owned(),
+        ])
         .chain([r#"{"id":"probe","polygon":[[100,100],[101,100],[101,101],[100,101]]}"#.to_owned()])
         .collect();
-    let venues: Vec<String> =
-        (0..VENUES).map(|v| format!(r#"{{"id":"v{v}","tz":"Etc/UTC","zones":[{}]}}"#, zones.join(","))).collect();
+    let venues: Vec<String> = (0..VENUES)
+        .map(|v| format!(r#"{{"id":"v{v}","tz":"Etc/UTC","zones":[{}]}}"#, zones.join(",")))
+        .collect();
     let path = folder.join("venues.json");
     std::fs::write(&path, format!("[{}]", venues.join(","))).expect("a file");
     path
@@ -192,8 +278,9 @@ fn write_landing(landing: &Path, events: usize) -> usize {
     for day in 0..days {
         let start = FIRST_DAY + day as i64 * DAY_MS;
         let per_venue = EVENTS_PER_DAY.min(events / VENUES);
-        let batches: Vec<EventBatch> =
-            (0..VENUES).map(|v| walkers(per_venue, start, start + DAY_MS, (day * VENUES + v) as u64)).collect();
+        let batches: Vec<EventBatch> = (0..VENUES)
+            .map(|v| walkers(per_venue, start, start + DAY_MS, (day * VENUES + v) as u64))
+            .collect();
         let mut order: Vec<(i64, usize, usize)> = Vec::new();
         for (venue, batch) in batches.iter().enumerate() {
             for row in 0..batch.len() {
@@ -207,15 +294,24 @@ fn write_landing(landing: &Path, events: usize) -> usize {
         order.sort_unstable();
         rows += order.len();
         let text = |pick: &dyn Fn(usize, usize) -> String| -> ArrayRef {
-            Arc::new(StringArray::from_iter_values(order.iter().map(|&(_, venue, row)| pick(venue, row))))
+            Arc::new(StringArray::from_iter_values(
+                order.iter().map(|&(_, venue, row)| pick(venue, row)),
+            ))
         };
         let floats = |column: usize| -> ArrayRef {
-            Arc::new(Float32Array::from_iter_values(order.iter().map(|&(_, v, row)| batches[v].f32s(column)[row])))
+            Arc::new(Float32Array::from_iter_values(
+                order.iter().map(|&(_, v, row)| batches[v].f32s(column)[row]),
+            ))
         };
-        let ts: ArrayRef = Arc::new(Int64Array::from_iter_values(order.iter().map(|&(_, v, row)| batches[v].ts[row])));
+        let ts: ArrayRef = Arc::new(Int64Array::from_iter_values(
+            order.iter().map(|&(_, v, row)| batches[v].ts[row]),
+        ));
         let batch = RecordBatch::try_from_iter([
             ("venue", text(&|venue, _| format!("v{venue}"))),
-            ("sensor", text(&|venue, row| batches[venue].sensor(row).to_owned())),
+            (
+                "sensor",
+                text(&|venue, row| batches[venue].sensor(row).to_owned()),
+            ),
             ("track", text(&|venue, row| batches[venue].key(row).to_owned())),
             ("ts", ts),
             ("x", floats(0)),
@@ -223,7 +319,9 @@ fn write_landing(landing: &Path, events: usize) -> usize {
         ])
         .expect("a batch");
         let file = std::fs::File::create(landing.join(format!("part-{day:05}.parquet"))).expect("a file");
-        let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .build();
         let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).expect("a writer");
         writer.write(&batch).expect("written");
         writer.close().expect("closed");
@@ -234,15 +332,24 @@ fn write_landing(landing: &Path, events: usize) -> usize {
 fn read_landing(landing: &Path) {
     for entry in std::fs::read_dir(landing).expect("the folder") {
         let file = std::fs::File::open(entry.expect("an entry").path()).expect("a file");
-        let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet").with_batch_size(16_384);
-        let rows: usize = reader.build().expect("a reader").map(|batch| batch.expect("a batch").num_rows()).sum();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+            .expect("Parquet")
+            .with_batch_size(16_384);
+        let rows: usize = reader
+            .build()
+            .expect("a reader")
+            .map(|batch| batch.expect("a batch").num_rows())
+            .sum();
         assert!(rows > 0);
     }
 }
 
 fn body(connection: u64, post: u64) -> Vec<u8> {
     use std::io::Write;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis();
     let mut body = Vec::with_capacity(EVENTS_PER_POST * 90);
     for i in 0..EVENTS_PER_POST as u64 {
         let track = connection * 1_000 + (post * 31 + i) % 400;
@@ -251,7 +358,10 @@ fn body(connection: u64, post: u64) -> Vec<u8> {
         let _ = writeln!(
             body,
             r#"{{"sensor":"xs-{connection}","track":"{track:08x}","ts":{ts},"x":{}.{:02},"y":{}.{:02}}}"#,
-            x / 100, x % 100, y / 100, y % 100
+            x / 100,
+            x % 100,
+            y / 100,
+            y % 100
         );
     }
     body
@@ -267,19 +377,33 @@ fn start(data_dir: &Path) -> (Child, String) {
         .spawn()
         .expect("dwell up");
     let mut line = String::new();
-    std::io::BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
-    let url = line.split_whitespace().find(|word| word.starts_with("http://")).expect("an address").to_owned();
+    std::io::BufReader::new(child.stdout.take().expect("stdout"))
+        .read_line(&mut line)
+        .expect("a line");
+    let url = line
+        .split_whitespace()
+        .find(|word| word.starts_with("http://"))
+        .expect("an address")
+        .to_owned();
     (child, url)
 }
 
 fn run(args: &[&str], data_dir: &Path) {
-    let status =
-        Command::new(DWELL).args(args).arg("--json").arg("--data-dir").arg(data_dir).stdout(Stdio::null()).status();
+    let status = Command::new(DWELL)
+        .args(args)
+        .arg("--json")
+        .arg("--data-dir")
+        .arg(data_dir)
+        .stdout(Stdio::null())
+        .status();
     assert!(status.expect("dwell").success(), "{args:?}");
 }
 
 fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder().http_status_as_error(false).build().into()
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .build()
+        .into()
 }
 
 fn pause(duration: Duration) {
@@ -323,5 +447,9 @@ fn stat(path: &str, fields: &[usize]) -> f64 {
     let text = std::fs::read_to_string(path).expect("Linux's process statistics");
     let after_name = text.rsplit_once(") ").expect("a name in brackets").1;
     let values: Vec<&str> = after_name.split(' ').collect();
-    fields.iter().map(|&field| values[field - 2].parse::<f64>().expect("a number")).sum::<f64>() / TICKS_PER_SECOND
+    fields
+        .iter()
+        .map(|&field| values[field - 2].parse::<f64>().expect("a number"))
+        .sum::<f64>()
+        / TICKS_PER_SECOND
 }

@@ -82,7 +82,10 @@ pub(crate) struct TargetArgs {
 impl TargetArgs {
     /// The effective configuration.
     pub(crate) fn load_config(&self) -> anyhow::Result<Config> {
-        let flags = Overrides { data_dir: self.data_dir.clone(), ..Overrides::default() };
+        let flags = Overrides {
+            data_dir: self.data_dir.clone(),
+            ..Overrides::default()
+        };
         Config::load(self.config.as_deref(), &flags)
     }
 }

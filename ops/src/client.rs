@@ -44,12 +44,21 @@ impl Client {
             bail!("{url:?}: expected http://HOST:PORT (put a TLS proxy's plain side here)");
         }
         let config = ureq::Agent::config_builder().http_status_as_error(false).build();
-        Ok(Self { transport: Transport::Http { base: base.to_owned(), agent: config.into() }, key: key.to_owned() })
+        Ok(Self {
+            transport: Transport::Http {
+                base: base.to_owned(),
+                agent: config.into(),
+            },
+            key: key.to_owned(),
+        })
     }
 
     /// A client of a router in this process.
     pub(crate) fn in_process(router: Router, key: &str) -> Self {
-        Self { transport: Transport::InProcess(router), key: key.to_owned() }
+        Self {
+            transport: Transport::InProcess(router),
+            key: key.to_owned(),
+        }
     }
 
     /// Sends a request with an optional JSON body and reads the whole answer.
@@ -80,16 +89,24 @@ impl Client {
                 let response = router.clone().oneshot(request).await?;
                 let status = response.status().as_u16();
                 let body = axum::body::to_bytes(response.into_body(), ANSWER_BYTES_MAX as usize).await?;
-                Ok(Answer { status, body: body.to_vec() })
+                Ok(Answer {
+                    status,
+                    body: body.to_vec(),
+                })
             }
             Transport::Http { base, agent } => {
                 let request = request.uri(format!("{base}{path}")).body(bytes)?;
                 let (agent, base) = (agent.clone(), base.clone());
                 let answer = dwell_runtime::tasks::blocking("http request", move || -> Result<Answer> {
-                    let mut response =
-                        agent.run(request).with_context(|| format!("no answer from {base}"))?;
+                    let mut response = agent
+                        .run(request)
+                        .with_context(|| format!("no answer from {base}"))?;
                     let status = response.status().as_u16();
-                    let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
+                    let body = response
+                        .body_mut()
+                        .with_config()
+                        .limit(ANSWER_BYTES_MAX)
+                        .read_to_vec()?;
                     Ok(Answer { status, body })
                 });
                 answer.await?
@@ -114,7 +131,11 @@ impl Client {
                 .send(opened)
                 .with_context(|| format!("no answer from {url}"))?;
             let status = response.status().as_u16();
-            let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec()?;
+            let body = response
+                .body_mut()
+                .with_config()
+                .limit(ANSWER_BYTES_MAX)
+                .read_to_vec()?;
             Ok(Answer { status, body })
         });
         answer.await?
@@ -136,7 +157,11 @@ impl Client {
             let status = response.status().as_u16();
             if status != 200 {
                 let mut body = Vec::new();
-                response.body_mut().as_reader().take(64 * 1024).read_to_end(&mut body)?;
+                response
+                    .body_mut()
+                    .as_reader()
+                    .take(64 * 1024)
+                    .read_to_end(&mut body)?;
                 return Err(Answer { status, body }.refusal());
             }
             let mut out =
@@ -174,7 +199,11 @@ impl Answer {
     fn refusal(&self) -> anyhow::Error {
         let problem: Option<Value> = serde_json::from_slice(&self.body).ok();
         let word = |name: &str| {
-            problem.as_ref().and_then(|p| p.get(name)).and_then(Value::as_str).map(str::to_owned)
+            problem
+                .as_ref()
+                .and_then(|p| p.get(name))
+                .and_then(Value::as_str)
+                .map(str::to_owned)
         };
         match (word("title"), word("detail")) {
             (_, Some(detail)) => anyhow::anyhow!("{detail} (HTTP {})", self.status),

@@ -109,7 +109,10 @@ impl Config {
             body_bytes_max: self.ingest.body_max.as_usize(),
             decompressed_bytes_max: self.ingest.decompressed_max.as_usize(),
             compression_ratio_max: self.ingest.compression_ratio_max,
-            rate: (per_second > 0).then(|| RateLimit { per_second, burst: per_second.saturating_mul(4) }),
+            rate: (per_second > 0).then(|| RateLimit {
+                per_second,
+                burst: per_second.saturating_mul(4),
+            }),
             // Past half of what the log keeps, the raw writer must catch up before more is taken.
             raw_lag_ms_max: self.retention.log.as_ms() / 2,
             ..HttpConfig::default()
@@ -169,13 +172,22 @@ impl Default for Config {
             data_dir: PathBuf::from("./dwell-data"),
             listen: SocketAddr::from(([127, 0, 0, 1], 7070)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 7071)),
-            storage: StorageConfig { tables: EMBEDDED.into(), archive: EMBEDDED.into() },
+            storage: StorageConfig {
+                tables: EMBEDDED.into(),
+                archive: EMBEDDED.into(),
+            },
             ingest: IngestConfig::default(),
             speed: SpeedConfig::default(),
             batch: BatchConfig::default(),
             serving: ServingConfig::default(),
-            retention: RetentionConfig { raw: HumanDuration::days(90), log: HumanDuration::days(30) },
-            log: LogSection { filter: "info".into(), format: LogStyle::Text },
+            retention: RetentionConfig {
+                raw: HumanDuration::days(90),
+                log: HumanDuration::days(30),
+            },
+            log: LogSection {
+                filter: "info".into(),
+                format: LogStyle::Text,
+            },
         }
     }
 }
@@ -199,7 +211,9 @@ impl Config {
         match file {
             Some(path) if !path.is_file() => bail!("there is no configuration file {}", path.display()),
             Some(path) => figment = figment.merge(Toml::file_exact(path)),
-            None if Path::new(DEFAULT_FILE).is_file() => figment = figment.merge(Toml::file_exact(DEFAULT_FILE)),
+            None if Path::new(DEFAULT_FILE).is_file() => {
+                figment = figment.merge(Toml::file_exact(DEFAULT_FILE))
+            }
             None => {}
         }
         // Not options: a key for commands, failpoints for tests, a target folder for CI.

@@ -34,7 +34,11 @@ const EVENTS_PER_POST: usize = 5_000;
 const POST_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(args: &DemoArgs, log: LogHandle) -> Result<()> {
-    let mut config = Config { data_dir: args.data_dir.clone(), listen: args.listen, ..Config::default() };
+    let mut config = Config {
+        data_dir: args.data_dir.clone(),
+        listen: args.listen,
+        ..Config::default()
+    };
     config.admin_listen.set_port(0);
     config.log.filter = "warn".to_owned();
     let say = |line: &str| crate::output::write_line(line);
@@ -61,25 +65,41 @@ pub(crate) async fn run(args: &DemoArgs, log: LogHandle) -> Result<()> {
 /// Venues, files, the shop's last two days, and the computation. Returns until when the shop has been posted.
 async fn prepare(running: &Running, client: &Client, say: &impl Fn(&str) -> Result<()>) -> Result<TsMs> {
     let venues: Value = serde_json::from_str(samples::VENUES).context("the demo's venues")?;
-    client.json::<Value>(Method::PUT, "/v1/venues", Some(&venues)).await?;
+    client
+        .json::<Value>(Method::PUT, "/v1/venues", Some(&venues))
+        .await?;
     let folder = running.platform.data_dir().join("samples");
     std::fs::create_dir_all(&folder)?;
     for sample in &SAMPLES {
-        let request = ImportRequest { to_archive: false, mapping: sample.mapping()? };
+        let request = ImportRequest {
+            to_archive: false,
+            mapping: sample.mapping()?,
+        };
         let path = sample.write(&folder)?;
         let tenant = running.platform.tenant();
-        let report =
-            running.platform.importer().run(tenant, vec![path], &request, Arc::new(NoProgress)).await?;
+        let report = running
+            .platform
+            .importer()
+            .run(tenant, vec![path], &request, Arc::new(NoProgress))
+            .await?;
         let accepted: u64 = report.files.iter().map(|file| file.accepted).sum();
         say(&format!("  {:>9} events  {}", count(accepted), sample.about))?;
     }
     let now = running.platform.clock().now_ms();
     let from = now - now.rem_euclid(DAY_MS) - DAY_MS;
     let posted = post(client, from, now).await?;
-    say(&format!("  {:>9} events  a simulated shop, since yesterday, posted over HTTP", count(posted)))?;
+    say(&format!(
+        "  {:>9} events  a simulated shop, since yesterday, posted over HTTP",
+        count(posted)
+    ))?;
     let job = create_job(client, &json!({ "kind": "recompute", "reason": "demo" })).await?;
     let job = crate::cli::jobs::wait_for(client, job, Output::Human).await?;
-    anyhow::ensure!(job["state"] == "succeeded", "the computation ended as {}: {}", job["state"], job["error"]);
+    anyhow::ensure!(
+        job["state"] == "succeeded",
+        "the computation ended as {}: {}",
+        job["state"],
+        job["error"]
+    );
     say(&format!(
         "  {:>9} venue-days archived, computed and published",
         count(job["report"]["computed"].as_u64().unwrap_or(0))
@@ -99,8 +119,14 @@ async fn post(client: &Client, from: TsMs, to: TsMs) -> Result<u64> {
             body.push('\n');
         }
         let path = "/v1/venues/shop/events";
-        let answer =
-            client.send_bytes(Method::POST, path, Some("application/x-ndjson"), body.into_bytes()).await?;
+        let answer = client
+            .send_bytes(
+                Method::POST,
+                path,
+                Some("application/x-ndjson"),
+                body.into_bytes(),
+            )
+            .await?;
         answer.json::<Value>()?;
     }
     Ok(sightings.len() as u64)
@@ -110,20 +136,26 @@ async fn post(client: &Client, from: TsMs, to: TsMs) -> Result<u64> {
 fn stream(running: &Running, mut posted_until: TsMs) -> Result<()> {
     let client = Client::http(&running.url, running.platform.admin_key())?;
     let clock = Arc::clone(running.platform.clock());
-    let token = running.platform.controller().register(Phase::StopAccepting, "simulated shop");
-    running.platform.tasks().spawn("simulated shop", TaskPolicy::Log, async move {
-        loop {
-            tokio::select! {
-                () = token.requested() => return,
-                () = clock.sleep(POST_EVERY) => {}
+    let token = running
+        .platform
+        .controller()
+        .register(Phase::StopAccepting, "simulated shop");
+    running
+        .platform
+        .tasks()
+        .spawn("simulated shop", TaskPolicy::Log, async move {
+            loop {
+                tokio::select! {
+                    () = token.requested() => return,
+                    () = clock.sleep(POST_EVERY) => {}
+                }
+                let now = clock.now_ms();
+                match post(&client, posted_until, now).await {
+                    Ok(_) => posted_until = now,
+                    // Sent again with the next ones; what was taken already changes nothing.
+                    Err(error) => tracing::warn!(%error, "the simulated shop could not post"),
+                }
             }
-            let now = clock.now_ms();
-            match post(&client, posted_until, now).await {
-                Ok(_) => posted_until = now,
-                // Sent again with the next ones; what was taken already changes nothing.
-                Err(error) => tracing::warn!(%error, "the simulated shop could not post"),
-            }
-        }
-    });
+        });
     Ok(())
 }

@@ -112,11 +112,20 @@ pub(crate) async fn export(
     std::fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
     let mut sheets = tables
         .iter()
-        .map(|&table| Ok((table, Sheet::create(&out.join(format!("{}.parquet", table.name())), table.columns())?)))
+        .map(|&table| {
+            Ok((
+                table,
+                Sheet::create(&out.join(format!("{}.parquet", table.name())), table.columns())?,
+            ))
+        })
         .collect::<Result<Vec<_>>>()?;
     let mut venue_days = 0;
     for stored in stores.registry.venues(&selection.tenant).await? {
-        if selection.venue.as_ref().is_some_and(|only| *only != stored.venue.id) {
+        if selection
+            .venue
+            .as_ref()
+            .is_some_and(|only| *only != stored.venue.id)
+        {
             continue;
         }
         let key = VenueKey::new(selection.tenant.clone(), stored.venue.id.clone());
@@ -130,8 +139,14 @@ pub(crate) async fn export(
         }
         export_aggregates(stores, &key, &published, &mut sheets).await?;
     }
-    let files = sheets.into_iter().map(|(_, sheet)| sheet.close()).collect::<Result<Vec<_>>>()?;
-    Ok(ExportReport { files, venue_days: Some(venue_days) })
+    let files = sheets
+        .into_iter()
+        .map(|(_, sheet)| sheet.close())
+        .collect::<Result<Vec<_>>>()?;
+    Ok(ExportReport {
+        files,
+        venue_days: Some(venue_days),
+    })
 }
 
 fn published_generation(day: &VenueDay) -> Option<(LocalDay, u64)> {
@@ -148,13 +163,19 @@ async fn export_sessions(
 ) -> Result<()> {
     let mut after: Option<SessionCursor> = None;
     loop {
-        let page = stores.sessions.list(key, day, generation, after.as_ref(), SESSIONS_PER_PAGE).await?;
+        let page = stores
+            .sessions
+            .list(key, day, generation, after.as_ref(), SESSIONS_PER_PAGE)
+            .await?;
         for stored in &page {
             push_session(table, sheet, &key.venue, day, stored)?;
         }
         match page.last() {
             Some(last) if page.len() == SESSIONS_PER_PAGE => {
-                after = Some(SessionCursor { start: last.session.start, id: last.id.clone() });
+                after = Some(SessionCursor {
+                    start: last.session.start,
+                    id: last.id.clone(),
+                });
             }
             _ => return Ok(()),
         }
@@ -170,7 +191,10 @@ async fn export_aggregates(
     if sheets.iter().all(|(table, _)| *table == Table::Sessions) {
         return Ok(());
     }
-    let filter = RowFilter { families: Some(rows::FAMILIES.to_vec()), ..RowFilter::default() };
+    let filter = RowFilter {
+        families: Some(rows::FAMILIES.to_vec()),
+        ..RowFilter::default()
+    };
     for days in published.chunks(DAYS_PER_READ) {
         let read = stores.aggregates.read_many(key, days, &filter).await?;
         for (&(day, generation), day_rows) in days.iter().zip(&read) {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use dwell_ingest::sources::files::{ImportDeps, ImportOptions, ImportProgress, ImportReport, MappingSpec, Road, import};
+use dwell_ingest::sources::files::{
+    ImportDeps, ImportOptions, ImportProgress, ImportReport, MappingSpec, Road, import,
+};
 use dwell_model::ids::TenantId;
 use dwell_runtime::clock::SharedClock;
 use dwell_storage::api::Stores;
@@ -34,7 +36,13 @@ pub(crate) struct Importer {
 }
 
 impl Importer {
-    pub(crate) fn new(config: &Config, stores: Stores, clock: SharedClock, tenant: TenantId, spill_dir: PathBuf) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        stores: Stores,
+        clock: SharedClock,
+        tenant: TenantId,
+        spill_dir: PathBuf,
+    ) -> Self {
         let mut options = ImportOptions {
             sort_memory_bytes: config.batch.memory.as_usize(),
             future_ms_max: config.ingest.future_tolerance.as_ms(),
@@ -42,7 +50,10 @@ impl Importer {
             ..ImportOptions::new(tenant, spill_dir)
         };
         options.quarantine.tenant_entries_max = config.ingest.quarantine_entries_max;
-        Self { deps: ImportDeps { stores, clock }, options }
+        Self {
+            deps: ImportDeps { stores, clock },
+            options,
+        }
     }
 
     /// Imports files. What went through the log is in the raw table when it returns, so that the next command finds it.
@@ -55,7 +66,11 @@ impl Importer {
     ) -> Result<ImportReport> {
         let options = ImportOptions {
             tenant: tenant.clone(),
-            road: if request.to_archive { Road::Archive } else { Road::Log },
+            road: if request.to_archive {
+                Road::Archive
+            } else {
+                Road::Log
+            },
             mapping: request.mapping.clone(),
             ..self.options.clone()
         };
@@ -72,13 +87,19 @@ impl Importer {
             let end = log.bounds(partition).await?.end;
             let mut waited = Duration::ZERO;
             loop {
-                let position =
-                    self.deps.stores.raw.position(dwell_batch_layer::ready::RAW_WRITER, log.epoch(), partition).await?;
+                let position = self
+                    .deps
+                    .stores
+                    .raw
+                    .position(dwell_batch_layer::ready::RAW_WRITER, log.epoch(), partition)
+                    .await?;
                 if position.unwrap_or(0) >= end {
                     break;
                 }
                 if waited >= RAW_WRITER_WAIT {
-                    bail!("the events are durable in the log, but the raw writer has not copied them yet; see its lag in /metrics");
+                    bail!(
+                        "the events are durable in the log, but the raw writer has not copied them yet; see its lag in /metrics"
+                    );
                 }
                 let pause = Duration::from_millis(20);
                 self.deps.clock.sleep(pause).await;

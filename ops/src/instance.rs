@@ -37,7 +37,9 @@ impl InstanceFile {
         let bytes = match std::fs::read(&paths.instance) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", paths.instance.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", paths.instance.display()));
+            }
         };
         if !is_locked(&paths) {
             return Ok(None);
@@ -77,7 +79,11 @@ pub(crate) fn write_admin_key(paths: &DataPaths, key: &str) -> Result<()> {
 /// The admin key of a folder.
 pub(crate) fn read_admin_key(data_dir: &Path) -> Result<String> {
     let path = DataPaths::new(data_dir).admin_key;
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("cannot read the admin key {}; give one with --key", path.display()))?;
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        format!(
+            "cannot read the admin key {}; give one with --key",
+            path.display()
+        )
+    })?;
     Ok(text.trim().to_owned())
 }

@@ -51,9 +51,15 @@ impl Catalogue {
             required: &[],
         };
         let declared = DeclaredJobs::new(vec![
-            days("recompute", "Archive and compute dirty days, or the days of a range, and publish what changed"),
+            days(
+                "recompute",
+                "Archive and compute dirty days, or the days of a range, and publish what changed",
+            ),
             days("archive", "Write what raw holds into the archive, and no more"),
-            days("verify", "Read archive files back and compare counts and checksums"),
+            days(
+                "verify",
+                "Read archive files back and compare counts and checksums",
+            ),
             DeclaredJob {
                 kind: "replay",
                 summary: "Try to take refused events again",
@@ -108,7 +114,11 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn set(&self, done: u64, total: u64, doing: &str) {
-        self.sender.send_replace(JobProgress { done, total, doing: doing.to_owned() });
+        self.sender.send_replace(JobProgress {
+            done,
+            total,
+            doing: doing.to_owned(),
+        });
     }
 }
 
@@ -140,7 +150,12 @@ impl JobWorker {
         let Some(mut job) = self.stores.jobs.claim(self.clock.now_ms(), LEASE_MS).await? else {
             return Ok(false);
         };
-        tracing::info!(job = job.id, kind = job.kind, attempt = job.attempts, "job begins");
+        tracing::info!(
+            job = job.id,
+            kind = job.kind,
+            attempt = job.attempts,
+            "job begins"
+        );
         let cancel = CancellationToken::new();
         let (sender, progress) = watch::channel(job.progress.clone());
         let claimed = job.clone();
@@ -162,7 +177,11 @@ impl JobWorker {
                 }
             }
         };
-        if shutdown.is_requested() && outcome.as_ref().is_ok_and(|outcome| outcome.state == JobState::Cancelled) {
+        if shutdown.is_requested()
+            && outcome
+                .as_ref()
+                .is_ok_and(|outcome| outcome.state == JobState::Cancelled)
+        {
             // Not cancelled by anybody but our own end: the next worker takes it when the claim has run out.
             return Ok(true);
         }

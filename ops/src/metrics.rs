@@ -15,10 +15,17 @@ use dwell_storage::paths::DataPaths;
 /// Jobs by state, of the latest [`JOBS_LOOKED_AT`].
 const JOBS: MetricDef = MetricDef::gauge("dwell_jobs", Unit::Count, "jobs by state, of the latest thousand");
 /// Age of the oldest job that has not ended.
-const OLDEST_JOB: MetricDef =
-    MetricDef::gauge("dwell_jobs_oldest_unfinished_seconds", Unit::Seconds, "age of the oldest job that has not ended");
+const OLDEST_JOB: MetricDef = MetricDef::gauge(
+    "dwell_jobs_oldest_unfinished_seconds",
+    Unit::Seconds,
+    "age of the oldest job that has not ended",
+);
 /// Bytes that each part of the data folder takes.
-const STORED: MetricDef = MetricDef::gauge("dwell_stored_bytes", Unit::Bytes, "bytes on disk by part of the data folder");
+const STORED: MetricDef = MetricDef::gauge(
+    "dwell_stored_bytes",
+    Unit::Bytes,
+    "bytes on disk by part of the data folder",
+);
 
 /// Definitions of this crate's metrics.
 pub(crate) const DEFINITIONS: &[MetricDef] = &[JOBS, OLDEST_JOB, STORED];
@@ -44,14 +51,25 @@ pub(crate) async fn keep_up(stores: Stores, paths: DataPaths, clock: SharedClock
 async fn look(stores: &Stores, paths: &DataPaths, now: TsMs) -> anyhow::Result<()> {
     let jobs = stores.jobs.list(None, None, JOBS_LOOKED_AT).await?;
     let mut by_state: BTreeMap<&str, f64> = BTreeMap::new();
-    for state in [JobState::Queued, JobState::Running, JobState::Succeeded, JobState::Partial, JobState::Failed] {
+    for state in [
+        JobState::Queued,
+        JobState::Running,
+        JobState::Succeeded,
+        JobState::Partial,
+        JobState::Failed,
+    ] {
         by_state.insert(state.word(), 0.0);
     }
-    jobs.iter().for_each(|job| *by_state.entry(job.state.word()).or_default() += 1.0);
+    jobs.iter()
+        .for_each(|job| *by_state.entry(job.state.word()).or_default() += 1.0);
     for (state, count) in by_state {
         metrics::gauge!(JOBS.name, "state" => state).set(count);
     }
-    let oldest = jobs.iter().filter(|job| !job.state.is_final()).map(|job| job.created_at).min();
+    let oldest = jobs
+        .iter()
+        .filter(|job| !job.state.is_final())
+        .map(|job| job.created_at)
+        .min();
     metrics::gauge!(OLDEST_JOB.name).set(oldest.map_or(0.0, |created_at| (now - created_at) as f64 / 1e3));
 
     let parts = [
@@ -60,7 +78,10 @@ async fn look(stores: &Stores, paths: &DataPaths, now: TsMs) -> anyhow::Result<(
         ("keys", paths.keys_db.clone()),
         ("archive", paths.archive.clone()),
     ];
-    let sizes = blocking("measure files", move || parts.map(|(part, path)| (part, size_of(&path)))).await?;
+    let sizes = blocking("measure files", move || {
+        parts.map(|(part, path)| (part, size_of(&path)))
+    })
+    .await?;
     for (part, bytes) in sizes {
         metrics::gauge!(STORED.name, "part" => part).set(bytes as f64);
     }
@@ -69,7 +90,9 @@ async fn look(stores: &Stores, paths: &DataPaths, now: TsMs) -> anyhow::Result<(
 
 /// Bytes of a file, or of all files below a folder; what disappears meanwhile counts nothing.
 fn size_of(path: &Path) -> u64 {
-    let Ok(metadata) = path.symlink_metadata() else { return 0 };
+    let Ok(metadata) = path.symlink_metadata() else {
+        return 0;
+    };
     if !metadata.is_dir() {
         return metadata.len();
     }

@@ -40,9 +40,15 @@ pub(crate) fn write_line(line: &str) -> Result<()> {
 }
 
 /// Lays out rows under a heading; columns whose index is in `right` are aligned right.
-pub(crate) fn table(heading: &[&str], right: &[usize], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(crate) fn table(
+    heading: &[&str],
+    right: &[usize],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
     let mut table = Table::new();
-    table.load_style(UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table
+        .load_style(UTF8_BORDERS_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(heading.to_vec());
     for row in rows {
         table.add_row(row);
@@ -72,7 +78,10 @@ pub(crate) fn count(n: u64) -> String {
 pub(crate) fn sparkline(values: &[u64]) -> String {
     const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let max = values.iter().copied().max().unwrap_or(0).max(1);
-    values.iter().map(|&value| BLOCKS[(value * 8).div_ceil(max) as usize]).collect()
+    values
+        .iter()
+        .map(|&value| BLOCKS[(value * 8).div_ceil(max) as usize])
+        .collect()
 }
 
 #[cfg(test)]
@@ -81,7 +90,12 @@ mod tests {
 
     #[test]
     fn counts_are_grouped_by_thousands() {
-        for (n, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (12_345_678, "12,345,678")] {
+        for (n, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (12_345_678, "12,345,678"),
+        ] {
             assert_eq!(count(n), text);
         }
     }

@@ -89,7 +89,8 @@ impl Platform {
         let archive_dir = resolver::archive_folder(&config.archive_uri()?);
         let archive = DeltaArchive::local(&archive_dir, Arc::clone(&clock))
             .with_context(|| format!("cannot open the archive in {}", archive_dir.display()))?;
-        let stores = resolver::open_stores(&config.tables_uri()?, Arc::clone(&clock), Arc::new(archive)).await?;
+        let stores =
+            resolver::open_stores(&config.tables_uri()?, Arc::clone(&clock), Arc::new(archive)).await?;
         let stores = instrument(stores);
         let tenant = TenantId::new(DEFAULT_TENANT)?;
         stores.registry.create_tenant(&tenant).await?;
@@ -106,8 +107,12 @@ impl Platform {
             quarantine: Arc::clone(&stores.quarantine),
         };
         let check = readiness.register("raw writer");
-        let (writer, raw_writer) =
-            raw_writer::Service::new(raw_writer::Config::default(), sources, Arc::clone(&clock), Some(check))?;
+        let (writer, raw_writer) = raw_writer::Service::new(
+            raw_writer::Config::default(),
+            sources,
+            Arc::clone(&clock),
+            Some(check),
+        )?;
         let token = controller.register(Phase::DrainIngest, "raw writer");
         tasks.spawn("raw writer", TaskPolicy::Essential, writer.run(token));
 
@@ -127,10 +132,20 @@ impl Platform {
             Arc::new(NoLiveView)
         };
 
-        let batch = BatchLayer::new(stores.clone(), Arc::clone(&clock), config.batch.clone(), "embedded")?
-            .with_live_view(Arc::clone(&live));
-        let importer =
-            Importer::new(&config, stores.clone(), Arc::clone(&clock), tenant.clone(), paths.spill.clone());
+        let batch = BatchLayer::new(
+            stores.clone(),
+            Arc::clone(&clock),
+            config.batch.clone(),
+            "embedded",
+        )?
+        .with_live_view(Arc::clone(&live));
+        let importer = Importer::new(
+            &config,
+            stores.clone(),
+            Arc::clone(&clock),
+            tenant.clone(),
+            paths.spill.clone(),
+        );
         let verifier = Arc::new(verifier);
         let wake = Arc::new(Notify::new());
         let intake_stores = IntakeStores {
@@ -239,7 +254,10 @@ impl Platform {
     /// could not go on.
     pub(crate) async fn close(self) -> Result<()> {
         self.controller.trigger();
-        let report = self.controller.run_to_completion(SHUTDOWN_MAX, &*self.clock).await;
+        let report = self
+            .controller
+            .run_to_completion(SHUTDOWN_MAX, &*self.clock)
+            .await;
         drop(self.lock);
         match report.is_clean() {
             true => tracing::info!(%report, "stopped"),
@@ -258,7 +276,10 @@ async fn admin_key(
     clock: &SharedClock,
 ) -> Result<String> {
     if let Ok(known) = instance::read_admin_key(&paths.root)
-        && verifier.verify(&known).await.is_ok_and(|known| known.is_some_and(|principal| principal.role == Role::Admin))
+        && verifier
+            .verify(&known)
+            .await
+            .is_ok_and(|known| known.is_some_and(|principal| principal.role == Role::Admin))
     {
         return Ok(known);
     }
@@ -273,7 +294,11 @@ async fn admin_key(
 fn empty_folder(folder: &Path) -> Result<()> {
     for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry?.path();
-        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        let removed = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
         removed.with_context(|| format!("cannot remove {}", path.display()))?;
     }
     Ok(())

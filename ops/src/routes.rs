@@ -92,12 +92,23 @@ async fn authorise(
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, key)| key.trim());
     let Some(key) = key else {
-        return Err(Problem::new(problem::UNAUTHENTICATED, "send the key as `authorization: Bearer <key>`"));
+        return Err(Problem::new(
+            problem::UNAUTHENTICATED,
+            "send the key as `authorization: Bearer <key>`",
+        ));
     };
-    let denied = || Problem::new(problem::UNAUTHENTICATED, "the key is not known, or was taken back");
+    let denied = || {
+        Problem::new(
+            problem::UNAUTHENTICATED,
+            "the key is not known, or was taken back",
+        )
+    };
     let principal = state.verifier.verify(key).await?.ok_or_else(denied)?;
     match allowed(&principal) {
         true => Ok(principal),
-        false => Err(Problem::new(problem::FORBIDDEN, format!("this needs a key with the role {needs} or more"))),
+        false => Err(Problem::new(
+            problem::FORBIDDEN,
+            format!("this needs a key with the role {needs} or more"),
+        )),
     }
 }

@@ -38,4 +38,9 @@ pub use route_table::{ROUTES, Route};
 pub use state::{ApiStores, AppState, Parts};
 
 #[cfg(test)]
+#[allow(
+    clippy::clone_on_ref_ptr,
+    clippy::disallowed_methods,
+    reason = "tests hand typed stores on as traits, and bound real waits"
+)]
 mod tests;

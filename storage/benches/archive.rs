@@ -15,7 +15,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Decimal128Array, DictionaryArray, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{
+    ArrayRef, Decimal128Array, DictionaryArray, Int64Array, RecordBatch, StringArray, UInt32Array,
+};
 use arrow::datatypes::UInt32Type;
 use async_trait::async_trait;
 use dwell_model::event::{Column, Delivery, EventBatch, Kind, NO_TEXT, sort_by_key};
@@ -43,8 +45,9 @@ const PIECE_ROWS: usize = 16 << 10;
 
 #[tokio::main]
 async fn main() {
-    let days: Vec<EventBatch> =
-        (0..DAYS).map(|day| day_of_positions(DAY_EVENTS, DAY_START + day as i64 * 86_400_000, day)).collect();
+    let days: Vec<EventBatch> = (0..DAYS)
+        .map(|day| day_of_positions(DAY_EVENTS, DAY_START + day as i64 * 86_400_000, day))
+        .collect();
     let events: usize = days.iter().map(EventBatch::len).sum();
     let mut best = Figures::default();
     for _ in 0..ROUNDS {
@@ -77,14 +80,22 @@ async fn archive_round(days: &[EventBatch], events: usize, best: &mut Figures) {
     let archive = DeltaArchive::local(dir.path(), SystemClock::shared()).unwrap();
     let per_event = |watch: Stopwatch| watch.elapsed_seconds() * 1e9 / events as f64;
 
-    let pieces: Vec<(LocalDay, Vec<DeliveredRows>)> =
-        days.iter().enumerate().map(|(day, batch)| (date(day), pieces(batch))).collect();
-    for (budget, place, name) in [(1 << 30, 0, "sort by day, in memory"), (8 << 20, 1, "sort by day, spilled and merged")] {
+    let pieces: Vec<(LocalDay, Vec<DeliveredRows>)> = days
+        .iter()
+        .enumerate()
+        .map(|(day, batch)| (date(day), pieces(batch)))
+        .collect();
+    for (budget, place, name) in [
+        (1 << 30, 0, "sort by day, in memory"),
+        (8 << 20, 1, "sort by day, spilled and merged"),
+    ] {
         let given = pieces.clone();
         let watch = Stopwatch::start();
         let mut sorter = BulkSorter::new(&dir.path().join("spill"), budget).unwrap();
         for (day, pieces) in given {
-            pieces.into_iter().for_each(|piece| sorter.push(&venue(), day, piece).unwrap());
+            pieces
+                .into_iter()
+                .for_each(|piece| sorter.push(&venue(), day, piece).unwrap());
         }
         let mut rows = 0;
         for mut day in sorter.finish() {
@@ -98,21 +109,37 @@ async fn archive_round(days: &[EventBatch], events: usize, best: &mut Figures) {
 
     let mut sorter = BulkSorter::new(&dir.path().join("spill"), 1 << 30).unwrap();
     for (day, pieces) in pieces {
-        pieces.into_iter().for_each(|piece| sorter.push(&venue(), day, piece).unwrap());
+        pieces
+            .into_iter()
+            .for_each(|piece| sorter.push(&venue(), day, piece).unwrap());
     }
     let watch = Stopwatch::start();
     let mut staged = Vec::new();
     for day in sorter.finish() {
-        match archive.rewrite_day(&day.venue, day.kind, day.day, 1, day.rows).await.unwrap() {
+        match archive
+            .rewrite_day(&day.venue, day.kind, day.day, 1, day.rows)
+            .await
+            .unwrap()
+        {
             Rewrite::Staged(day) => staged.push(day),
             Rewrite::Unchanged(_) => panic!("nothing was there"),
         }
     }
-    best.take(2, "rewrite: unite, hash, write, flush, read back", per_event(watch), "ns/event");
+    best.take(
+        2,
+        "rewrite: unite, hash, write, flush, read back",
+        per_event(watch),
+        "ns/event",
+    );
     let watch = Stopwatch::start();
     let held: Vec<ArchivedDay> = staged.iter().map(|day| day.holds.clone()).collect();
     archive.commit(staged, &AllHeld).await.unwrap();
-    best.take(3, "commit of four days, two datasets", watch.elapsed_seconds() * 1e3, "ms");
+    best.take(
+        3,
+        "commit of four days, two datasets",
+        watch.elapsed_seconds() * 1e3,
+        "ms",
+    );
     let size = |of: fn(&ArchivedDay) -> u64| held.iter().map(of).sum::<u64>() as f64;
     let rows = size(|day| day.events.iter().map(|file| file.rows).sum());
     let bytes = size(|day| day.events.iter().map(|file| file.bytes).sum());
@@ -140,11 +167,16 @@ async fn archive_round(days: &[EventBatch], events: usize, best: &mut Figures) {
         archive.verify(&venue(), day).await.unwrap();
     }
     best.take(8, "verify", per_event(watch), "ns/event");
-    let again: Vec<DeliveredRows> =
-        days.iter().map(|batch| DeliveredRows::delivered_once(batch.clone(), delivery(1))).collect();
+    let again: Vec<DeliveredRows> = days
+        .iter()
+        .map(|batch| DeliveredRows::delivered_once(batch.clone(), delivery(1)))
+        .collect();
     let watch = Stopwatch::start();
     for (day, rows) in again.into_iter().enumerate() {
-        let rewrite = archive.rewrite_day(&venue(), Kind::Position, date(day), 2, Box::new(rows)).await.unwrap();
+        let rewrite = archive
+            .rewrite_day(&venue(), Kind::Position, date(day), 2, Box::new(rows))
+            .await
+            .unwrap();
         assert!(matches!(rewrite, Rewrite::Unchanged(_)));
     }
     best.take(9, "rewrite with nothing new", per_event(watch), "ns/event");
@@ -169,15 +201,26 @@ fn arrow_round(days: &[EventBatch], events: usize, best: &mut Figures) {
         .iter()
         .map(|day| {
             let batch = arrow_batch(day);
-            let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties.clone())).unwrap();
+            let mut writer =
+                ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties.clone())).unwrap();
             writer.write(&batch).unwrap();
             writer.into_inner().unwrap().into()
         })
         .collect();
     let per_event = |watch: Stopwatch| watch.elapsed_seconds() * 1e9 / events as f64;
-    best.take(10, "for comparison: Arrow writer, sorted rows", per_event(watch), "ns/event");
+    best.take(
+        10,
+        "for comparison: Arrow writer, sorted rows",
+        per_event(watch),
+        "ns/event",
+    );
     let bytes: usize = files.iter().map(bytes::Bytes::len).sum();
-    best.take(11, "for comparison: Arrow writer's files", bytes as f64 / events as f64, "bytes/event");
+    best.take(
+        11,
+        "for comparison: Arrow writer's files",
+        bytes as f64 / events as f64,
+        "bytes/event",
+    );
     let watch = Stopwatch::start();
     let mut rows = 0;
     for file in files {
@@ -199,7 +242,11 @@ fn arrow_batch(day: &EventBatch) -> RecordBatch {
     };
     let hundredths = |values: &[f32]| -> ArrayRef {
         let values = values.iter().map(|value| (value * 100.0).round() as i128);
-        Arc::new(Decimal128Array::from_iter_values(values).with_precision_and_scale(9, 2).unwrap())
+        Arc::new(
+            Decimal128Array::from_iter_values(values)
+                .with_precision_and_scale(9, 2)
+                .unwrap(),
+        )
     };
     RecordBatch::try_from_iter([
         ("track", texts(&day.key)),
@@ -229,7 +276,10 @@ fn date(day: usize) -> LocalDay {
 }
 
 fn delivery(number: u128) -> Delivery {
-    Delivery { received_at: DAY_START, receipt: Receipt::from_u128(number) }
+    Delivery {
+        received_at: DAY_START,
+        receipt: Receipt::from_u128(number),
+    }
 }
 
 /// Cut in the order of arrival, each piece with a dictionary of its own, as a file's reader hands them over.
@@ -292,8 +342,12 @@ fn day_of_positions(events: usize, day_start: i64, seed: u64) -> EventBatch {
     rows.sort_by_key(|row| row.arrival);
     let mut batch = EventBatch::new(Kind::Position);
     let mut name = |text: String| batch.strings.intern(&text);
-    let sensors: Vec<u32> = (0..20).map(|_| name(format!("xs-{:06x}", chance.next() & 0xff_ffff))).collect();
-    let tracks: Vec<u32> = (0..track).map(|_| name(format!("{:012x}", chance.next() & 0xffff_ffff_ffff))).collect();
+    let sensors: Vec<u32> = (0..20)
+        .map(|_| name(format!("xs-{:06x}", chance.next() & 0xff_ffff)))
+        .collect();
+    let tracks: Vec<u32> = (0..track)
+        .map(|_| name(format!("{:012x}", chance.next() & 0xffff_ffff_ffff)))
+        .collect();
     batch.ts = rows.iter().map(|row| row.ts).collect();
     batch.sensor = rows.iter().map(|row| sensors[row.sensor as usize]).collect();
     batch.key = rows.iter().map(|row| tracks[row.track as usize]).collect();
@@ -321,23 +375,50 @@ fn walk(chance: &mut Chance, day_start: i64, track: u32, rows: &mut Vec<Position
             y += 1.2 * (goal_y - y).signum();
         } else {
             rest = -36.0 * chance.part().max(1e-9).ln();
-            (goal_x, goal_y) = (1.0 + chance.part() * (WIDTH - 2.0), 1.0 + chance.part() * (DEPTH - 2.0));
+            (goal_x, goal_y) = (
+                1.0 + chance.part() * (WIDTH - 2.0),
+                1.0 + chance.part() * (DEPTH - 2.0),
+            );
         }
         if chance.part() < 0.006 {
             continue;
         }
         let centimetre = |metres: f64, limit: f64, noise: f64| {
-            ((metres + 0.07 * noise) * 100.0).round().clamp(0.0, limit * 100.0 - 1.0) as f32 / 100.0
+            ((metres + 0.07 * noise) * 100.0)
+                .round()
+                .clamp(0.0, limit * 100.0 - 1.0) as f32
+                / 100.0
         };
         let ts = arrives + second * 1000 + (chance.part() * 81.0) as i64 - 40;
-        let (x, y) = (centimetre(x, WIDTH, chance.noise()), centimetre(y, DEPTH, chance.noise()));
+        let (x, y) = (
+            centimetre(x, WIDTH, chance.noise()),
+            centimetre(y, DEPTH, chance.noise()),
+        );
         let sensor = (x / 9.0) as u32 * 4 + (y / 9.0) as u32;
-        let late = if chance.part() < 0.01 { chance.part() * 600_000.0 } else { 0.0 };
+        let late = if chance.part() < 0.01 {
+            chance.part() * 600_000.0
+        } else {
+            0.0
+        };
         let arrival = ts + 120 + (chance.part() * 300.0 + late) as i64;
-        rows.push(Position { arrival, ts, x, y, sensor, track });
+        rows.push(Position {
+            arrival,
+            ts,
+            x,
+            y,
+            sensor,
+            track,
+        });
         if chance.part() < 0.02 {
             let arrival = arrival + 1000 + (chance.part() * 119_000.0) as i64;
-            rows.push(Position { arrival, ts, x, y, sensor, track });
+            rows.push(Position {
+                arrival,
+                ts,
+                x,
+                y,
+                sensor,
+                track,
+            });
         }
     }
 }

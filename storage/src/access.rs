@@ -97,13 +97,26 @@ pub fn issue(
     now: TsMs,
 ) -> Result<(AccessKey, KeyText)> {
     let mut random = [0_u8; ID_BYTES + SECRET_BYTES];
-    getrandom::fill(&mut random)
-        .map_err(|error| StorageError::new(ErrorKind::Unavailable, format!("asking for randomness: {error}")))?;
+    getrandom::fill(&mut random).map_err(|error| {
+        StorageError::new(ErrorKind::Unavailable, format!("asking for randomness: {error}"))
+    })?;
     let (id, secret) = random.split_at(ID_BYTES);
     let (id, secret) = (hex::encode(id), hex::encode(secret));
     let text = KeyText(format!("{KEY_PREFIX}{id}_{secret}"));
     let hash = hash_of(&secret);
-    Ok((AccessKey { id, hash, tenant, role, venues, name, created_at: now, revoked_at: None }, text))
+    Ok((
+        AccessKey {
+            id,
+            hash,
+            tenant,
+            role,
+            venues,
+            name,
+            created_at: now,
+            revoked_at: None,
+        },
+        text,
+    ))
 }
 
 /// SHA-256 of a key's secret part, hexadecimal, as [`AccessKey::hash`] holds it.
@@ -150,14 +163,23 @@ impl fmt::Debug for KeyVerifier {
 impl KeyVerifier {
     /// A verifier that remembers at most `keys_max` keys, ids that do not exist included.
     pub fn new(registry: Arc<dyn Registry>, clock: SharedClock, keys_max: usize) -> Self {
-        let inner = Inner { registry, clock, generation_keys_max: (keys_max / 2).max(1), cache: Mutex::default() };
-        Self { inner: Arc::new(inner) }
+        let inner = Inner {
+            registry,
+            clock,
+            generation_keys_max: (keys_max / 2).max(1),
+            cache: Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Who presents this text, as in `Authorization: Bearer <text>`. `None` when the text is no key, no such key
     /// exists, its secret is another, or it was taken back: which of them is not told.
     pub async fn verify(&self, text: &str) -> Result<Option<Principal>> {
-        let Some((id, secret)) = parts(text) else { return Ok(None) };
+        let Some((id, secret)) = parts(text) else {
+            return Ok(None);
+        };
         self.refresh().await?;
         let known = self.inner.cache().find(id, self.inner.generation_keys_max);
         let entry = match known {
@@ -166,7 +188,9 @@ impl KeyVerifier {
         };
         let presented: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
         let opens = |entry: &Entry| equal_in_constant_time(&entry.hash, &presented) && !entry.revoked;
-        Ok(entry.filter(opens).map(|entry| Principal::clone(&entry.principal)))
+        Ok(entry
+            .filter(opens)
+            .map(|entry| Principal::clone(&entry.principal)))
     }
 
     /// Forgets everything when the registry has changed; asks for that at most once in [`REFRESH_MS`].
@@ -231,10 +255,26 @@ impl Entry {
     fn of(key: AccessKey) -> Option<Self> {
         let mut hash = [0_u8; 32];
         hex::decode_to_slice(&key.hash, &mut hash).ok()?;
-        let AccessKey { id, tenant, role, venues, revoked_at, .. } = key;
+        let AccessKey {
+            id,
+            tenant,
+            role,
+            venues,
+            revoked_at,
+            ..
+        } = key;
         let venues = if role == Role::Gateway { venues } else { None };
-        let principal = Arc::new(Principal { tenant, key_id: id, role, venues });
-        Some(Self { hash, revoked: revoked_at.is_some(), principal })
+        let principal = Arc::new(Principal {
+            tenant,
+            key_id: id,
+            role,
+            venues,
+        });
+        Some(Self {
+            hash,
+            revoked: revoked_at.is_some(),
+            principal,
+        })
     }
 }
 

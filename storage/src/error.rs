@@ -62,7 +62,11 @@ pub struct StorageError {
 impl StorageError {
     /// A failure without an engine's error behind it.
     pub fn new(kind: ErrorKind, doing: impl Into<String>) -> Self {
-        Self { kind, doing: doing.into(), source: None }
+        Self {
+            kind,
+            doing: doing.into(),
+            source: None,
+        }
     }
 
     /// A failure with the engine's error.
@@ -71,7 +75,11 @@ impl StorageError {
         doing: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { kind, doing: doing.into(), source: Some(source.into()) }
+        Self {
+            kind,
+            doing: doing.into(),
+            source: Some(source.into()),
+        }
     }
 
     /// What to do about it.

@@ -12,10 +12,18 @@ fn kill_9_at_random_moments_loses_nothing_acknowledged_and_counts_nothing_twice(
     let data_dir = folder.path().join("d");
     std::fs::create_dir_all(&data_dir).expect("a folder");
     let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
-    json(&["venues", "apply", venues_file.to_str().expect("a path")], &data_dir);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    json(
+        &["venues", "apply", venues_file.to_str().expect("a path")],
+        &data_dir,
+    );
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
     let start = now.as_millis() as i64 / DAY * DAY - 2 * DAY;
-    let name = chrono::DateTime::from_timestamp_millis(start).expect("a time").format("%Y-%m-%d").to_string();
+    let name = chrono::DateTime::from_timestamp_millis(start)
+        .expect("a time")
+        .format("%Y-%m-%d")
+        .to_string();
     let days: Days = vec![(Box::leak(name.into_boxed_str()), start, start + DAY)];
     let clean = walk("v1", 60, start, start + DAY, 31);
     let expected = compute(&clean, &zones(), &days);
@@ -34,17 +42,32 @@ fn kill_9_at_random_moments_loses_nothing_acknowledged_and_counts_nothing_twice(
     }
     instance.kill();
 
-    let failpoints = ["batch.after_archive=kill", "batch.after_rows=kill", "batch.before_publish=kill"];
+    let failpoints = [
+        "batch.after_archive=kill",
+        "batch.after_rows=kill",
+        "batch.before_publish=kill",
+    ];
     for failpoint in failpoints {
         let died = std::process::Command::new(crate::harness::DWELL)
-            .args(["jobs", "run", "recompute", "--venue", "all", "--wait", "--data-dir"])
+            .args([
+                "jobs",
+                "run",
+                "recompute",
+                "--venue",
+                "all",
+                "--wait",
+                "--data-dir",
+            ])
             .arg(&data_dir)
             .env("DWELL_FAILPOINTS", failpoint)
             .output()
             .expect("dwell runs");
         assert!(!died.status.success(), "{failpoint} did not kill");
     }
-    let job = json(&["jobs", "run", "recompute", "--venue", "all", "--wait"], &data_dir);
+    let job = json(
+        &["jobs", "run", "recompute", "--venue", "all", "--wait"],
+        &data_dir,
+    );
     assert_eq!(job["state"], "succeeded", "{job}");
     let out = data_dir.join("out");
     json(&["export", "--out", out.to_str().expect("a path")], &data_dir);
@@ -53,15 +76,26 @@ fn kill_9_at_random_moments_loses_nothing_acknowledged_and_counts_nothing_twice(
 
 #[test]
 fn a_raw_writer_killed_around_its_commit_is_exact_afterwards() {
-    for failpoint in ["raw_writer.before_apply=2*off->kill", "raw_writer.after_apply=2*off->kill"] {
+    for failpoint in [
+        "raw_writer.before_apply=2*off->kill",
+        "raw_writer.after_apply=2*off->kill",
+    ] {
         let folder = tempfile::tempdir().expect("a folder");
         let data_dir = folder.path().join("d");
         std::fs::create_dir_all(&data_dir).expect("a folder");
         let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
-        json(&["venues", "apply", venues_file.to_str().expect("a path")], &data_dir);
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        json(
+            &["venues", "apply", venues_file.to_str().expect("a path")],
+            &data_dir,
+        );
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .expect("after 1970");
         let start = now.as_millis() as i64 / DAY * DAY - DAY;
-        let name = chrono::DateTime::from_timestamp_millis(start).expect("a time").format("%Y-%m-%d").to_string();
+        let name = chrono::DateTime::from_timestamp_millis(start)
+            .expect("a time")
+            .format("%Y-%m-%d")
+            .to_string();
         let days: Days = vec![(Box::leak(name.into_boxed_str()), start, start + DAY)];
         let clean = walk("v1", 20, start, start + DAY, 41);
         let expected = compute(&clean, &zones(), &days);
@@ -76,7 +110,10 @@ fn a_raw_writer_killed_around_its_commit_is_exact_afterwards() {
                 assert!(instance.try_post("/v1/events", body.as_bytes()));
             }
         }
-        let job = json(&["jobs", "run", "recompute", "--venue", "all", "--wait"], &data_dir);
+        let job = json(
+            &["jobs", "run", "recompute", "--venue", "all", "--wait"],
+            &data_dir,
+        );
         assert_eq!(job["state"], "succeeded", "{job}");
         let out = data_dir.join("out");
         json(&["export", "--out", out.to_str().expect("a path")], &data_dir);

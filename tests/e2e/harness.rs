@@ -30,7 +30,14 @@ impl Instance {
     /// The same with environment variables.
     pub(crate) fn start_with(data_dir: &Path, env: &[(&str, &str)]) -> Self {
         let mut child = Command::new(DWELL)
-            .args(["up", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir"])
+            .args([
+                "up",
+                "--listen",
+                "127.0.0.1:0",
+                "--admin-listen",
+                "127.0.0.1:0",
+                "--data-dir",
+            ])
             .arg(data_dir)
             .env("DWELL_LOG__FILTER", "warn")
             .envs(env.iter().copied())
@@ -47,9 +54,20 @@ impl Instance {
             .unwrap_or_else(|| panic!("no address in {line:?}"))
             .trim_end_matches([',', '.', ';'])
             .to_owned();
-        let key = std::fs::read_to_string(data_dir.join("admin.key")).expect("admin.key").trim().to_owned();
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build();
-        Self { child, url, key, agent: config.into() }
+        let key = std::fs::read_to_string(data_dir.join("admin.key"))
+            .expect("admin.key")
+            .trim()
+            .to_owned();
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(PATIENCE))
+            .build();
+        Self {
+            child,
+            url,
+            key,
+            agent: config.into(),
+        }
     }
 
     /// Posts a body; returns status and answer.
@@ -87,12 +105,24 @@ impl Instance {
     }
 
     /// A request of any method with raw parts.
-    pub(crate) fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> (u16, Value) {
-        let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
+    pub(crate) fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> (u16, Value) {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        read(self.agent.run(request.body(body).expect("a request")).expect("an answer"))
+        read(
+            self.agent
+                .run(request.body(body).expect("a request"))
+                .expect("an answer"),
+        )
     }
 
     /// Runs a command against this instance's folder; panics with its output when it fails.
@@ -103,7 +133,10 @@ impl Instance {
 
     /// Asks it to stop (SIGTERM) and waits; returns whether it ended with 0.
     pub(crate) fn stop(mut self) -> bool {
-        let status = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill");
+        let status = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status()
+            .expect("kill");
         assert!(status.success());
         self.child.wait().expect("gone").success()
     }
@@ -123,7 +156,11 @@ impl Drop for Instance {
 fn read(mut response: ureq::http::Response<ureq::Body>) -> (u16, Value) {
     let status = response.status().as_u16();
     let mut body = Vec::new();
-    response.body_mut().as_reader().read_to_end(&mut body).expect("the body");
+    response
+        .body_mut()
+        .as_reader()
+        .read_to_end(&mut body)
+        .expect("the body");
     let value = serde_json::from_slice(&body)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
     (status, value)
@@ -165,7 +202,9 @@ pub(crate) fn file(folder: &Path, name: &str, content: &str) -> PathBuf {
 /// Repeats a look until it says yes.
 pub(crate) fn eventually(what: &str, mut look: impl FnMut() -> bool) {
     // A test waits by the wall clock, since it watches another process.
-    let (started, pause) = (std::time::Instant::now(), || std::thread::sleep(Duration::from_millis(50)));
+    let (started, pause) = (std::time::Instant::now(), || {
+        std::thread::sleep(Duration::from_millis(50))
+    });
     while !look() {
         assert!(started.elapsed() < PATIENCE, "gave up waiting: {what}");
         pause();

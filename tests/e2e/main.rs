@@ -1,6 +1,13 @@
 //! The real binary, end to end, as its users meet it: started, posted to, killed, asked.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, reason = "a test or benchmark may panic and print")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a test or benchmark may panic and print"
+)]
 
 mod crash;
 mod harness;

@@ -10,13 +10,23 @@ fn nonsense_gets_a_clear_refusal_and_harms_nothing() {
     std::fs::create_dir_all(&data_dir).expect("a folder");
     let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
     let instance = Instance::start(&data_dir);
-    json(&["venues", "apply", venues_file.to_str().expect("a path")], &data_dir);
+    json(
+        &["venues", "apply", venues_file.to_str().expect("a path")],
+        &data_dir,
+    );
 
     // Routes come from the instance's own description.
     let (status, openapi) = instance.get("/openapi.json");
     assert_eq!(status, 200);
     let bearer = format!("Bearer {}", instance.key);
-    let bodies: [&[u8]; 6] = [b"", b"{", b"[]", b"\xff\xfe\x00", b"null", br#"{"a":{"b":[1,2,"x"]}}"#];
+    let bodies: [&[u8]; 6] = [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe\x00",
+        b"null",
+        br#"{"a":{"b":[1,2,"x"]}}"#,
+    ];
     let paths = openapi["paths"].as_object().expect("paths");
     assert!(paths.len() > 15, "the description names the routes");
     for (template, operations) in paths {
@@ -26,47 +36,77 @@ fn nonsense_gets_a_clear_refusal_and_harms_nothing() {
         let path = template.replace('{', "%7B").replace('}', "%27%22");
         for method in operations.as_object().expect("operations").keys() {
             for body in bodies {
-                let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+                let headers = [
+                    ("authorization", bearer.as_str()),
+                    ("content-type", "application/json"),
+                ];
                 let (status, answer) = instance.raw(&method.to_uppercase(), &path, &headers, body);
                 assert!(status < 500, "{method} {path} {body:?}: {status} {answer}");
                 // A post of which every event was refused is answered with its verdicts.
                 let is_verdict = status == 422 && answer["refused"].is_array();
                 if status >= 400 && !is_verdict {
-                    assert!(answer["title"].is_string(), "{method} {path}: {status} {answer} is no problem detail");
+                    assert!(
+                        answer["title"].is_string(),
+                        "{method} {path}: {status} {answer} is no problem detail"
+                    );
                     assert_eq!(answer["status"], status, "{method} {path}");
                 }
             }
             let (status, answer) = instance.raw(&method.to_uppercase(), &path, &[], b"");
             let open = ["/openapi.json", "/docs"].contains(&template.as_str());
-            assert!(open || status == 401, "{method} {path} without a key: {status} {answer}");
+            assert!(
+                open || status == 401,
+                "{method} {path} without a key: {status} {answer}"
+            );
         }
     }
 
     // A batch with some nonsense: the good is taken, the bad is named and kept.
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis();
     let lines = [
         format!(r#"{{"sensor":"s","track":"t","ts":{now},"x":1,"y":1}}"#),
         r#"{"sensor":"s","track":"t","ts":"yesterday","x":1,"y":1}"#.to_owned(),
         format!(r#"{{"sensor":"s","ts":{now},"x":1,"y":1}}"#),
-        format!(r#"{{"sensor":"s","track":"t","ts":{},"x":1,"y":1}}"#, now + 86_400_000),
+        format!(
+            r#"{{"sensor":"s","track":"t","ts":{},"x":1,"y":1}}"#,
+            now + 86_400_000
+        ),
         "not json".to_owned(),
         format!(r#"{{"sensor":"s","track":"u","ts":{now},"x":2,"y":2}}"#),
     ];
     let body = lines.join("\n");
     let (status, answer) = instance.post("/v1/venues/v1/events", "application/x-ndjson", body.as_bytes());
     assert_eq!((status, &answer["accepted"]), (202, &2.into()), "{answer}");
-    let refused: Vec<u64> =
-        answer["refused"].as_array().expect("refused").iter().filter_map(|r| r["index"].as_u64()).collect();
+    let refused: Vec<u64> = answer["refused"]
+        .as_array()
+        .expect("refused")
+        .iter()
+        .filter_map(|r| r["index"].as_u64())
+        .collect();
     assert_eq!(refused, [1, 2, 3, 4]);
     for refusal in answer["refused"].as_array().expect("refused") {
-        assert!(refusal["code"].is_string() && refusal["message"].is_string(), "{refusal}");
+        assert!(
+            refusal["code"].is_string() && refusal["message"].is_string(),
+            "{refusal}"
+        );
         assert!(refusal["retryable"].is_boolean(), "{refusal}");
     }
     let (_, kept) = instance.get("/v1/quarantine");
     assert_eq!(kept["entries"].as_array().map(Vec::len), Some(4), "{kept}");
-    let (status, _) = instance.post("/v1/venues/v1/events", "application/x-ndjson", b"nothing\nof use\n");
+    let (status, _) = instance.post(
+        "/v1/venues/v1/events",
+        "application/x-ndjson",
+        b"nothing\nof use\n",
+    );
     assert_eq!(status, 422);
-    let (status, _) = instance.post("/v1/venues/unknown/events", "application/x-ndjson", lines[0].as_bytes());
+    let (status, _) = instance.post(
+        "/v1/venues/unknown/events",
+        "application/x-ndjson",
+        lines[0].as_bytes(),
+    );
     assert_eq!(status, 404);
     assert!(instance.stop());
 }

@@ -60,16 +60,24 @@ pub(crate) fn compute(events: &[Event], zones: &[(&str, Vec<(f64, f64)>)], days:
             let mut sessions: Vec<Vec<&Event>> = Vec::new();
             for event in of_track {
                 match sessions.last_mut() {
-                    Some(session) if event.ts - session[session.len() - 1].ts <= 30_000 => session.push(event),
+                    Some(session) if event.ts - session[session.len() - 1].ts <= 30_000 => {
+                        session.push(event)
+                    }
                     _ => sessions.push(vec![event]),
                 }
             }
             for session in sessions {
                 let (first, last) = (session[0].ts, session[session.len() - 1].ts);
-                tables.sessions.insert((track.to_owned(), first, last, session.len() as i64));
+                tables
+                    .sessions
+                    .insert((track.to_owned(), first, last, session.len() as i64));
                 let mut visits = vec![("_venue", first, last)];
                 for (zone, polygon) in zones {
-                    visits.extend(zone_visits(&session, polygon).into_iter().map(|(a, b)| (*zone, a, b)));
+                    visits.extend(
+                        zone_visits(&session, polygon)
+                            .into_iter()
+                            .map(|(a, b)| (*zone, a, b)),
+                    );
                 }
                 for (zone, enter, exit) in visits {
                     let mut hour = enter - enter.rem_euclid(HOUR);
@@ -84,8 +92,14 @@ pub(crate) fn compute(events: &[Event], zones: &[(&str, Vec<(f64, f64)>)], days:
             }
         }
     }
-    tables.hourly = hourly.into_iter().map(|(key, gathered)| (key, finish(gathered))).collect();
-    tables.daily = daily.into_iter().map(|(key, gathered)| (key, finish(gathered))).collect();
+    tables.hourly = hourly
+        .into_iter()
+        .map(|(key, gathered)| (key, finish(gathered)))
+        .collect();
+    tables.daily = daily
+        .into_iter()
+        .map(|(key, gathered)| (key, finish(gathered)))
+        .collect();
     tables
 }
 
@@ -130,7 +144,12 @@ fn finish(mut gathered: Gathered) -> ZoneNumbers {
     gathered.dwells.sort_unstable();
     let n = gathered.dwells.len();
     let rank = |percent: usize| (n > 0).then(|| gathered.dwells[(percent * n).div_ceil(100) - 1]);
-    ZoneNumbers { visitors: gathered.tracks.len() as i64, p50: rank(50), p90: rank(90), ..gathered.numbers }
+    ZoneNumbers {
+        visitors: gathered.tracks.len() as i64,
+        p50: rank(50),
+        p90: rank(90),
+        ..gathered.numbers
+    }
 }
 
 /// Reads what an export wrote.
@@ -146,16 +165,27 @@ pub(crate) fn exported(folder: &Path) -> Tables {
     };
     let mut tables = Tables::default();
     for row in parquet(&folder.join("sessions.parquet")) {
-        let session = (row["track"].clone(), integer(&row, "start"), integer(&row, "end"), integer(&row, "n"));
+        let session = (
+            row["track"].clone(),
+            integer(&row, "start"),
+            integer(&row, "end"),
+            integer(&row, "n"),
+        );
         assert!(tables.sessions.insert(session), "a session stands twice: {row:?}");
     }
     for row in parquet(&folder.join("hourly.parquet")) {
         let key = (row["zone"].clone(), integer(&row, "hour"));
-        assert!(tables.hourly.insert(key, zone_numbers(&row)).is_none(), "an hour stands twice: {row:?}");
+        assert!(
+            tables.hourly.insert(key, zone_numbers(&row)).is_none(),
+            "an hour stands twice: {row:?}"
+        );
     }
     for row in parquet(&folder.join("daily.parquet")) {
         let key = (row["zone"].clone(), row["day"].clone());
-        assert!(tables.daily.insert(key, zone_numbers(&row)).is_none(), "a day stands twice: {row:?}");
+        assert!(
+            tables.daily.insert(key, zone_numbers(&row)).is_none(),
+            "a day stands twice: {row:?}"
+        );
     }
     tables
 }
@@ -163,7 +193,10 @@ pub(crate) fn exported(folder: &Path) -> Tables {
 /// All rows of a Parquet file as text; absent values are left out.
 pub(crate) fn parquet(path: &Path) -> Vec<Row> {
     let file = std::fs::File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet").build().expect("a reader");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .expect("Parquet")
+        .build()
+        .expect("a reader");
     let mut rows = Vec::new();
     for batch in reader {
         let batch = batch.expect("a batch");
@@ -191,14 +224,24 @@ pub(crate) fn parquet(path: &Path) -> Vec<Row> {
 /// Fails with the first few differences.
 pub(crate) fn assert_equal(got: &Tables, expected: &Tables) {
     for session in got.sessions.symmetric_difference(&expected.sessions).take(5) {
-        let side = if got.sessions.contains(session) { "extra" } else { "missing" };
+        let side = if got.sessions.contains(session) {
+            "extra"
+        } else {
+            "missing"
+        };
         eprintln!("{side} session {session:?}");
     }
     for (key, numbers) in &expected.hourly {
         if got.hourly.get(key) != Some(numbers) {
-            eprintln!("hour {key:?}: expected {numbers:?}, got {:?}", got.hourly.get(key));
+            eprintln!(
+                "hour {key:?}: expected {numbers:?}, got {:?}",
+                got.hourly.get(key)
+            );
         }
     }
     assert!(!expected.sessions.is_empty(), "nothing to compare");
-    assert!(got == expected, "the export differs from the independent computation");
+    assert!(
+        got == expected,
+        "the export differs from the independent computation"
+    );
 }

@@ -19,11 +19,25 @@ fn dst_days() -> Days {
 fn dst_events() -> Vec<Event> {
     let mut events = walk("v1", 60, DST_DAYS[0].1, DST_DAYS[1].2, 11);
     // People in the repeated hour and over midnight.
-    events.extend(walk("v1", 20, DST_DAYS[1].1 + 7_200_000, DST_DAYS[1].1 + 14_400_000, 12).into_iter().map(rename));
-    events.extend(walk("v1", 20, DST_DAYS[0].2 - 400_000, DST_DAYS[0].2 + 400_000, 13).into_iter().map(|mut event| {
-        event.track = format!("night-{}", event.track);
-        event
-    }));
+    events.extend(
+        walk(
+            "v1",
+            20,
+            DST_DAYS[1].1 + 7_200_000,
+            DST_DAYS[1].1 + 14_400_000,
+            12,
+        )
+        .into_iter()
+        .map(rename),
+    );
+    events.extend(
+        walk("v1", 20, DST_DAYS[0].2 - 400_000, DST_DAYS[0].2 + 400_000, 13)
+            .into_iter()
+            .map(|mut event| {
+                event.track = format!("night-{}", event.track);
+                event
+            }),
+    );
     events
 }
 
@@ -39,7 +53,10 @@ fn export(data_dir: &Path) -> Tables {
 }
 
 fn recompute(data_dir: &Path) {
-    let job = json(&["jobs", "run", "recompute", "--venue", "all", "--wait"], data_dir);
+    let job = json(
+        &["jobs", "run", "recompute", "--venue", "all", "--wait"],
+        data_dir,
+    );
     assert_eq!(job["state"], "succeeded", "{job}");
     assert!(job["id"].is_string());
 }
@@ -85,19 +102,33 @@ fn posted_events_give_the_oracles_numbers_and_the_live_view_agrees() {
     std::fs::create_dir_all(&data_dir).expect("a folder");
     let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
     let instance = Instance::start(&data_dir);
-    json(&["venues", "apply", venues_file.to_str().expect("a path")], &data_dir);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    json(
+        &["venues", "apply", venues_file.to_str().expect("a path")],
+        &data_dir,
+    );
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
     let today = now.as_millis() as i64 / 86_400_000 * 86_400_000;
     let day = |start: i64| -> &'static str {
-        let civil = chrono::DateTime::from_timestamp_millis(start).expect("a time").format("%Y-%m-%d").to_string();
+        let civil = chrono::DateTime::from_timestamp_millis(start)
+            .expect("a time")
+            .format("%Y-%m-%d")
+            .to_string();
         Box::leak(civil.into_boxed_str())
     };
-    let days: Days = [today - 2 * 86_400_000, today - 86_400_000].map(|s| (day(s), s, s + 86_400_000)).to_vec();
+    let days: Days = [today - 2 * 86_400_000, today - 86_400_000]
+        .map(|s| (day(s), s, s + 86_400_000))
+        .to_vec();
     let clean = walk("v1", 80, days[0].1, days[1].2, 21);
     let expected = compute(&clean, &zones(), &days);
     for batch in arrival(clean, 6).chunks(500) {
         let (status, answer) = instance.post("/v1/events", "application/x-ndjson", ndjson(batch).as_bytes());
-        assert_eq!((status, &answer["accepted"]), (202, &batch.len().into()), "{answer}");
+        assert_eq!(
+            (status, &answer["accepted"]),
+            (202, &batch.len().into()),
+            "{answer}"
+        );
         assert!(answer["receipt"].is_string() && answer["refused"].as_array().is_some_and(Vec::is_empty));
     }
     recompute(&data_dir);
@@ -112,15 +143,23 @@ fn a_lone_event_shows_in_the_live_view_within_a_second_or_so() {
     std::fs::create_dir_all(&data_dir).expect("a folder");
     let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
     let instance = Instance::start(&data_dir);
-    json(&["venues", "apply", venues_file.to_str().expect("a path")], &data_dir);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
+    json(
+        &["venues", "apply", venues_file.to_str().expect("a path")],
+        &data_dir,
+    );
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis();
     let event = format!(r#"{{"sensor":"s","track":"t","ts":{now},"x":1.0,"y":1.0}}"#);
     let (status, _) = instance.post("/v1/venues/v1/events", "application/x-ndjson", event.as_bytes());
     assert_eq!(status, 202);
     eventually("the person shows in the zone", || {
         let (_, live) = instance.get("/v1/venues/v1/live");
         let zones = live["zones"].as_array().cloned().unwrap_or_default();
-        zones.iter().any(|zone| zone["id"] == "left" && zone["occupancy"] == 1)
+        zones
+            .iter()
+            .any(|zone| zone["id"] == "left" && zone["occupancy"] == 1)
     });
 }
 
@@ -132,6 +171,9 @@ fn a_second_process_on_one_folder_says_so_and_stops() {
     let second = run(&["up", "--listen", "127.0.0.1:0"], &data_dir);
     assert!(!second.status.success());
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(said.contains("in use by process") && said.contains(data_dir.to_str().expect("a path")), "{said}");
+    assert!(
+        said.contains("in use by process") && said.contains(data_dir.to_str().expect("a path")),
+        "{said}"
+    );
     assert!(instance.is_running());
 }

@@ -66,9 +66,23 @@ pub(crate) fn walk(venue: &'static str, people: u64, from: i64, to: i64, seed: u
             y = (y + dice.below(121) as i32 - 60).clamp(0, 800);
             let sensor = if dice.below(40) == 0 { "s-b" } else { "s-a" };
             let track = format!("t{person}");
-            events.push(Event { venue, sensor: sensor.into(), track: track.clone(), ts, x_cm: x, y_cm: y });
+            events.push(Event {
+                venue,
+                sensor: sensor.into(),
+                track: track.clone(),
+                ts,
+                x_cm: x,
+                y_cm: y,
+            });
             if dice.below(50) == 0 {
-                events.push(Event { venue, sensor: "s-c".into(), track, ts, x_cm: (x + 3).min(1_000), y_cm: y });
+                events.push(Event {
+                    venue,
+                    sensor: "s-c".into(),
+                    track,
+                    ts,
+                    x_cm: (x + 3).min(1_000),
+                    y_cm: y,
+                });
             }
         }
     }
@@ -111,6 +125,9 @@ pub(crate) fn zones() -> Vec<(&'static str, Vec<(f64, f64)>)> {
     vec![
         ("left", vec![(0.0, 0.0), (5.0, 0.0), (5.0, 8.0), (0.0, 8.0)]),
         ("right", vec![(5.0, 0.0), (10.0, 0.0), (10.0, 8.0), (5.0, 8.0)]),
-        ("star", vec![(2.1, 1.03), (7.4, 1.5), (3.0, 5.2), (5.1, 0.4), (6.6, 6.01)]),
+        (
+            "star",
+            vec![(2.1, 1.03), (7.4, 1.5), (3.0, 5.2), (5.1, 0.4), (6.6, 6.01)],
+        ),
     ]
 }

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the workspace")
+        .to_owned()
 }
 
 fn read(path: &str) -> String {
@@ -13,10 +16,22 @@ fn read(path: &str) -> String {
 #[test]
 fn the_architecture_page_maps_every_crate() {
     let page = read("docs/ARCHITECTURE.md");
-    for crate_folder in
-        ["model", "runtime", "storage", "ingest", "speed-layer", "batch-layer", "serving-api", "retention", "ops", "tests"]
-    {
-        assert!(page.contains(&format!("`{crate_folder}/`")), "docs/ARCHITECTURE.md does not map {crate_folder}/");
+    for crate_folder in [
+        "model",
+        "runtime",
+        "storage",
+        "ingest",
+        "speed-layer",
+        "batch-layer",
+        "serving-api",
+        "retention",
+        "ops",
+        "tests",
+    ] {
+        assert!(
+            page.contains(&format!("`{crate_folder}/`")),
+            "docs/ARCHITECTURE.md does not map {crate_folder}/"
+        );
     }
 }
 
@@ -60,7 +75,10 @@ fn no_personal_registry_or_machine_path_is_written_down() {
     for paper in ["README.md", "CHANGELOG.md", "docs/ARCHITECTURE.md", ".ci/run"] {
         let text = read(paper);
         for word in ["/work/", "/root/", "/farm/"] {
-            assert!(!text.contains(word), "{paper} names {word}, a path of one machine");
+            assert!(
+                !text.contains(word),
+                "{paper} names {word}, a path of one machine"
+            );
         }
     }
 }

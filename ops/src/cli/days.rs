@@ -53,7 +53,18 @@ pub(crate) async fn run(args: &DaysArgs) -> Result<()> {
 
 fn human(days: &[Value]) -> String {
     table(
-        &["venue", "day", "state", "generation", "events", "sessions", "completeness", "late", "drift", "reason"],
+        &[
+            "venue",
+            "day",
+            "state",
+            "generation",
+            "events",
+            "sessions",
+            "completeness",
+            "late",
+            "drift",
+            "reason",
+        ],
         &[3, 4, 5, 6, 7, 8],
         days.iter().map(|day| {
             vec![

@@ -84,9 +84,16 @@ async fn download(args: &ExportArgs, target: &Target, tables: &[Table]) -> Resul
         let bytes = target.client().download(&path, &unfinished).await?;
         let rows = parquet_rows(&unfinished)?;
         std::fs::rename(&unfinished, &file)?;
-        files.push(ExportedFile { path: file, rows, bytes });
+        files.push(ExportedFile {
+            path: file,
+            rows,
+            bytes,
+        });
     }
-    Ok(ExportReport { files, venue_days: None })
+    Ok(ExportReport {
+        files,
+        venue_days: None,
+    })
 }
 
 /// Rows of a Parquet file, from its footer: also tells that all of it arrived.
@@ -100,9 +107,12 @@ fn human(report: &ExportReport) -> String {
     table(
         &["file", "rows", "bytes"],
         &[1, 2],
-        report
-            .files
-            .iter()
-            .map(|file| vec![file.path.display().to_string(), count(file.rows), count(file.bytes)]),
+        report.files.iter().map(|file| {
+            vec![
+                file.path.display().to_string(),
+                count(file.rows),
+                count(file.bytes),
+            ]
+        }),
     )
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use axum::http::Method;
 use clap::{Args, ValueEnum};
-use dwell_ingest::sources::files::{Constant, FileState, ImportPhase, ImportProgress, ImportReport, ImportState, MappingSpec};
+use dwell_ingest::sources::files::{
+    Constant, FileState, ImportPhase, ImportProgress, ImportReport, ImportState, MappingSpec,
+};
 use indicatif::ProgressBar;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -79,7 +81,8 @@ pub(crate) async fn run(args: &ImportArgs) -> Result<()> {
 fn request(args: &ImportArgs) -> Result<ImportRequest> {
     let mut mapping = match &args.mapping {
         Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             MappingSpec::from_toml(&path.display().to_string(), &text)?
         }
         None => MappingSpec::default(),
@@ -93,15 +96,23 @@ fn request(args: &ImportArgs) -> Result<ImportRequest> {
         mapping.constants.insert(field, Constant::Text(value));
     }
     if let Some(venue) = &args.venue {
-        mapping.constants.insert("venue".to_owned(), Constant::Text(venue.clone()));
+        mapping
+            .constants
+            .insert("venue".to_owned(), Constant::Text(venue.clone()));
     }
-    Ok(ImportRequest { to_archive: args.to == RoadArg::Archive, mapping })
+    Ok(ImportRequest {
+        to_archive: args.to == RoadArg::Archive,
+        mapping,
+    })
 }
 
 fn split(flag: &str, text: &str) -> Result<(String, String)> {
     match text.split_once('=') {
         Some((field, value)) if !field.is_empty() => Ok((field.to_owned(), value.to_owned())),
-        _ => bail!("{flag} {text:?}: write it as FIELD={}", if flag == "--map" { "COLUMN" } else { "VALUE" }),
+        _ => bail!(
+            "{flag} {text:?}: write it as FIELD={}",
+            if flag == "--map" { "COLUMN" } else { "VALUE" }
+        ),
     }
 }
 
@@ -124,7 +135,10 @@ async fn upload(
     bar.set_length(files.len() as u64);
     let mut names = Vec::with_capacity(files.len());
     for (i, path) in files.iter().enumerate() {
-        let own = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let own = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         // Two folders may hold files of one name.
         let name = format!("{i:05}-{own}");
         bar.set_message(format!("sending {}", path.display()));
@@ -140,13 +154,19 @@ async fn upload(
     let job = client.json(Method::POST, "/v1/imports", Some(&body)).await?;
     let job: Value = wait_for(client, job, output).await?;
     if job["report"].is_null() {
-        bail!("the import {}: {}", job["state"].as_str().unwrap_or("failed"), job["error"].as_str().unwrap_or("no report"));
+        bail!(
+            "the import {}: {}",
+            job["state"].as_str().unwrap_or("failed"),
+            job["error"].as_str().unwrap_or("no report")
+        );
     }
     let mut report: ImportReport = serde_json::from_value(job["report"].clone())?;
     for file in &mut report.files {
         // The name that the file was sent under, back to the one it has here.
         if let Some(sent) = names.iter().position(|name| file.path.starts_with(name.as_str())) {
-            file.path = file.path.replacen(names[sent].as_str(), &files[sent].display().to_string(), 1);
+            file.path = file
+                .path
+                .replacen(names[sent].as_str(), &files[sent].display().to_string(), 1);
         }
     }
     Ok(report)
@@ -161,7 +181,9 @@ fn files_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
             return Ok(());
         }
         let entries = std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut inside = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        let mut inside = entries
+            .map(|entry| Ok(entry?.path()))
+            .collect::<Result<Vec<_>>>()?;
         inside.sort();
         inside.iter().try_for_each(|path| collect(path, files))
     }
@@ -203,7 +225,12 @@ fn human(report: &ImportReport) -> String {
                 FileState::AlreadyImported => "imported before: nothing to do",
                 FileState::Failed => "failed",
             };
-            vec![file.path.clone(), state.to_owned(), count(file.accepted), count(file.refused)]
+            vec![
+                file.path.clone(),
+                state.to_owned(),
+                count(file.accepted),
+                count(file.refused),
+            ]
         }),
     )];
     for error in report.files.iter().flat_map(|file| &file.errors) {

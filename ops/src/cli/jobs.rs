@@ -215,7 +215,11 @@ fn describe(job: &Value) -> String {
         lines.push(format!("  error: {error}"));
     }
     if let Some(report) = job["report"].as_object() {
-        lines.extend(report.iter().map(|(name, value)| format!("  {name}: {}", short(value))));
+        lines.extend(
+            report
+                .iter()
+                .map(|(name, value)| format!("  {name}: {}", short(value))),
+        );
     }
     lines.join("\n")
 }

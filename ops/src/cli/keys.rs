@@ -57,7 +57,10 @@ pub(crate) async fn run(command: &KeysCommand) -> Result<()> {
                 body["name"] = json!(name);
             }
             with_target(&args.target, async |target| {
-                let key: Value = target.client().json(Method::POST, "/v1/keys", Some(&body)).await?;
+                let key: Value = target
+                    .client()
+                    .json(Method::POST, "/v1/keys", Some(&body))
+                    .await?;
                 Output::from_flag(args.target.json).result(&key, || text(&key["key"]))
             })
             .await

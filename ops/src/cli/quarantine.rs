@@ -69,7 +69,10 @@ pub(crate) async fn run(command: &QuarantineCommand) -> Result<()> {
         QuarantineCommand::List(args) => list(args).await,
         QuarantineCommand::Show { id, target } => {
             with_target(target, async |opened| {
-                let entry: Value = opened.client().get(&format!("/v1/quarantine/{}", escape(id))).await?;
+                let entry: Value = opened
+                    .client()
+                    .get(&format!("/v1/quarantine/{}", escape(id)))
+                    .await?;
                 Output::from_flag(target.json).result(&entry, || lines(&entry))
             })
             .await
@@ -79,7 +82,11 @@ pub(crate) async fn run(command: &QuarantineCommand) -> Result<()> {
             with_target(target, async |opened| {
                 for id in ids {
                     let path = format!("/v1/quarantine/{}/drop", escape(id));
-                    opened.client().send(Method::POST, &path, None).await?.json::<Value>()?;
+                    opened
+                        .client()
+                        .send(Method::POST, &path, None)
+                        .await?
+                        .json::<Value>()?;
                 }
                 let answer = json!({ "dropped": ids });
                 Output::from_flag(target.json).result(&answer, || format!("{} dropped", ids.len()))
@@ -93,8 +100,12 @@ async fn list(args: &ListArgs) -> Result<()> {
     let output = Output::from_flag(args.target.json);
     with_target(&args.target, async |target| {
         let mut path = format!("/v1/quarantine?limit={}", args.limit);
-        let filters =
-            [("venue", &args.venue), ("code", &args.code), ("source", &args.source), ("state", &args.state)];
+        let filters = [
+            ("venue", &args.venue),
+            ("code", &args.code),
+            ("source", &args.source),
+            ("state", &args.state),
+        ];
         for (name, value) in filters {
             if let Some(value) = value {
                 path.push_str(&format!("&{name}={}", escape(value)));
@@ -102,15 +113,29 @@ async fn list(args: &ListArgs) -> Result<()> {
         }
         let answer: Value = target.client().get(&path).await?;
         output.result(&answer, || {
-            let entries = answer["entries"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let entries = answer["entries"]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default();
             table(
-                &["id", "received", "venue", "source", "index", "code", "message", "state"],
+                &[
+                    "id", "received", "venue", "source", "index", "code", "message", "state",
+                ],
                 &[4],
                 entries.iter().map(|entry| {
-                    ["id", "received_at", "venue", "source", "index", "code", "message", "state"]
-                        .iter()
-                        .map(|name| text(&entry[*name]))
-                        .collect()
+                    [
+                        "id",
+                        "received_at",
+                        "venue",
+                        "source",
+                        "index",
+                        "code",
+                        "message",
+                        "state",
+                    ]
+                    .iter()
+                    .map(|name| text(&entry[*name]))
+                    .collect()
                 }),
             )
         })
@@ -121,7 +146,11 @@ async fn list(args: &ListArgs) -> Result<()> {
 async fn replay(ids: &[String], target: &TargetArgs) -> Result<()> {
     let output = Output::from_flag(target.json);
     with_target(target, async |opened| {
-        let job = create_job(opened.client(), &json!({ "kind": "replay", "options": { "entries": ids } })).await?;
+        let job = create_job(
+            opened.client(),
+            &json!({ "kind": "replay", "options": { "entries": ids } }),
+        )
+        .await?;
         let job = wait_for(opened.client(), job, output).await?;
         output.result(&job, || lines(&job["report"]))
     })
@@ -130,9 +159,11 @@ async fn replay(ids: &[String], target: &TargetArgs) -> Result<()> {
 
 fn lines(value: &Value) -> String {
     match value.as_object() {
-        Some(fields) => {
-            fields.iter().map(|(name, value)| format!("{name}: {}", text(value))).collect::<Vec<_>>().join("\n")
-        }
+        Some(fields) => fields
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", text(value)))
+            .collect::<Vec<_>>()
+            .join("\n"),
         None => text(value),
     }
 }

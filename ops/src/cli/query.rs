@@ -56,15 +56,36 @@ pub(crate) async fn run(args: &QueryArgs) -> Result<()> {
 }
 
 fn human(answer: &Value) -> String {
-    let buckets = answer["buckets"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let buckets = answer["buckets"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     table(
-        &["metric", "subject", "start (local)", "value", "unit", "state", "layer", "completeness"],
+        &[
+            "metric",
+            "subject",
+            "start (local)",
+            "value",
+            "unit",
+            "state",
+            "layer",
+            "completeness",
+        ],
         &[3, 7],
         buckets.iter().map(|bucket| {
-            ["metric", "subject", "start_local", "value", "unit", "state", "layer", "completeness"]
-                .iter()
-                .map(|name| text(&bucket[*name]))
-                .collect()
+            [
+                "metric",
+                "subject",
+                "start_local",
+                "value",
+                "unit",
+                "state",
+                "layer",
+                "completeness",
+            ]
+            .iter()
+            .map(|name| text(&bucket[*name]))
+            .collect()
         }),
     )
 }

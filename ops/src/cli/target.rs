@@ -15,10 +15,7 @@ pub(crate) enum Target {
     /// A running instance answers.
     Running(Client),
     /// This process has opened the folder; the platform must be closed in the end.
-    Opened {
-        client: Client,
-        platform: Box<Platform>,
-    },
+    Opened { client: Client, platform: Box<Platform> },
 }
 
 impl Target {
@@ -30,7 +27,10 @@ impl Target {
         let config = args.load_config()?;
         let platform = Platform::open_for_command(config).await?;
         let client = Client::in_process(platform.router(), platform.admin_key());
-        Ok(Target::Opened { client, platform: Box::new(platform) })
+        Ok(Target::Opened {
+            client,
+            platform: Box::new(platform),
+        })
     }
 
     /// The running instance that the flags mean, if there is one.
@@ -97,7 +97,9 @@ pub(crate) async fn venues_of(client: &Client, venue: &str) -> Result<Vec<String
     }
     match ids.iter().any(|id| id == venue) {
         true => Ok(vec![venue.to_owned()]),
-        false if ids.is_empty() => bail!("there is no venue {venue:?}: no venue is known; use `dwell venues apply FILE`"),
+        false if ids.is_empty() => {
+            bail!("there is no venue {venue:?}: no venue is known; use `dwell venues apply FILE`")
+        }
         false => bail!("there is no venue {venue:?}; known are {}", short_list(&ids)),
     }
 }
@@ -105,7 +107,11 @@ pub(crate) async fn venues_of(client: &Client, venue: &str) -> Result<Vec<String
 fn short_list(ids: &[String]) -> String {
     const SHOWN: usize = 12;
     let shown = ids.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-    if ids.len() > SHOWN { format!("{shown} and {} more", ids.len() - SHOWN) } else { shown }
+    if ids.len() > SHOWN {
+        format!("{shown} and {} more", ids.len() - SHOWN)
+    } else {
+        shown
+    }
 }
 
 /// A job as the API shows it.

@@ -26,7 +26,9 @@ pub(crate) async fn run(args: &UpArgs, log: LogHandle) -> Result<()> {
         data_dir: args.data_dir.clone(),
         listen: args.listen,
         // A second instance on one machine needs an admin port of its own.
-        admin_listen: args.admin_listen.or(args.listen.map(|listen| SocketAddr::new(listen.ip(), 0))),
+        admin_listen: args
+            .admin_listen
+            .or(args.listen.map(|listen| SocketAddr::new(listen.ip(), 0))),
     };
     let config = Config::load(args.config.as_deref(), &flags)?;
     let mut running = Running::start(config, log).await?;
@@ -51,9 +53,18 @@ impl Running {
         let (url, admin_url) = (url_of(&api)?, url_of(&admin)?);
         let mut platform = Platform::open_for_serving(config, log).await?;
         platform.start_serving(api, admin)?;
-        InstanceFile { pid: std::process::id(), url: url.clone(), admin_url: admin_url.clone() }
-            .write(platform.paths())?;
-        Ok(Self { platform, url, admin_url, signals })
+        InstanceFile {
+            pid: std::process::id(),
+            url: url.clone(),
+            admin_url: admin_url.clone(),
+        }
+        .write(platform.paths())?;
+        Ok(Self {
+            platform,
+            url,
+            admin_url,
+            signals,
+        })
     }
 
     /// Waits for Ctrl-C, SIGTERM, or a part that cannot go on.
@@ -76,9 +87,9 @@ impl Running {
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}: is another instance running? choose another address"))
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: is another instance running? choose another address")
+    })
 }
 
 fn url_of(listener: &TcpListener) -> Result<String> {

@@ -57,7 +57,11 @@ async fn apply(args: &ApplyArgs) -> Result<()> {
         serde_json::from_slice(&bytes).with_context(|| format!("{} is not JSON", args.file.display()))?;
     let output = Output::from_flag(args.target.json);
     with_target(&args.target, async |target| {
-        let path = if args.dry_run { "/v1/venues?dry_run=true" } else { "/v1/venues" };
+        let path = if args.dry_run {
+            "/v1/venues?dry_run=true"
+        } else {
+            "/v1/venues"
+        };
         let answer: Value = target.client().json(Method::PUT, path, Some(&venues)).await?;
         output.result(&answer, || applied(&answer))
     })
@@ -69,7 +73,9 @@ fn applied(answer: &Value) -> String {
     table(
         &["venue", "change"],
         &[],
-        venues.iter().map(|venue| vec![text(&venue["id"]), text(&venue["change"])]),
+        venues
+            .iter()
+            .map(|venue| vec![text(&venue["id"]), text(&venue["change"])]),
     )
 }
 
@@ -83,7 +89,12 @@ async fn list(target: &TargetArgs) -> Result<()> {
                 &["venue", "name", "time zone", "zones"],
                 &[3],
                 venues.iter().map(|venue| {
-                    vec![text(&venue["id"]), text(&venue["name"]), text(&venue["tz"]), text(&venue["zones"])]
+                    vec![
+                        text(&venue["id"]),
+                        text(&venue["name"]),
+                        text(&venue["tz"]),
+                        text(&venue["zones"]),
+                    ]
                 }),
             )
         })
@@ -93,7 +104,10 @@ async fn list(target: &TargetArgs) -> Result<()> {
 
 async fn show(venue: &str, target: &TargetArgs) -> Result<()> {
     with_target(target, async |opened| {
-        let answer: Value = opened.client().get(&format!("/v1/venues/{}", escape(venue))).await?;
+        let answer: Value = opened
+            .client()
+            .get(&format!("/v1/venues/{}", escape(venue)))
+            .await?;
         match target.json {
             true => crate::output::write_line(&serde_json::to_string(&answer)?),
             false => crate::output::write_line(&serde_json::to_string_pretty(&answer)?),

@@ -19,7 +19,12 @@ pub(super) struct Sample {
 
 macro_rules! sample {
     ($about:literal, $name:literal) => {
-        Sample { about: $about, name: $name, bytes: include_bytes!(concat!("../../demo-data/", $name)), mapping: None }
+        Sample {
+            about: $about,
+            name: $name,
+            bytes: include_bytes!(concat!("../../demo-data/", $name)),
+            mapping: None,
+        }
     };
     ($about:literal, $name:literal, $mapping:literal) => {
         Sample {
@@ -33,11 +38,30 @@ macro_rules! sample {
 
 /// All of them.
 pub(super) const SAMPLES: [Sample; 5] = [
-    sample!("door counts of a tram stop in Zürich, two weeks of 2024", "doors.csv.zst", "doors.toml"),
-    sample!("receipts of three grocery stores, two weeks of 2017", "receipts.ndjson.zst"),
-    sample!("paths through a shopping mall, 2019", "mall_paths.csv.zst", "mall_paths.toml"),
-    sample!("people, CO2 and ventilation of two university rooms, a week of 2017", "rooms.csv.zst", "rooms.toml"),
-    sample!("people under a ceiling sensor, four minutes of 2019", "xovis.csv.zst", "xovis.toml"),
+    sample!(
+        "door counts of a tram stop in Zürich, two weeks of 2024",
+        "doors.csv.zst",
+        "doors.toml"
+    ),
+    sample!(
+        "receipts of three grocery stores, two weeks of 2017",
+        "receipts.ndjson.zst"
+    ),
+    sample!(
+        "paths through a shopping mall, 2019",
+        "mall_paths.csv.zst",
+        "mall_paths.toml"
+    ),
+    sample!(
+        "people, CO2 and ventilation of two university rooms, a week of 2017",
+        "rooms.csv.zst",
+        "rooms.toml"
+    ),
+    sample!(
+        "people under a ceiling sensor, four minutes of 2019",
+        "xovis.csv.zst",
+        "xovis.toml"
+    ),
 ];
 
 impl Sample {

@@ -16,8 +16,16 @@ const DOOR: (f64, f64) = (3.0, 0.4);
 /// Centre of the tills.
 const CHECKOUT: (f64, f64) = (18.0, 2.2);
 /// Places where people stop.
-const FIXTURES: [(f64, f64); 8] =
-    [(4.0, 7.0), (6.2, 6.0), (11.0, 7.2), (13.0, 8.4), (18.0, 6.5), (5.0, 12.8), (16.5, 13.0), (11.4, 10.4)];
+const FIXTURES: [(f64, f64); 8] = [
+    (4.0, 7.0),
+    (6.2, 6.0),
+    (11.0, 7.2),
+    (13.0, 8.4),
+    (18.0, 6.5),
+    (5.0, 12.8),
+    (16.5, 13.0),
+    (11.4, 10.4),
+];
 /// East of this the second sensor sees people.
 const SENSOR_EDGE_X: f64 = 12.0;
 
@@ -52,13 +60,21 @@ pub(super) fn sightings(from: TsMs, to: TsMs) -> Vec<Sighting> {
     let mut all = Vec::new();
     let first_slot = (from - STAY_MAX_MS).div_euclid(ARRIVAL_SLOT_MS);
     for slot in first_slot..=to.div_euclid(ARRIVAL_SLOT_MS) {
-        let Some(customer) = Customer::of_slot(slot) else { continue };
+        let Some(customer) = Customer::of_slot(slot) else {
+            continue;
+        };
         let mut ts = customer.arrives;
         while let Some((x, y)) = customer.place(ts) {
             if (from..to).contains(&ts) {
                 let sensor = if x < SENSOR_EDGE_X { "xs-1" } else { "xs-2" };
                 let (x, y) = (centimetres(x), centimetres(y));
-                all.push(Sighting { ts, track: format!("{:08x}", customer.track >> 32), sensor, x, y });
+                all.push(Sighting {
+                    ts,
+                    track: format!("{:08x}", customer.track >> 32),
+                    sensor,
+                    x,
+                    y,
+                });
             }
             ts += SECOND_MS;
         }
@@ -83,7 +99,11 @@ impl Customer {
         }
         let arrives = slot * ARRIVAL_SLOT_MS + (dice.unit() * ARRIVAL_SLOT_MS as f64) as i64;
         let stops = 1 + (dice.unit() * 5.0) as usize;
-        let mut customer = Customer { track: dice.next(), arrives, legs: Vec::with_capacity(stops + 2) };
+        let mut customer = Customer {
+            track: dice.next(),
+            arrives,
+            legs: Vec::with_capacity(stops + 2),
+        };
         let mut at = DOOR;
         for _ in 0..stops {
             let (x, y) = FIXTURES[(dice.unit() * FIXTURES.len() as f64) as usize % FIXTURES.len()];
@@ -91,7 +111,10 @@ impl Customer {
             let stand_s = 4.0 + dice.unit().powi(2) * 90.0;
             customer.walk(&mut at, to, stand_s);
         }
-        let queue = (CHECKOUT.0 + dice.unit() * 4.0 - 2.0, CHECKOUT.1 + dice.unit() * 1.6 - 0.8);
+        let queue = (
+            CHECKOUT.0 + dice.unit() * 4.0 - 2.0,
+            CHECKOUT.1 + dice.unit() * 1.6 - 0.8,
+        );
         customer.walk(&mut at, queue, 15.0 + dice.unit() * 60.0);
         customer.walk(&mut at, DOOR, 0.0);
         Some(customer)
@@ -102,7 +125,13 @@ impl Customer {
         let distance = (to.0 - at.0).hypot(to.1 - at.1);
         let reach_ms = start_ms + (distance / SPEED_M_S * 1000.0) as i64;
         let end_ms = reach_ms + (stand_s * 1000.0) as i64;
-        self.legs.push(Leg { from: *at, to, start_ms, reach_ms, end_ms });
+        self.legs.push(Leg {
+            from: *at,
+            to,
+            start_ms,
+            reach_ms,
+            end_ms,
+        });
         *at = to;
     }
 
@@ -161,7 +190,10 @@ mod tests {
         let all = sightings(EVENING, EVENING + 1_800_000);
         for a in &all {
             assert!((0.0..24.0).contains(&a.x) && (0.0..16.0).contains(&a.y), "{a:?}");
-            if let Some(b) = all.iter().find(|b| b.track == a.track && b.ts == a.ts + SECOND_MS) {
+            if let Some(b) = all
+                .iter()
+                .find(|b| b.track == a.track && b.ts == a.ts + SECOND_MS)
+            {
                 assert!((b.x - a.x).hypot(b.y - a.y) < 2.3, "{a:?} {b:?}");
             }
         }

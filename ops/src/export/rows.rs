@@ -67,9 +67,13 @@ pub(super) fn columns(table: Table) -> &'static [(&'static str, SheetColumn)] {
         ],
         Table::Hourly => zone_columns!("hour", Integer),
         Table::Daily => zone_columns!("day", Text),
-        Table::CrossingsHourly => {
-            &[("venue", Text), ("line", Text), ("hour", Integer), ("in", Integer), ("out", Integer)]
-        }
+        Table::CrossingsHourly => &[
+            ("venue", Text),
+            ("line", Text),
+            ("hour", Integer),
+            ("in", Integer),
+            ("out", Integer),
+        ],
         Table::TransactionsHourly => &[
             ("venue", Text),
             ("hour", Integer),
@@ -101,9 +105,12 @@ pub(super) fn columns(table: Table) -> &'static [(&'static str, SheetColumn)] {
             ("samples", Integer),
             ("resets", Integer),
         ],
-        Table::PresenceHourly => {
-            &[("venue", Text), ("hour", Integer), ("devices", Integer), ("sightings", Integer)]
-        }
+        Table::PresenceHourly => &[
+            ("venue", Text),
+            ("hour", Integer),
+            ("devices", Integer),
+            ("sightings", Integer),
+        ],
         Table::TrafficHourly => &[
             ("venue", Text),
             ("hour", Integer),
@@ -177,7 +184,10 @@ pub(super) fn push_row(
             integer(sum.voids)?,
         ]),
         (Table::ReadingsHourly, Grain::Hour, Value::Reading(reading)) => {
-            let (sensor, metric) = row.subject.split_once(PART_SEPARATOR).unwrap_or((&row.subject, ""));
+            let (sensor, metric) = row
+                .subject
+                .split_once(PART_SEPARATOR)
+                .unwrap_or((&row.subject, ""));
             sheet.push(&[
                 venue,
                 Cell::Text(sensor),
@@ -242,7 +252,11 @@ fn push_zone(
 
 fn zone_values(zone: &ZoneValue, length_ms: i64, generation: u64) -> Result<[Cell<'static>; 11]> {
     let rank = |percent| -> Result<Cell<'static>> {
-        Ok(Cell::optional(nearest_rank(&zone.dwells_ms, percent).map(i64::try_from).transpose()?))
+        Ok(Cell::optional(
+            nearest_rank(&zone.dwells_ms, percent)
+                .map(i64::try_from)
+                .transpose()?,
+        ))
     };
     Ok([
         integer(zone.visits)?,
@@ -260,5 +274,9 @@ fn zone_values(zone: &ZoneValue, length_ms: i64, generation: u64) -> Result<[Cel
 }
 
 fn integer<T: TryInto<i64>>(value: T) -> Result<Cell<'static>> {
-    value.try_into().ok().map(Cell::Integer).context("a number does not fit 64 bits")
+    value
+        .try_into()
+        .ok()
+        .map(Cell::Integer)
+        .context("a number does not fit 64 bits")
 }

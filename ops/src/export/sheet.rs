@@ -92,17 +92,31 @@ impl Sheet {
         let unfinished = path.with_extension("parquet.unfinished");
         let file =
             File::create(&unfinished).with_context(|| format!("cannot write {}", unfinished.display()))?;
-        let properties =
-            WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?)).build();
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+            .build();
         let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties))?;
         let builders = columns.iter().map(|(_, column)| Builder::new(*column)).collect();
-        Ok(Self { path: path.to_owned(), unfinished, schema, builders, waiting: 0, rows: 0, writer })
+        Ok(Self {
+            path: path.to_owned(),
+            unfinished,
+            schema,
+            builders,
+            waiting: 0,
+            rows: 0,
+            writer,
+        })
     }
 
     /// Appends a row; its cells must match the columns.
     pub(super) fn push(&mut self, cells: &[Cell<'_>]) -> Result<()> {
         if cells.len() != self.builders.len() {
-            bail!("{}: a row of {} cells for {} columns", self.path.display(), cells.len(), self.builders.len());
+            bail!(
+                "{}: a row of {} cells for {} columns",
+                self.path.display(),
+                cells.len(),
+                self.builders.len()
+            );
         }
         for (builder, cell) in self.builders.iter_mut().zip(cells) {
             match (builder, *cell) {
@@ -117,7 +131,11 @@ impl Sheet {
         }
         self.rows += 1;
         self.waiting += 1;
-        if self.waiting == ROWS_PER_BATCH { self.flush() } else { Ok(()) }
+        if self.waiting == ROWS_PER_BATCH {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -137,6 +155,10 @@ impl Sheet {
         drop(file);
         std::fs::rename(&self.unfinished, &self.path)
             .with_context(|| format!("cannot name {}", self.path.display()))?;
-        Ok(ExportedFile { path: self.path, rows: self.rows, bytes })
+        Ok(ExportedFile {
+            path: self.path,
+            rows: self.rows,
+            bytes,
+        })
     }
 }

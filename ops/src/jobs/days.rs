@@ -29,7 +29,8 @@ pub(super) async fn run(
     progress: Progress,
     cancel: CancellationToken,
 ) -> Result<Outcome> {
-    let spec: Spec = serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
+    let spec: Spec =
+        serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
     let what = match job.kind.as_str() {
         "archive" => What::Archive,
         "verify" => What::Verify,
@@ -37,7 +38,10 @@ pub(super) async fn run(
     };
     let venues = match &spec.venues {
         serde_json::Value::Array(ids) => {
-            let ids: Result<Vec<VenueId>, _> = ids.iter().map(|id| VenueId::new(id.as_str().unwrap_or(""))).collect();
+            let ids: Result<Vec<VenueId>, _> = ids
+                .iter()
+                .map(|id| VenueId::new(id.as_str().unwrap_or("")))
+                .collect();
             Venues::These(ids?)
         }
         _ => Venues::All,
@@ -61,7 +65,11 @@ pub(super) async fn run(
     let tell = |state: JobProgress| progress.set(state.done, state.total, &state.doing);
     let report = worker.batch.run_spec(&job.tenant, &run, &tell, &cancel).await?;
     let (state, error) = judge(&report);
-    Ok(Outcome { state, report: serde_json::to_value(&report)?, error })
+    Ok(Outcome {
+        state,
+        report: serde_json::to_value(&report)?,
+        error,
+    })
 }
 
 /// What a run's report means for its job.
@@ -80,9 +88,20 @@ fn judge(report: &RunReport) -> (JobState, Option<String>) {
         .find(|day| matches!(day.outcome, dwell_batch_layer::report::Outcome::Failed))
         .map(|day| format!("{} {}: {}", day.venue.venue, day.day, day.reason));
     let error = match first {
-        Some(first) => format!("{} of {} days failed; the first: {first}", report.failed, report.failed + done),
-        None => format!("{} dirty days are left, held by other workers or changed meanwhile", report.dirty_left),
+        Some(first) => format!(
+            "{} of {} days failed; the first: {first}",
+            report.failed,
+            report.failed + done
+        ),
+        None => format!(
+            "{} dirty days are left, held by other workers or changed meanwhile",
+            report.dirty_left
+        ),
     };
-    let state = if done > 0 { JobState::Partial } else { JobState::Failed };
+    let state = if done > 0 {
+        JobState::Partial
+    } else {
+        JobState::Failed
+    };
     (state, Some(error))
 }

@@ -28,15 +28,24 @@ pub(super) async fn run(
     let mut refused = Vec::new();
     for (done, id) in spec.entries.iter().enumerate() {
         if cancel.is_cancelled() {
-            return Ok(Outcome { state: JobState::Cancelled, report: serde_json::Value::Null, error: None });
+            return Ok(Outcome {
+                state: JobState::Cancelled,
+                report: serde_json::Value::Null,
+                error: None,
+            });
         }
         progress.set(done as u64, total, id);
         match worker.stores.quarantine.get(&job.tenant, id).await? {
             Some(entry) => entries.push(entry),
-            None => refused.push(json!({ "id": id, "code": "not_found", "message": "there is no such entry" })),
+            None => {
+                refused.push(json!({ "id": id, "code": "not_found", "message": "there is no such entry" }))
+            }
         }
     }
-    let outcomes = worker.replayer.replay(&job.tenant, &entries, &DecodeRules::default()).await?;
+    let outcomes = worker
+        .replayer
+        .replay(&job.tenant, &entries, &DecodeRules::default())
+        .await?;
     let mut accepted = 0_u64;
     for (entry, outcome) in entries.iter().zip(outcomes) {
         let (code, message) = match outcome {
@@ -55,7 +64,8 @@ pub(super) async fn run(
         (false, 0) => JobState::Failed,
         (false, _) => JobState::Partial,
     };
-    let error = (!refused.is_empty()).then(|| format!("{} of {total} entries were refused again", refused.len()));
+    let error =
+        (!refused.is_empty()).then(|| format!("{} of {total} entries were refused again", refused.len()));
     let report = json!({ "accepted": accepted, "refused": refused });
     Ok(Outcome { state, report, error })
 }

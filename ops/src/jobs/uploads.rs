@@ -28,7 +28,8 @@ pub(super) async fn run(
     progress: Progress,
     cancel: CancellationToken,
 ) -> Result<Outcome> {
-    let spec: ImportJob = serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
+    let spec: ImportJob =
+        serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
     let paths = spec.files.iter().map(|name| spec.folder.join(name)).collect();
     let tell = Arc::new(Tell(progress));
     let imported = tokio::select! {
@@ -51,9 +52,16 @@ pub(super) async fn run(
     }
     let (state, error) = match report.is_complete() {
         true => (JobState::Succeeded, None),
-        false => (JobState::Partial, Some("some files could not be read to their end".to_owned())),
+        false => (
+            JobState::Partial,
+            Some("some files could not be read to their end".to_owned()),
+        ),
     };
-    Ok(Outcome { state, report: serde_json::to_value(&report)?, error })
+    Ok(Outcome {
+        state,
+        report: serde_json::to_value(&report)?,
+        error,
+    })
 }
 
 /// Passes an import's progress on to its job.
@@ -62,7 +70,11 @@ struct Tell(Progress);
 impl ImportProgress for Tell {
     fn update(&self, state: &ImportState) {
         match state.days_total {
-            0 => self.0.set(state.bytes_done, state.bytes_total, &format!("{} events read", state.rows)),
+            0 => self.0.set(
+                state.bytes_done,
+                state.bytes_total,
+                &format!("{} events read", state.rows),
+            ),
             total => self.0.set(state.days_done, total, "writing venue-days"),
         }
     }

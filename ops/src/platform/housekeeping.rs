@@ -43,8 +43,13 @@ async fn run_once(
     }
     for partition in 0..stores.log.partitions() {
         // Never past the slowest reader: the speed layer follows closely, and can start from raw.
-        let Some(copied) = raw_writer.position(partition) else { continue };
-        let records = stores.log.trim(partition, now_ms - log_retention_ms, copied).await?;
+        let Some(copied) = raw_writer.position(partition) else {
+            continue;
+        };
+        let records = stores
+            .log
+            .trim(partition, now_ms - log_retention_ms, copied)
+            .await?;
         if records > 0 {
             tracing::info!(records, partition, "trimmed the event log");
         }

@@ -16,11 +16,17 @@ impl Platform {
     pub(crate) fn start_serving(&mut self, api: TcpListener, admin: TcpListener) -> Result<()> {
         let (nights, handle) = dwell_batch_layer::Service::new(self.batch.clone());
         let token = self.controller.register(Phase::StopJobs, "nights");
-        self.tasks.spawn("nights", TaskPolicy::Essential, nights.run(token));
+        self.tasks
+            .spawn("nights", TaskPolicy::Essential, nights.run(token));
         self.nights = Some(handle);
 
         let token = self.controller.register(Phase::StopJobs, "gauges");
-        let gauges = crate::metrics::keep_up(self.stores.clone(), self.paths.clone(), Arc::clone(&self.clock), token);
+        let gauges = crate::metrics::keep_up(
+            self.stores.clone(),
+            self.paths.clone(),
+            Arc::clone(&self.clock),
+            token,
+        );
         self.tasks.spawn("gauges", TaskPolicy::Log, gauges);
 
         let token = self.controller.register(Phase::StopJobs, "housekeeping");
@@ -47,18 +53,30 @@ impl Platform {
         }
         let (clock, signal) = (Arc::clone(&self.clock), self.controller.signal(Phase::Admin));
         let kept = metrics.clone();
-        self.tasks.spawn("metrics", TaskPolicy::Log, async move { kept.keep_up(&*clock, signal).await });
+        self.tasks.spawn("metrics", TaskPolicy::Log, async move {
+            kept.keep_up(&*clock, signal).await
+        });
 
-        let state = AdminState { readiness: self.readiness.clone(), metrics, log: self.log.clone() };
+        let state = AdminState {
+            readiness: self.readiness.clone(),
+            metrics,
+            log: self.log.clone(),
+        };
         let token = self.controller.register(Phase::Admin, "admin port");
-        self.tasks.spawn("admin port", TaskPolicy::Essential, admin::serve(admin, state, token));
+        self.tasks.spawn(
+            "admin port",
+            TaskPolicy::Essential,
+            admin::serve(admin, state, token),
+        );
 
         let router = self.router();
         let stop = self.controller.signal(Phase::StopAccepting);
         // Held until the last request is answered.
         let token = self.controller.register(Phase::FinishRequests, "api");
         self.tasks.spawn("api", TaskPolicy::Essential, async move {
-            let served = axum::serve(api, router).with_graceful_shutdown(stop.requested_owned()).await;
+            let served = axum::serve(api, router)
+                .with_graceful_shutdown(stop.requested_owned())
+                .await;
             drop(token);
             served
         });

@@ -31,12 +31,17 @@ pub(super) async fn table(
 ) -> Result<Response, Problem> {
     let caller = authorise(&state, &headers, "viewer", Principal::may_read).await?;
     let table = Table::from_name(&name).ok_or_else(|| Problem::not_found("table", &name))?;
-    let Query(params) = params.map_err(|rejection| Problem::new(problem::BAD_PARAMETER, rejection.body_text()))?;
+    let Query(params) =
+        params.map_err(|rejection| Problem::new(problem::BAD_PARAMETER, rejection.body_text()))?;
     let day = |name: &str, text: Option<String>, otherwise: &str| {
         let text = text.unwrap_or_else(|| otherwise.to_owned());
-        text.parse::<LocalDay>().map_err(|error| Problem::parameter(name, error.to_string()))
+        text.parse::<LocalDay>()
+            .map_err(|error| Problem::parameter(name, error.to_string()))
     };
-    let venue = params.venue.map(|id| VenueId::new(&id).map_err(|_| Problem::not_found("venue", &id))).transpose()?;
+    let venue = params
+        .venue
+        .map(|id| VenueId::new(&id).map_err(|_| Problem::not_found("venue", &id)))
+        .transpose()?;
     let selection = Selection {
         tenant: caller.tenant.clone(),
         venue,
@@ -48,7 +53,11 @@ pub(super) async fn table(
     let folder = state.paths.spill.join(format!("export-{}", hex::encode(random)));
     let opened = async {
         let report = export(&state.stores, &selection, &[table], &folder).await?;
-        let path = report.files.first().map(|file| file.path.clone()).unwrap_or_default();
+        let path = report
+            .files
+            .first()
+            .map(|file| file.path.clone())
+            .unwrap_or_default();
         let file = tokio::fs::File::open(&path).await?;
         let bytes = file.metadata().await?.len();
         anyhow::Ok((file, bytes))
@@ -65,7 +74,10 @@ pub(super) async fn table(
     let headers = [
         (header::CONTENT_TYPE, "application/vnd.apache.parquet".to_owned()),
         (header::CONTENT_LENGTH, bytes.to_string()),
-        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}.parquet\"")),
+        (
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename=\"{name}.parquet\""),
+        ),
         (header::CACHE_CONTROL, "no-store".to_owned()),
     ];
     Ok((headers, Body::from_stream(ReaderStream::new(file))).into_response())

@@ -32,7 +32,9 @@ pub(super) async fn open(State(state): State<OpsState>, headers: HeaderMap) -> R
     getrandom::fill(&mut random).map_err(|error| internal(format!("asking for randomness: {error}")))?;
     let upload = hex::encode(random);
     let folder = folder(&state, &caller, &upload)?;
-    tokio::fs::create_dir_all(&folder).await.map_err(|error| internal(format!("making a folder: {error}")))?;
+    tokio::fs::create_dir_all(&folder)
+        .await
+        .map_err(|error| internal(format!("making a folder: {error}")))?;
     Ok((StatusCode::CREATED, Json(json!({ "upload": upload }))).into_response())
 }
 
@@ -50,18 +52,27 @@ pub(super) async fn receive(
     }
     check_file_name(&name)?;
     let path = folder.join(&name);
-    let mut file =
-        tokio::fs::File::create(&path).await.map_err(|error| internal(format!("making a file: {error}")))?;
+    let mut file = tokio::fs::File::create(&path)
+        .await
+        .map_err(|error| internal(format!("making a file: {error}")))?;
     let (mut stream, mut bytes) = (body.into_data_stream(), 0_u64);
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|_| Problem::new(problem::BAD_BODY, "the upload broke off; send it again"))?;
+        let chunk =
+            chunk.map_err(|_| Problem::new(problem::BAD_BODY, "the upload broke off; send it again"))?;
         bytes += chunk.len() as u64;
         if bytes > FILE_BYTES_MAX {
-            return Err(Problem::new(problem::TOO_LARGE, format!("a file may have {FILE_BYTES_MAX} bytes")));
+            return Err(Problem::new(
+                problem::TOO_LARGE,
+                format!("a file may have {FILE_BYTES_MAX} bytes"),
+            ));
         }
-        file.write_all(&chunk).await.map_err(|error| internal(format!("writing an upload: {error}")))?;
+        file.write_all(&chunk)
+            .await
+            .map_err(|error| internal(format!("writing an upload: {error}")))?;
     }
-    file.flush().await.map_err(|error| internal(format!("writing an upload: {error}")))?;
+    file.flush()
+        .await
+        .map_err(|error| internal(format!("writing an upload: {error}")))?;
     Ok((StatusCode::CREATED, Json(json!({ "name": name, "bytes": bytes }))).into_response())
 }
 
@@ -96,7 +107,11 @@ pub(super) async fn start(
         }
     }
     let now = state.clock.now_ms();
-    let spec = ImportJob { folder, files: new.files, request: new.request };
+    let spec = ImportJob {
+        folder,
+        files: new.files,
+        request: new.request,
+    };
     let job = Job {
         id: format!("{now:013}-{}", new.upload),
         tenant: caller.tenant.clone(),
@@ -135,7 +150,11 @@ impl NewImport {
         let files = serde_json::from_value(take("files")?).map_err(|error| format!("files: {error}"))?;
         let request =
             serde_json::from_value(serde_json::Value::Object(fields)).map_err(|error| error.to_string())?;
-        Ok(Self { upload, files, request })
+        Ok(Self {
+            upload,
+            files,
+            request,
+        })
     }
 }
 
@@ -156,11 +175,17 @@ fn check_file_name(name: &str) -> Result<(), Problem> {
         && !name.chars().any(char::is_control);
     match plain {
         true => Ok(()),
-        false => Err(Problem::parameter("name", "give a plain file name, without folders")),
+        false => Err(Problem::parameter(
+            "name",
+            "give a plain file name, without folders",
+        )),
     }
 }
 
 fn internal(detail: String) -> Problem {
     tracing::error!(detail, "upload failed");
-    Problem::new(problem::INTERNAL, "the file could not be stored; see the server's log")
+    Problem::new(
+        problem::INTERNAL,
+        "the file could not be stored; see the server's log",
+    )
 }

@@ -13,7 +13,7 @@ async fn nonsense_in_parameters_is_refused_with_what_to_do() {
     let api = Api::start().await;
     let metrics = "/v1/venues/v1/metrics";
     for (path, code) in [
-        (format!("{metrics}"), "bad-parameter"),
+        (metrics.to_string(), "bad-parameter"),
         (format!("{metrics}?metric="), "bad-parameter"),
         (format!("{metrics}?metric=vists"), "unknown-metric"),
         (
@@ -172,7 +172,7 @@ async fn nonsense_in_bodies_is_refused_on_every_route_that_takes_one() {
 async fn wrong_methods_are_told_the_right_ones() {
     let api = Api::start().await;
     for route in ROUTES {
-        let path = route.path.replace('{', "").replace('}', "");
+        let path = route.path.replace(['{', '}'], "");
         let answer = api
             .send(
                 api.request(Method::PATCH, &path, Role::Admin)

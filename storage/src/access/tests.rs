@@ -56,7 +56,11 @@ impl Registry for Keys {
         unreachable!("not asked for")
     }
     async fn revoke_key(&self, _: &TenantId, id: &str, now: TsMs) -> Result<()> {
-        self.change(|keys| keys.iter_mut().filter(|key| key.id == id).for_each(|key| key.revoked_at = Some(now)));
+        self.change(|keys| {
+            keys.iter_mut()
+                .filter(|key| key.id == id)
+                .for_each(|key| key.revoked_at = Some(now))
+        });
         Ok(())
     }
 }
@@ -80,7 +84,10 @@ async fn a_key_opens_with_its_own_secret_only() {
     keys.put_key(&key).await.unwrap();
     keys.put_key(&other).await.unwrap();
     let principal = verifier.verify(text.reveal()).await.unwrap().unwrap();
-    assert_eq!((&principal.tenant, &principal.key_id, principal.role), (&tenant(), &key.id, Role::Gateway));
+    assert_eq!(
+        (&principal.tenant, &principal.key_id, principal.role),
+        (&tenant(), &key.id, Role::Gateway)
+    );
     assert_eq!(principal.venues, venues);
     let other_secret = other_text.reveal().rsplit_once('_').unwrap().1;
     for wrong in [
@@ -97,7 +104,10 @@ async fn a_key_opens_with_its_own_secret_only() {
     ] {
         assert_eq!(verifier.verify(wrong).await.unwrap(), None, "{wrong}");
     }
-    assert!(!key.hash.is_empty() && !format!("{key:?} {text:?}").contains(text.reveal().rsplit_once('_').unwrap().1));
+    assert!(
+        !key.hash.is_empty()
+            && !format!("{key:?} {text:?}").contains(text.reveal().rsplit_once('_').unwrap().1)
+    );
 }
 
 #[tokio::test]
@@ -138,7 +148,12 @@ fn roles_open_what_they_are_for() {
     };
     let rights = |role| {
         let principal = with(role, None);
-        (principal.may_post(), principal.may_read(), principal.may_operate(), principal.may_administer())
+        (
+            principal.may_post(),
+            principal.may_read(),
+            principal.may_operate(),
+            principal.may_administer(),
+        )
     };
     assert_eq!(rights(Role::Gateway), (true, false, false, false));
     assert_eq!(rights(Role::Viewer), (false, true, false, false));
@@ -146,6 +161,9 @@ fn roles_open_what_they_are_for() {
     assert_eq!(rights(Role::Admin), (true, true, true, true));
     let (v1, v2) = (VenueId::new("v1").unwrap(), VenueId::new("v2").unwrap());
     let gateway = with(Role::Gateway, Some(&["v1"]));
-    assert_eq!((gateway.may_post_to(&v1), gateway.may_post_to(&v2)), (true, false));
+    assert_eq!(
+        (gateway.may_post_to(&v1), gateway.may_post_to(&v2)),
+        (true, false)
+    );
     assert!(with(Role::Gateway, None).may_post_to(&v2) && !with(Role::Viewer, None).may_post_to(&v1));
 }

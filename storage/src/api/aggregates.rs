@@ -25,8 +25,14 @@ impl RowFilter {
     /// Whether a row passes.
     pub fn accepts(&self, row: &AggregateRow) -> bool {
         self.grain.is_none_or(|grain| grain == row.grain)
-            && self.families.as_ref().is_none_or(|families| families.contains(&row.family))
-            && self.subjects.as_ref().is_none_or(|subjects| subjects.contains(&row.subject))
+            && self
+                .families
+                .as_ref()
+                .is_none_or(|families| families.contains(&row.family))
+            && self
+                .subjects
+                .as_ref()
+                .is_none_or(|subjects| subjects.contains(&row.subject))
     }
 }
 
@@ -68,7 +74,10 @@ pub trait AggregatesReader: Send + Sync {
 
     /// Number of rows of a generation, for comparing with its pointer. Backends that can count without reading do.
     async fn count(&self, venue: &VenueKey, day: LocalDay, generation: Generation) -> Result<u64> {
-        Ok(self.read(venue, day, generation, &RowFilter::default()).await?.len() as u64)
+        Ok(self
+            .read(venue, day, generation, &RowFilter::default())
+            .await?
+            .len() as u64)
     }
 }
 

@@ -105,12 +105,7 @@ pub trait Jobs: Send + Sync {
     async fn get(&self, tenant: &TenantId, id: &str) -> Result<Option<Job>>;
 
     /// Jobs of a tenant (of all tenants for `None`), newest first, at most `limit`, before an id.
-    async fn list(
-        &self,
-        tenant: Option<&TenantId>,
-        before: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<Job>>;
+    async fn list(&self, tenant: Option<&TenantId>, before: Option<&str>, limit: usize) -> Result<Vec<Job>>;
 
     /// Gives the oldest job that is queued, or running with an expired lease, to a worker until `now + ttl_ms`:
     /// raises its fence and attempts. Conditional write. `None` when there is none.

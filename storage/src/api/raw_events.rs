@@ -72,12 +72,17 @@ impl Marks {
 
     /// Whether any mark is missing from, or above, the published ones: then the day is dirty.
     pub fn exceed(&self, published: &Marks) -> bool {
-        self.0.iter().any(|(source, mark)| published.0.get(source).is_none_or(|known| known < mark))
+        self.0
+            .iter()
+            .any(|(source, mark)| published.0.get(source).is_none_or(|known| known < mark))
     }
 
     /// Raises all marks of another set.
     pub fn merge(&mut self, other: &Marks) {
-        other.0.iter().for_each(|(source, &mark)| self.raise(source, mark));
+        other
+            .0
+            .iter()
+            .for_each(|(source, &mark)| self.raise(source, mark));
     }
 }
 

@@ -58,7 +58,10 @@ pub(super) fn unite(rows: DeliveredRows, superseded_from: usize) -> United {
     let ordered = order(&rows.events);
     if superseded_from >= rows.len() && is_distinct(&ordered) {
         let kind = rows.events.kind;
-        return United { events: in_order(rows, &ordered), superseded: DeliveredRows::new(kind) };
+        return United {
+            events: in_order(rows, &ordered),
+            superseded: DeliveredRows::new(kind),
+        };
     }
     let mut settling = Settling::new(&rows, superseded_from);
     let mut identity = Vec::new();
@@ -116,7 +119,12 @@ fn is_distinct(ordered: &Ordered) -> bool {
 }
 
 fn in_order(rows: DeliveredRows, ordered: &Ordered) -> DeliveredRows {
-    if ordered.rows.iter().zip(0..).all(|(placed, number)| placed.1 == number) {
+    if ordered
+        .rows
+        .iter()
+        .zip(0..)
+        .all(|(placed, number)| placed.1 == number)
+    {
         return rows;
     }
     let order: Vec<u32> = ordered.rows.iter().map(|placed| placed.1).collect();
@@ -176,14 +184,21 @@ impl<'a> Settling<'a> {
     /// Takes the rows of one identity, two or more.
     fn rows_of_identity(&mut self, rows: &[u32]) {
         let (row, others) = (rows[0], &rows[1..]);
-        if !others.iter().all(|&other| same_payload(&self.rows.events, row, other)) {
-            self.open_groups.push((self.winners.len() as u32, rows.len() as u32));
+        if !others
+            .iter()
+            .all(|&other| same_payload(&self.rows.events, row, other))
+        {
+            self.open_groups
+                .push((self.winners.len() as u32, rows.len() as u32));
             self.open_rows.extend_from_slice(rows);
             // Held for the row that `resolve` names.
             return self.win(row, 0);
         }
         let delivery = self.rows.delivery(row as usize);
-        if others.iter().all(|&other| self.rows.delivery(other as usize) == delivery) {
+        if others
+            .iter()
+            .all(|&other| self.rows.delivery(other as usize) == delivery)
+        {
             // The same row again, as from a file read twice; one that is superseded comes last.
             if others.iter().any(|&other| other as usize >= self.superseded_from) {
                 self.supersede(row, delivery);

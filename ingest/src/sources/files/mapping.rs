@@ -385,11 +385,17 @@ impl Builder {
     }
 
     fn event(&mut self, spec: &MappingSpec, template: &EventTemplate) -> Result<EventRule, ImportError> {
-        let mut twice = template.columns.keys().filter(|name| template.constants.contains_key(*name));
+        let mut twice = template
+            .columns
+            .keys()
+            .filter(|name| template.constants.contains_key(*name));
         if let Some(name) = twice.next() {
             return refuse(format!("{name} is both a column and a constant of one event"));
         }
-        let mut twice = spec.columns.keys().filter(|name| spec.constants.contains_key(*name));
+        let mut twice = spec
+            .columns
+            .keys()
+            .filter(|name| spec.constants.contains_key(*name));
         if let Some(name) = twice.next() {
             return refuse(format!("{name} is both a column and a constant"));
         }

@@ -252,10 +252,12 @@ impl DayBuffer {
     /// The rows' numbers in the order (key, ts, sensor), names compared as bytes, equal rows in their order.
     pub(super) fn order(&self, ranks: &[u32]) -> Vec<u32> {
         let key = |row| ranks[self.key.get(row) as usize];
-        let place = |row| {
-            u64::from(self.ts.get(row)) << 32 | u64::from(ranks[self.sensor.get(row) as usize])
-        };
-        order_rows(self.len(), ranks.len(), key, place).rows.into_iter().map(|placed| placed.1).collect()
+        let place = |row| u64::from(self.ts.get(row)) << 32 | u64::from(ranks[self.sensor.get(row) as usize]);
+        order_rows(self.len(), ranks.len(), key, place)
+            .rows
+            .into_iter()
+            .map(|placed| placed.1)
+            .collect()
     }
 
     /// All rows, unsorted, as the archive's writer takes them.

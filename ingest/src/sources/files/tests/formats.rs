@@ -514,7 +514,7 @@ async fn timestamps_of_every_unit_and_floats_of_every_width_are_the_same_positio
             ("sensor", one("s")),
             ("track", track),
             ("ts", ts),
-            ("x", x.clone()),
+            ("x", Arc::clone(&x)),
             ("y", x),
         ])
     };

@@ -162,9 +162,7 @@ fn rows(events: usize) -> DeliveredRows {
             })
             .collect();
         let batch = position_batch(&walk);
-        let again: Vec<u32> = (0..count as u32)
-            .step_by(std::env::var("EVERY").map_or(20, |v| v.parse().unwrap()))
-            .collect();
+        let again: Vec<u32> = (0..count as u32).step_by(20).collect();
         twice.append(&batch.take(&again));
         once.append(&DeliveredRows::delivered_once(batch, delivery(1)));
     }

@@ -587,3 +587,6 @@ pub(super) fn unreadable(name: &str, error: io::Error) -> StorageError {
     };
     StorageError::with_source(kind, format!("archive file {name}"), error)
 }
+
+#[cfg(test)]
+mod tests;

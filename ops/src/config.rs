@@ -178,7 +178,8 @@ impl Default for Config {
             },
             ingest: IngestConfig::default(),
             speed: SpeedConfig::default(),
-            batch: BatchConfig::default(),
+            // One process owns the folder, so a lease that outlives its holder is that of a dead one: short is kind.
+            batch: BatchConfig { lease_ttl: HumanDuration::seconds(10), ..BatchConfig::default() },
             serving: ServingConfig::default(),
             retention: RetentionConfig {
                 raw: HumanDuration::days(90),

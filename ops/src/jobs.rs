@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::importing::Importer;
 
 /// How long a claim lasts without renewal.
-const LEASE_MS: i64 = 30_000;
+const LEASE_MS: i64 = 10_000;
 /// How often a running job stores its progress, renews its claim and looks whether it shall stop.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// How often a worker looks for jobs that nobody told it of.

@@ -13,18 +13,18 @@ use dwell_storage::api::{JobState, Stores};
 use dwell_storage::paths::DataPaths;
 
 /// Jobs by state, of the latest [`JOBS_LOOKED_AT`].
-const JOBS: MetricDef = MetricDef::gauge("dwell_jobs", Unit::Count, "jobs by state, of the latest thousand");
+const JOBS: MetricDef = MetricDef::gauge("dwell_jobs", Unit::Count, "Jobs by state, of the latest thousand.");
 /// Age of the oldest job that has not ended.
 const OLDEST_JOB: MetricDef = MetricDef::gauge(
     "dwell_jobs_oldest_unfinished_seconds",
     Unit::Seconds,
-    "age of the oldest job that has not ended",
+    "Age of the oldest job that has not ended.",
 );
 /// Bytes that each part of the data folder takes.
 const STORED: MetricDef = MetricDef::gauge(
     "dwell_stored_bytes",
     Unit::Bytes,
-    "bytes on disk by part of the data folder",
+    "Bytes on disk by part of the data folder.",
 );
 
 /// Definitions of this crate's metrics.

@@ -94,7 +94,7 @@ fn nonsense_gets_a_clear_refusal_and_harms_nothing() {
         );
         assert!(refusal["retryable"].is_boolean(), "{refusal}");
     }
-    let (_, kept) = instance.get("/v1/quarantine");
+    let (_, kept) = instance.get("/v1/quarantine?venue=v1");
     assert_eq!(kept["entries"].as_array().map(Vec::len), Some(4), "{kept}");
     let (status, _) = instance.post(
         "/v1/venues/v1/events",

@@ -59,7 +59,7 @@ fn metadata() -> Metadata {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     MetadataCommand::new()
         .manifest_path(root)
-        .other_options(["--offline".to_owned()])
+        .no_deps()
         .exec()
         .expect("cargo metadata")
 }

@@ -3,13 +3,13 @@
 //! A table per tenant, kind and dataset, partitioned by venue and day. Dwell writes the Parquet itself and makes its
 //! own commits; any engine that knows Delta or Parquet reads the result. In reading order:
 //!
-//! - [`layout`]: where files lie. [`parquet_schema`]: what is in them.
-//! - [`encoding`], [`writer`], [`reader`]: data files, page by page. [`files`], [`durable`]: bytes, local and not.
-//! - [`sorter`]: rows of many venue-days on their way into the archive, in bounded memory.
-//! - [`order`]: the order (key, ts, sensor) of data files and sorted runs.
-//! - [`rewrite`] over [`stretches`], [`unite`] and [`day_files`]: a day's rows, united with what is archived, as new
+//! - `layout`: where files lie. `parquet_schema`: what is in them.
+//! - `encoding`, `writer`, `reader`: data files, page by page. `files`, `durable`: bytes, local and not.
+//! - `sorter`: rows of many venue-days on their way into the archive, in bounded memory.
+//! - `order`: the order (key, ts, sensor) of data files and sorted runs.
+//! - `rewrite` over `stretches`, `unite` and `day_files`: a day's rows, united with what is archived, as new
 //!   files that are verified and not yet visible.
-//! - [`table_log`] and [`delta`]: commits, and the traits of the archive.
+//! - `table_log` and `delta`: commits, and the traits of the archive.
 
 mod day_files;
 mod day_reader;

@@ -152,7 +152,7 @@ pub(crate) struct RetentionConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LogSection {
-    /// Which messages: `warn`, `info`, or a filter like `info,dwell_ingest=debug`. Default `info`.
+    /// Which messages: `warn`, `info`, or a filter like `info,dwell_ingest=debug`. Default `info`, less of the libraries.
     pub(crate) filter: String,
     /// `text` or `json`. Default `text`.
     pub(crate) format: LogStyle,
@@ -179,14 +179,17 @@ impl Default for Config {
             ingest: IngestConfig::default(),
             speed: SpeedConfig::default(),
             // One process owns the folder, so a lease that outlives its holder is that of a dead one: short is kind.
-            batch: BatchConfig { lease_ttl: HumanDuration::seconds(10), ..BatchConfig::default() },
+            batch: BatchConfig {
+                lease_ttl: HumanDuration::seconds(10),
+                ..BatchConfig::default()
+            },
             serving: ServingConfig::default(),
             retention: RetentionConfig {
                 raw: HumanDuration::days(90),
                 log: HumanDuration::days(30),
             },
             log: LogSection {
-                filter: "info".into(),
+                filter: "info,buoyant_kernel=warn,deltalake_core=warn".into(),
                 format: LogStyle::Text,
             },
         }

@@ -13,7 +13,11 @@ use dwell_storage::api::{JobState, Stores};
 use dwell_storage::paths::DataPaths;
 
 /// Jobs by state, of the latest [`JOBS_LOOKED_AT`].
-const JOBS: MetricDef = MetricDef::gauge("dwell_jobs", Unit::Count, "Jobs by state, of the latest thousand.");
+const JOBS: MetricDef = MetricDef::gauge(
+    "dwell_jobs",
+    Unit::Count,
+    "Jobs by state, of the latest thousand.",
+);
 /// Age of the oldest job that has not ended.
 const OLDEST_JOB: MetricDef = MetricDef::gauge(
     "dwell_jobs_oldest_unfinished_seconds",

@@ -125,7 +125,7 @@ impl Client {
             let opened =
                 std::fs::File::open(&file).with_context(|| format!("cannot open {}", file.display()))?;
             let mut response = agent
-                .post(&url)
+                .put(&url)
                 .header("authorization", format!("Bearer {key}"))
                 .header("content-type", "application/octet-stream")
                 .send(opened)

@@ -14,4 +14,5 @@ mod harness;
 mod nonsense;
 mod oracle;
 mod roads;
+mod roles;
 mod walkers;

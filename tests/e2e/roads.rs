@@ -95,6 +95,35 @@ fn files_by_the_log_and_by_the_archive_give_the_oracles_numbers() {
 }
 
 #[test]
+fn a_running_instance_takes_files_by_both_roads_and_gives_tables_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let clean = dst_events();
+    let expected = compute(&clean, &zones(), &dst_days());
+    let arriving = arrival(clean, 15);
+    let (first, second) = arriving.split_at(arriving.len() / 2);
+    let data_dir = folder.path().join("d");
+    prepare(&data_dir);
+    let a = file(&data_dir, "a.ndjson", &ndjson(first));
+    let b = file(&data_dir, "b.ndjson", &ndjson(second));
+    let instance = Instance::start(&data_dir);
+    let into_archive = json(
+        &["import", a.to_str().expect("a path"), "--to", "archive"],
+        &data_dir,
+    );
+    assert_eq!(into_archive["accepted"], first.len(), "{into_archive}");
+    let through_log = json(&["import", b.to_str().expect("a path")], &data_dir);
+    assert_eq!(through_log["accepted"], second.len(), "{through_log}");
+    let again = json(
+        &["import", a.to_str().expect("a path"), "--to", "archive"],
+        &data_dir,
+    );
+    assert_eq!(again["files"][0]["state"], "already_imported", "{again}");
+    recompute(&data_dir);
+    assert_equal(&export(&data_dir), &expected);
+    assert!(instance.stop(), "an orderly stop ends with 0");
+}
+
+#[test]
 fn posted_events_give_the_oracles_numbers_and_the_live_view_agrees() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("d");

@@ -265,7 +265,10 @@ impl Mapping {
         };
         for (field, factor) in &spec.scale {
             let (_, form) = fields::lookup(field).map_err(ImportError::Options)?;
-            if !matches!(form, FieldForm::Integer | FieldForm::Float) {
+            if !matches!(
+                form,
+                FieldForm::Integer | FieldForm::Float | FieldForm::CountOrFloat
+            ) {
                 return refuse(format!("scale: {field} is not a number"));
             }
             if !factor.is_finite() || *factor == 0.0 {

@@ -9,6 +9,8 @@ pub(super) enum FieldForm {
     Integer,
     /// A number.
     Float,
+    /// An integer in counts, any number in readings.
+    CountOrFloat,
     /// True or false; 1 and 0 are taken too.
     Truth,
     /// An instant.
@@ -33,8 +35,7 @@ pub(super) const ALL: &[(&str, FieldForm)] = &[
     ("count", FieldForm::Integer),
     ("seq", FieldForm::Integer),
     ("counter", FieldForm::Text),
-    // Integer for counts, any number for readings: written as it is found.
-    ("value", FieldForm::Float),
+    ("value", FieldForm::CountOrFloat),
     ("mode", FieldForm::Text),
     ("device", FieldForm::Text),
     ("rssi", FieldForm::Integer),
@@ -82,9 +83,14 @@ mod tests {
             for field in kind.fields().iter().filter(|field| field.name != "weak") {
                 let (_, form) = lookup(field.name).unwrap();
                 let fits = match field.ty {
-                    FieldType::F32 | FieldType::F64 => matches!(form, FieldForm::Float),
+                    FieldType::F32 | FieldType::F64 => {
+                        matches!(form, FieldForm::Float | FieldForm::CountOrFloat)
+                    }
                     FieldType::I64 => {
-                        matches!(form, FieldForm::Integer | FieldForm::Truth) || field.name == "value"
+                        matches!(
+                            form,
+                            FieldForm::Integer | FieldForm::Truth | FieldForm::CountOrFloat
+                        )
                     }
                     FieldType::Text => matches!(form, FieldForm::Text | FieldForm::Json),
                 };

@@ -173,7 +173,13 @@ impl<'m> RowMapper<'m> {
                 },
                 FieldForm::Text => write_text(out, text),
                 FieldForm::Integer => append(out, integer(text, field.scale).map_err(refuse)?),
-                FieldForm::Float => write_number(out, text, field.scale).map_err(refuse)?,
+                // Tools that keep numbers as floats write a counter's 17 as 17.0.
+                FieldForm::CountOrFloat if kind == Some(Kind::Count) => {
+                    append(out, integer(text, field.scale).map_err(refuse)?);
+                }
+                FieldForm::Float | FieldForm::CountOrFloat => {
+                    write_number(out, text, field.scale).map_err(refuse)?
+                }
                 FieldForm::Truth => out.extend_from_slice(truth(text).map_err(refuse)?),
                 FieldForm::Json => write_json(out, text).map_err(refuse)?,
             }

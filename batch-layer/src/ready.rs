@@ -17,8 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Doing, Error, Result};
 use crate::layer::BatchLayer;
 
-/// Name under which the raw writer stores its position.
-pub const RAW_WRITER: &str = "raw-writer";
+pub use dwell_storage::api::RAW_WRITER;
 /// How often a wait looks again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a night's log end is remembered.

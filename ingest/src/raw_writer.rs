@@ -35,7 +35,7 @@ use handle::Shared;
 use partition::PartitionWriter;
 
 /// The name under which positions are stored.
-pub const CONSUMER: &str = "raw-writer";
+pub const CONSUMER: &str = dwell_storage::api::RAW_WRITER;
 
 /// How the raw writer works.
 #[derive(Debug, Clone, PartialEq, Eq)]

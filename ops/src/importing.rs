@@ -91,7 +91,7 @@ impl Importer {
                     .deps
                     .stores
                     .raw
-                    .position(dwell_batch_layer::ready::RAW_WRITER, log.epoch(), partition)
+                    .position(dwell_storage::api::RAW_WRITER, log.epoch(), partition)
                     .await?;
                 if position.unwrap_or(0) >= end {
                     break;

@@ -21,8 +21,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::live_sessions::{DayPlan, DayState, EventHasher};
 
-/// Name under which the raw writer stores its position.
-pub(crate) const RAW_WRITER: &str = "raw-writer";
+pub(crate) use dwell_storage::api::RAW_WRITER;
 /// Rows of a stretch below which the next one is longer, and above which it is shorter.
 const STRETCH_ROWS: Range<usize> = 50_000..300_000;
 /// Longest stretch, in slots.

@@ -426,7 +426,12 @@ impl SessionSink for DayAccumulator {
     fn stay(&mut self, at: &PositionEvent<'_>, duration_ms: i64) {
         let side_m = f64::from(self.layout.rules.heat_cell_cm) / 100.0;
         // Casting cuts at the ends of 32 bits, far outside any building.
-        let cell = |metres: f32| (f64::from(metres) / side_m).floor() as i32;
+        let cell = |metres: f32| {
+            let place = f64::from(metres) / side_m;
+            let cut = place as i32;
+            // The floor by truncation: `f64::floor` is a call where the processor's baseline has no instruction for it.
+            cut - i32::from(f64::from(cut) > place)
+        };
         let hour = self.hour.index_of(&self.cut, at.ts);
         let key = (hour as u8, cell(at.x), cell(at.y));
         let ms = duration_ms.max(0) as u64;

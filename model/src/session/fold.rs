@@ -193,7 +193,7 @@ impl OpenSession {
         // Whole micrometres: their sum does not depend on the order of adding. Casting saturates.
         self.path_um = self
             .path_um
-            .saturating_add(((dx * dx + dy * dy).sqrt() * 1e6).round() as u64);
+            .saturating_add(((dx * dx + dy * dy).sqrt() * 1e6 + 0.5) as u64);
         if context.zones.is_one_word() {
             let inside = context.zones.word_at(event.x, event.y, event.floor);
             if inside != self.inside.first_word() {

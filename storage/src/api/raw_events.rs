@@ -86,6 +86,9 @@ impl Marks {
     }
 }
 
+/// The name under which the raw writer stores its position: others ask by it how far raw is.
+pub const RAW_WRITER: &str = "raw-writer";
+
 /// Where a reader of the log stands, to be stored together with what it made of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerPosition {

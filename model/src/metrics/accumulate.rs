@@ -430,7 +430,7 @@ impl SessionSink for DayAccumulator {
             let place = f64::from(metres) / side_m;
             let cut = place as i32;
             // The floor by truncation: `f64::floor` is a call where the processor's baseline has no instruction for it.
-            cut - i32::from(f64::from(cut) > place)
+            cut.saturating_sub(i32::from(f64::from(cut) > place))
         };
         let hour = self.hour.index_of(&self.cut, at.ts);
         let key = (hour as u8, cell(at.x), cell(at.y));

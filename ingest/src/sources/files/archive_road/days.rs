@@ -7,7 +7,9 @@ use dwell_runtime::failpoint;
 use dwell_storage::api::{Committed, IncomingDay, Lease, Mark, MarkSource, RawWrite, Rewrite, StagedDay};
 use dwell_storage::archive::{BulkSorter, SortedDay};
 use dwell_storage::error::{ErrorKind, StorageError};
-use futures::future::{Either, select};
+use futures::StreamExt;
+use futures::future::{BoxFuture, Either, select};
+use futures::stream::FuturesUnordered;
 use hashbrown::HashSet;
 
 use super::Touched;
@@ -19,6 +21,8 @@ use crate::sources::files::report::ImportReport;
 
 /// Venue-days committed at once: enough that the commits do not weigh, few enough that leases are not held for long.
 const COMMIT_DAYS: usize = 128;
+/// Days of a kind written at once. Each takes memory by its size, so they are few.
+const REWRITES_AT_ONCE: usize = 2;
 
 /// Writes all days; returns those that others changed meanwhile, which need another pass.
 pub(super) async fn write(
@@ -38,6 +42,7 @@ pub(super) async fn write(
         leases: &leases,
         source,
         touched,
+        rewriting: FuturesUnordered::new(),
         staged: Vec::new(),
         open: Vec::new(),
         stale: HashSet::new(),
@@ -69,6 +74,8 @@ struct Writing<'w> {
     leases: &'w Leases<'w>,
     source: MarkSource,
     touched: &'w Touched,
+    /// Being written, on threads of their own.
+    rewriting: FuturesUnordered<BoxFuture<'w, Result<Rewrite, StorageError>>>,
     /// Written beside the archive.
     staged: Vec<StagedDay>,
     /// Days under lease: marked, waiting for the commit.
@@ -88,7 +95,7 @@ struct OpenDay {
     is_changed: bool,
 }
 
-impl Writing<'_> {
+impl<'w> Writing<'w> {
     async fn all(&mut self, sorter: BulkSorter) -> Result<(), ImportError> {
         for SortedDay {
             venue,
@@ -97,8 +104,11 @@ impl Writing<'_> {
             rows,
         } in sorter.finish()
         {
+            while self.rewriting.len() >= REWRITES_AT_ONCE {
+                self.rewritten().await?;
+            }
             self.begin(&venue, day).await?;
-            self.rewrite(&venue, kind, rows).await?;
+            self.rewrite(venue, kind, rows);
         }
         self.commit().await
     }
@@ -153,29 +163,35 @@ impl Writing<'_> {
         Ok(())
     }
 
-    async fn rewrite(
-        &mut self,
-        venue: &VenueKey,
-        kind: Kind,
-        rows: Box<dyn IncomingDay>,
-    ) -> Result<(), ImportError> {
-        let Some(open) = self.open.last_mut() else {
-            return Ok(());
-        };
+    /// Starts to unite rows with what the archive holds of the day that was begun last.
+    fn rewrite(&mut self, venue: VenueKey, kind: Kind, rows: Box<dyn IncomingDay>) {
+        let Some(open) = self.open.last() else { return };
         let (day, fence) = (open.lease.day, open.lease.fence);
         let archive = &self.import.deps.stores.archive;
-        match archive.rewrite_day(venue, kind, day, fence, rows).await? {
-            Rewrite::Unchanged(_) => {}
-            Rewrite::Staged(staged) => {
-                open.is_changed = true;
+        let rewrite = async move { archive.rewrite_day(&venue, kind, day, fence, rows).await };
+        self.rewriting.push(Box::pin(rewrite));
+    }
+
+    /// Waits for a day that is being written; false when there is none.
+    async fn rewritten(&mut self) -> Result<bool, ImportError> {
+        match self.rewriting.next().await.transpose()? {
+            None => Ok(false),
+            Some(Rewrite::Unchanged(_)) => Ok(true),
+            Some(Rewrite::Staged(staged)) => {
+                let is_its =
+                    |open: &&mut OpenDay| open.lease.venue == staged.venue && open.lease.day == staged.day;
+                if let Some(open) = self.open.iter_mut().find(is_its) {
+                    open.is_changed = true;
+                }
                 self.staged.push(staged);
+                Ok(true)
             }
         }
-        Ok(())
     }
 
     /// Commits what is staged, marks the days again, gives their leases back.
     async fn commit(&mut self) -> Result<(), ImportError> {
+        while self.rewritten().await? {}
         failpoint!("import.after_rewrite");
         let archive = &self.import.deps.stores.archive;
         let staged = std::mem::take(&mut self.staged);

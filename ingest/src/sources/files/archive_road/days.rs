@@ -57,6 +57,8 @@ pub(super) async fn write(
             Either::Right(((), work)) => work.await,
         }
     };
+    // After a failure the days that are still being written are waited for, so that their files can be removed.
+    while !matches!(writing.rewritten().await, Ok(false)) {}
     let left: Vec<StagedDay> = std::mem::take(&mut writing.staged);
     let stale = std::mem::take(&mut writing.stale);
     if !left.is_empty()

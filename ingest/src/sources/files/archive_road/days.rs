@@ -160,7 +160,7 @@ impl<'w> Writing<'w> {
             .marks(venue, touched.0..touched.1 + 1)
             .await?;
         open.marked_at = known.0.get(&self.source).copied().unwrap_or(0);
-        self.mark(&mut open).await?;
+        mark(self.import, &self.source, &mut open).await?;
         self.open.push(open);
         Ok(())
     }
@@ -218,7 +218,7 @@ impl<'w> Writing<'w> {
         }
         failpoint!("import.after_commit");
         for mut open in std::mem::take(&mut self.open) {
-            self.mark(&mut open).await?;
+            mark(self.import, &self.source, &mut open).await?;
             if open.is_changed {
                 self.report.days_changed += 1;
             } else if !self.stale.contains(&open.number) {
@@ -229,28 +229,28 @@ impl<'w> Writing<'w> {
         self.leases.release_all().await;
         Ok(())
     }
+}
 
-    /// Marks the slots of a day's rows, higher than ever before.
-    async fn mark(&self, open: &mut OpenDay) -> Result<(), ImportError> {
-        let position = (open.marked_at + 1).max(self.import.deps.clock.now_ms());
-        open.marked_at = position;
-        let (first, last) = open.touched;
-        let mark = |slot| Mark {
-            venue: open.lease.venue.clone(),
-            slot,
-            source: self.source.clone(),
-            position,
-        };
-        let marks = (slot_of(first)..=slot_of(last)).map(mark).collect();
-        self.import
-            .deps
-            .stores
-            .raw
-            .apply(RawWrite {
-                marks,
-                ..RawWrite::default()
-            })
-            .await?;
-        Ok(())
-    }
+/// Marks the slots of a day's rows, higher than ever before.
+async fn mark(import: &Import<'_>, source: &MarkSource, open: &mut OpenDay) -> Result<(), ImportError> {
+    let position = (open.marked_at + 1).max(import.deps.clock.now_ms());
+    open.marked_at = position;
+    let (first, last) = open.touched;
+    let mark = |slot| Mark {
+        venue: open.lease.venue.clone(),
+        slot,
+        source: source.clone(),
+        position,
+    };
+    let marks = (slot_of(first)..=slot_of(last)).map(mark).collect();
+    import
+        .deps
+        .stores
+        .raw
+        .apply(RawWrite {
+            marks,
+            ..RawWrite::default()
+        })
+        .await?;
+    Ok(())
 }

@@ -300,3 +300,32 @@ fn flags_win_over_the_file_and_plain_mappings_are_known_as_such() {
         assert!(mapping.plain_fields().is_none(), "{toml}");
     }
 }
+
+#[test]
+fn the_mappings_of_the_documentation_are_right() {
+    let page = include_str!("../../../../../docs/importing.md");
+    let blocks: Vec<&str> = page
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert_eq!(blocks.len(), 4);
+    for block in &blocks {
+        MappingSpec::from_toml("docs", block).unwrap().resolve().unwrap();
+    }
+    // The door counter's page makes what the test above asks of its own mapping.
+    let csv = "t_local,counter,in,out\n2024-03-19T14:05:00,West,0,15\n";
+    let made = events(blocks[0], csv);
+    assert_eq!(
+        (made.len(), &made[0]["count"], &made[0]["direction"]),
+        (1, &15.into(), &"out".into())
+    );
+    let receipt = events(
+        blocks[3],
+        "closed_at,receipt,total,store_id\n1483271606,r1,12.99,330\n",
+    );
+    assert_eq!(
+        (&receipt[0]["amount"], &receipt[0]["venue"]),
+        (&1299.into(), &"store-330".into())
+    );
+}

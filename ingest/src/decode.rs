@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a [`Decoder`] finds the events of a [`Format`] (NDJSON, a JSON array or object, CSV) | `ndjson`, `json_array`, `csv` |
 //! | each becomes a [`WireEvent`]: a borrowed [`Value`] per [`WireField`], nothing decided | `json_object`, `wire`, `value` |
-//! | [`Batches`] decides: kind, venue, time, values ([`crate::validate`]); appends to columns or keeps a [`Refusal`] | `batches` |
+//! | [`Batches`] decides: kind, venue, time, values ([`crate::validate`]); appends to columns or keeps a [`Refusal`](crate::refusal::Refusal) | `batches` |
 //!
 //! Nothing is allocated per event that is taken: texts are borrowed until they are interned.
 //!

@@ -2,8 +2,8 @@
 //!
 //! A computation gives [`AggregateRow`]s: for each bucket (hour or day) and subject (a zone, a line, a sensor's counter,
 //! …) the *ingredients* of its metrics, not only the finished numbers, so that longer ranges are exact as far as the
-//! metric allows. [`DayAccumulator`] makes them from sessions and events; [`merge`] unites ingredients over time or
-//! zones; [`evaluate`] turns ingredients into a metric's number.
+//! metric allows. [`DayAccumulator`] makes them from sessions and events; [`merge()`] unites ingredients over time or
+//! zones; [`evaluate()`] turns ingredients into a metric's number.
 
 mod accumulate;
 mod codec;

@@ -1,6 +1,6 @@
 //! Dwell's serving API: metrics, live view, sessions, days and jobs over HTTP.
 //!
-//! [`app`] makes a router of an [`AppState`]; every route stands in [`ROUTES`] with the role that it needs. A request
+//! [`app()`] makes a router of an [`AppState`]; every route stands in [`ROUTES`] with the role that it needs. A request
 //! passes the guard (key, role, rate, bounds), is read into typed values (`query`), answered from stored rows (`views`),
 //! and leaves as a wire type (`dto`) through `respond`, or as problem details ([`problem`]).
 //!

@@ -1,6 +1,6 @@
 //! Where the live view is published and read: a watch channel per venue.
 //!
-//! Partitions [`publish`](LiveBoard::publish), readers look through the [`LiveView`] trait of the
+//! Partitions [`publish`](LiveBoard::publish), readers look through the [`LiveView`](dwell_storage::api::LiveView) trait of the
 //! [`Handle`](crate::Handle). A state with a lower fence than the one shown is refused, so a former owner of a
 //! partition that wakes up late cannot put old numbers over new ones.
 

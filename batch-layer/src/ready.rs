@@ -56,29 +56,35 @@ impl NightWatch {
         if now < deadline {
             return Ok(Readiness::NotYet);
         }
-        let partition = stores.log.partition_of(venue);
-        let remembered = self.lock().get(&(deadline, partition)).copied();
-        let end = match remembered {
-            Some(end) => end,
-            None => {
-                let end = stores
-                    .log
-                    .bounds(partition)
-                    .await
-                    .doing("read the log's bounds")?
-                    .end;
-                let mut ends = self.lock();
-                ends.retain(|(night, _), _| *night > now - REMEMBERED_MS);
-                *ends.entry((deadline, partition)).or_insert(end)
-            }
-        };
-        if written(stores, partition).await? >= end {
+        let mut is_written = true;
+        for partition in partitions_of(stores, venue) {
+            let end = self.end_at(layer, deadline, partition, now).await?;
+            is_written = is_written && written(stores, partition).await? >= end;
+        }
+        if is_written {
             Ok(Readiness::Ready)
         } else if now >= day_end.saturating_add(layer.config().ready_by.as_ms()) {
             Ok(Readiness::Lagging)
         } else {
             Ok(Readiness::NotYet)
         }
+    }
+
+    /// Where the log ended when a deadline had passed, as far as is remembered: else where it ends now.
+    async fn end_at(
+        &self,
+        layer: &BatchLayer,
+        deadline: TsMs,
+        partition: Partition,
+        now: TsMs,
+    ) -> Result<Position> {
+        if let Some(end) = self.lock().get(&(deadline, partition)) {
+            return Ok(*end);
+        }
+        let end = log_end(layer.stores(), partition).await?;
+        let mut ends = self.lock();
+        ends.retain(|(night, _), _| *night > now - REMEMBERED_MS);
+        Ok(*ends.entry((deadline, partition)).or_insert(end))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(TsMs, Partition), Position>> {
@@ -96,16 +102,10 @@ pub async fn wait_for_raw_writer(
     let stores = layer.stores();
     let mut ends: BTreeMap<Partition, Position> = BTreeMap::new();
     for venue in venues {
-        let partition = stores.log.partition_of(venue);
-        if let std::collections::btree_map::Entry::Vacant(entry) = ends.entry(partition) {
-            entry.insert(
-                stores
-                    .log
-                    .bounds(partition)
-                    .await
-                    .doing("read the log's bounds")?
-                    .end,
-            );
+        for partition in partitions_of(stores, venue) {
+            if let std::collections::btree_map::Entry::Vacant(entry) = ends.entry(partition) {
+                entry.insert(log_end(stores, partition).await?);
+            }
         }
     }
     let started = layer.clock().monotonic();
@@ -125,6 +125,16 @@ pub async fn wait_for_raw_writer(
             () = layer.clock().sleep(LOOK_EVERY) => {}
         }
     }
+}
+
+/// The partitions that hold a venue's events.
+fn partitions_of(stores: &Stores, venue: &VenueKey) -> Vec<Partition> {
+    stores.log.partitions_of(stores.log.shard_of(venue))
+}
+
+async fn log_end(stores: &Stores, partition: Partition) -> Result<Position> {
+    let bounds = stores.log.bounds(partition).await;
+    Ok(bounds.doing("read the log's bounds")?.end)
 }
 
 /// The next position that the raw writer will read; the log's start when it never read any of it.

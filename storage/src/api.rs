@@ -50,6 +50,8 @@ pub struct Stores {
     pub pseudonym_keys: Arc<dyn PseudonymKeys>,
     pub imports: Arc<dyn Imports>,
     pub archive: Arc<dyn Archive>,
+    /// The live view as a table; `None` where speed layer and readers share a process.
+    pub live: Option<Arc<dyn LiveViewTable>>,
 }
 
 impl std::fmt::Debug for Stores {

@@ -151,8 +151,8 @@ impl Shop {
     /// The same for another venue, which must share the log partition of the first.
     pub(crate) async fn append_to(&self, venue: &VenueKey, events: EventBatch, receipt: u128) {
         assert_eq!(
-            self.stores.log.partition_of(venue),
-            self.stores.log.partition_of(&self.venue)
+            self.stores.log.shard_of(venue),
+            self.stores.log.shard_of(&self.venue)
         );
         let receipt = Receipt::from_u128(receipt);
         let record = LogRecord {
@@ -213,7 +213,10 @@ impl Shop {
     /// What the raw writer does: copies the log into raw, with marks and position.
     pub(crate) async fn write_raw(&self) {
         let (log, raw) = (&self.stores.log, &self.stores.raw);
-        let (epoch, partition) = (log.epoch(), log.partition_of(&self.venue));
+        let (epoch, partition) = (
+            log.epoch(),
+            log.partition_of(&self.venue, dwell_model::event::Kind::Position),
+        );
         let source = MarkSource::log(epoch, partition);
         let start = log.bounds(partition).await.unwrap().start;
         let mut from = raw

@@ -14,7 +14,7 @@ use dwell_runtime::shutdown::{Phase, PhaseBounds, ShutdownController};
 use dwell_runtime::tasks::{TaskPolicy, Tasks};
 use dwell_storage::api::{
     EventLogAdmin, EventLogWriter, LogBounds, LogChunk, LogLag, LogRecord, LoggedRecord, MarkSource,
-    Position, RawApplied, RawEventsReader, RawEventsWriter, RawWrite,
+    Position, RawApplied, RawEventsReader, RawEventsWriter, RawWrite, Shard,
 };
 use dwell_storage::error::{ErrorKind, Result as StorageResult};
 
@@ -360,7 +360,19 @@ impl EventLogReader for DamagedLog {
     fn partitions(&self) -> u32 {
         1
     }
-    fn partition_of(&self, _: &VenueKey) -> Partition {
+    fn shards(&self) -> u32 {
+        1
+    }
+
+    fn shard_of(&self, _: &VenueKey) -> Shard {
+        0
+    }
+
+    fn partitions_of(&self, _: Shard) -> Vec<Partition> {
+        vec![0]
+    }
+
+    fn partition_of(&self, _: &VenueKey, _: Kind) -> Partition {
         0
     }
     fn epoch(&self) -> u64 {

@@ -214,7 +214,7 @@ pub(super) async fn venues_of(deps: &Deps, number: PartitionNumber) -> Result<Ve
     for tenant in deps.registry.tenants().await? {
         for stored in deps.registry.venues(&tenant).await? {
             let key = VenueKey::new(tenant.clone(), stored.venue.id.clone());
-            if deps.log.partition_of(&key) == number {
+            if deps.log.shard_of(&key) == number {
                 venues.push((key, stored.venue));
             }
         }

@@ -1,16 +1,28 @@
 //! The event log: everything that was accepted, in the order of acceptance.
+//!
+//! ```text
+//! shard 0: partitions of all kinds of the venues a, d, …     a venue lies in one shard;
+//! shard 1: partitions of all kinds of the venues b, c, …     its events of one kind lie in one partition
+//! ```
+//!
+//! Embedded there is one shard of one partition, which holds all kinds. On Kafka a kind is a topic, and a shard is
+//! what the topics hold under one partition number.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dwell_model::event::EventBatch;
+use dwell_model::event::{EventBatch, Kind};
 use dwell_model::ids::{Receipt, VenueKey};
 use dwell_model::time::TsMs;
 
 use crate::error::Result;
 
-/// Number of a partition of the log. A venue's events of all kinds share one.
+/// Number of a partition of the log: an order of records. A venue's events of one kind share one.
 pub type Partition = u32;
+
+/// Number of a shard of the log: partitions that are always read by the same process, so that it has all of a venue.
+pub type Shard = u32;
 
 /// Place in a partition: the position of the next record to read. Positions only grow.
 pub type Position = i64;
@@ -99,8 +111,17 @@ pub trait EventLogReader: Send + Sync {
     /// Number of partitions; fixed for the life of the log.
     fn partitions(&self) -> u32;
 
-    /// The partition of a venue.
-    fn partition_of(&self, venue: &VenueKey) -> Partition;
+    /// The partition of a venue's events of a kind.
+    fn partition_of(&self, venue: &VenueKey, kind: Kind) -> Partition;
+
+    /// Number of shards; fixed for the life of the log.
+    fn shards(&self) -> u32;
+
+    /// The shard of a venue.
+    fn shard_of(&self, venue: &VenueKey) -> Shard;
+
+    /// The partitions of a shard, ascending. Each partition belongs to exactly one shard.
+    fn partitions_of(&self, shard: Shard) -> Vec<Partition>;
 
     /// Number of this log's life: raised when the log is created anew, so that marks made with positions of a former
     /// log are never compared with those of this one.
@@ -127,7 +148,47 @@ pub trait EventLogAdmin: Send + Sync {
     async fn trim(&self, partition: Partition, before: TsMs, keep_from: Position) -> Result<u64>;
 }
 
-/// The whole log.
-pub trait EventLog: EventLogWriter + EventLogReader + EventLogAdmin {}
+/// Sharing the log out among the processes that read it for the same purpose.
+#[async_trait]
+pub trait EventLogGroups: Send + Sync {
+    /// Joins the processes that share the shards of the log among themselves under a name (`raw-writer`, `speed`).
+    /// Every shard is given to one of them as long as any is there. Embedded there is one process, which has all.
+    async fn join(&self, group: &'static str) -> Result<Box<dyn GroupMember>>;
+}
 
-impl<T: EventLogWriter + EventLogReader + EventLogAdmin> EventLog for T {}
+/// A process's place in a group; dropping it leaves the group.
+pub trait GroupMember: Send + Sync {
+    /// The shards that are this member's as far as it knows; empty until the group has answered.
+    ///
+    /// For a while two members may both believe that a shard is theirs (one was paused, or is cut off): what is
+    /// written under a shard must be repeatable, or guarded by a fence.
+    fn shards(&self) -> tokio::sync::watch::Receiver<BTreeSet<Shard>>;
+
+    /// Tells the engine how far a partition has been read. Only for the engine's lag tools: nothing is ever read
+    /// from there, and a failure is nobody's trouble.
+    fn mirror(&self, partition: Partition, position: Position);
+}
+
+/// The only member of a group: the shards given are its own for ever. For logs of one process, and for tests.
+#[derive(Debug)]
+pub struct OnlyMember(tokio::sync::watch::Sender<BTreeSet<Shard>>);
+
+impl OnlyMember {
+    /// A member with these shards.
+    pub fn new(shards: BTreeSet<Shard>) -> Self {
+        Self(tokio::sync::watch::Sender::new(shards))
+    }
+}
+
+impl GroupMember for OnlyMember {
+    fn shards(&self) -> tokio::sync::watch::Receiver<BTreeSet<Shard>> {
+        self.0.subscribe()
+    }
+
+    fn mirror(&self, _: Partition, _: Position) {}
+}
+
+/// The whole log.
+pub trait EventLog: EventLogWriter + EventLogReader + EventLogAdmin + EventLogGroups {}
+
+impl<T: EventLogWriter + EventLogReader + EventLogAdmin + EventLogGroups> EventLog for T {}

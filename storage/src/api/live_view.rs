@@ -52,3 +52,19 @@ pub trait LiveView: Send + Sync {
     /// A channel that always holds the last published state of a venue.
     async fn subscribe(&self, venue: &VenueKey) -> Result<watch::Receiver<Option<Arc<LiveVenue>>>>;
 }
+
+/// Showing the live view to other processes.
+#[async_trait]
+pub trait LiveViewWriter: Send + Sync {
+    /// Shows a venue's state instead of the one shown before. A state of a lower fence than one shown before is kept
+    /// from readers. Repeatable. States vanish [`LIVE_STATE_KEPT_MS`] after they were last shown.
+    async fn show(&self, state: &LiveVenue) -> Result<()>;
+}
+
+/// How long a state stays readable that nobody shows again, in milliseconds: a day.
+pub const LIVE_STATE_KEPT_MS: i64 = 24 * 3_600_000;
+
+/// The live view as a table between processes.
+pub trait LiveViewTable: LiveView + LiveViewWriter {}
+
+impl<T: LiveView + LiveViewWriter> LiveViewTable for T {}

@@ -116,7 +116,8 @@ pub struct RawWrite {
 /// What a step of the raw writer changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RawApplied {
-    /// Rows (identity and payload) that were not there.
+    /// Rows (identity and payload) that were not there; all of them where the store does not tell repeats
+    /// ([`RawEventsWriter::tells_repeats`]).
     pub new_rows: u64,
     /// Deliveries added to rows that were there, or already known.
     pub repeated_rows: u64,
@@ -129,6 +130,12 @@ pub trait RawEventsWriter: Send + Sync {
     /// lacks and nothing else. Embedded all three commit together; elsewhere they are durable in that order. Any
     /// repetition and any order of writes ends in the same rows.
     async fn apply(&self, write: RawWrite) -> Result<RawApplied>;
+
+    /// Whether [`apply`](Self::apply) tells rows that were there from new ones. A store that writes without reading
+    /// does not.
+    fn tells_repeats(&self) -> bool {
+        true
+    }
 }
 
 /// Reading raw events.

@@ -118,6 +118,7 @@ impl SqliteStores {
             pseudonym_keys: self.pseudonym_keys,
             imports: self.imports,
             archive,
+            live: None,
         }
     }
 }

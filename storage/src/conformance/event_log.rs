@@ -1,6 +1,6 @@
 //! What [`EventLog`] promises.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ where
         "event log",
         make,
         [
+            every_partition_belongs_to_one_shard_and_a_venue_to_one_shard,
+            the_only_member_of_a_group_is_given_every_shard,
             an_empty_log_has_nothing_to_read,
             what_was_appended_is_read_in_order_and_as_it_was,
             a_call_without_records_appends_nothing,
@@ -75,8 +77,37 @@ async fn read_all(log: &dyn EventLog, partition: Partition, from: Position) -> V
 }
 
 async fn start(log: &dyn EventLog, venue: &VenueKey) -> (Partition, Position) {
-    let partition = log.partition_of(venue);
+    let partition = log.partition_of(venue, Kind::Position);
     (partition, log.bounds(partition).await.unwrap().end)
+}
+
+async fn every_partition_belongs_to_one_shard_and_a_venue_to_one_shard(under_test: LogUnderTest) {
+    let log = under_test.log;
+    let mut all: Vec<Partition> = (0..log.shards())
+        .flat_map(|shard| log.partitions_of(shard))
+        .collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..log.partitions()).collect::<Vec<_>>());
+    assert!(log.partitions_of(log.shards()).is_empty());
+    for venue in [vec![shop()], strangers()].concat() {
+        let shard = log.partitions_of(log.shard_of(&venue));
+        for kind in Kind::ALL {
+            assert!(
+                shard.contains(&log.partition_of(&venue, kind)),
+                "{venue} {kind:?}"
+            );
+        }
+    }
+}
+
+async fn the_only_member_of_a_group_is_given_every_shard(under_test: LogUnderTest) {
+    let log = under_test.log;
+    let member = log.join("raw-writer").await.unwrap();
+    let mut shards = member.shards();
+    let all = |given: &BTreeSet<u32>| given.iter().copied().eq(0..log.shards());
+    let given = tokio::time::timeout(Duration::from_secs(60), shards.wait_for(all)).await;
+    given.expect("the group answers").unwrap();
+    member.mirror(0, 1);
 }
 
 async fn an_empty_log_has_nothing_to_read(under_test: LogUnderTest) {
@@ -112,7 +143,7 @@ async fn what_was_appended_is_read_in_order_and_as_it_was(under_test: LogUnderTe
         let answers = log.append(records.clone()).await.unwrap();
         assert_eq!(answers.len(), records.len(), "an answer per record");
         for (record, answer) in records.into_iter().zip(answers) {
-            assert_eq!(answer.partition, log.partition_of(venue));
+            assert_eq!(answer.partition, log.partition_of(venue, kind));
             by_partition
                 .entry(answer.partition)
                 .or_default()

@@ -89,6 +89,20 @@ async fn held(store: &dyn RawEvents, venue: &VenueKey, kind: Kind) -> Expected {
     held
 }
 
+/// What a write answers that met so many rows; a store that does not tell repeats takes them all for new.
+fn counted(store: &dyn RawEvents, new_rows: u64, repeated_rows: u64) -> RawApplied {
+    match store.tells_repeats() {
+        true => RawApplied {
+            new_rows,
+            repeated_rows,
+        },
+        false => RawApplied {
+            new_rows: new_rows + repeated_rows,
+            repeated_rows: 0,
+        },
+    }
+}
+
 async fn an_empty_table_answers_with_nothing(store: Arc<dyn RawEvents>) {
     let venue = shop();
     for kind in Kind::ALL {
@@ -114,13 +128,7 @@ async fn rows_of_every_kind_come_back_as_they_were(store: Arc<dyn RawEvents>) {
         .collect();
     let write = rows_write(written.iter().map(|rows| (shop(), rows.clone())).collect());
     let applied = store.apply(write).await.unwrap();
-    assert_eq!(
-        applied,
-        RawApplied {
-            new_rows: 7 * 23,
-            repeated_rows: 0
-        }
-    );
+    assert_eq!(applied, counted(&*store, 7 * 23, 0));
     for rows in &written {
         let mut expected = Expected::new();
         expect(&mut expected, rows);
@@ -242,8 +250,8 @@ async fn a_redelivery_adds_to_the_set_of_deliveries_and_to_nothing_else(store: A
         let rows = delivered(batch.clone(), by);
         expect(&mut expected, &rows);
         let applied = store.apply(rows_write(vec![(shop(), rows)])).await.unwrap();
-        let counted = if i == 0 { (10, 0) } else { (0, 10) };
-        assert_eq!((applied.new_rows, applied.repeated_rows), counted);
+        let (new, repeated) = if i == 0 { (10, 0) } else { (0, 10) };
+        assert_eq!(applied, counted(&*store, new, repeated));
         assert_eq!(held(&*store, &shop(), Kind::Position).await, expected);
     }
     assert!(expected.values().all(|deliveries| deliveries.len() == 3));
@@ -291,7 +299,7 @@ async fn a_write_may_repeat_itself(store: Arc<dyn RawEvents>) {
         .apply(rows_write(vec![(shop(), rows), (shop(), other)]))
         .await
         .unwrap();
-    assert_eq!((applied.new_rows, applied.repeated_rows), (4, 12));
+    assert_eq!(applied, counted(&*store, 4, 12));
     assert_eq!(held(&*store, &shop(), Kind::Crossing).await, expected);
 }
 
@@ -350,7 +358,10 @@ async fn writes_at_the_same_time_lose_nothing(store: Arc<dyn RawEvents>) {
         new += one.new_rows;
         repeated += one.repeated_rows;
     }
-    assert_eq!((new, new + repeated), (expected.len() as u64, 16 * 50));
+    assert_eq!(new + repeated, 16 * 50);
+    if store.tells_repeats() {
+        assert_eq!(new, expected.len() as u64);
+    }
     assert_eq!(held(&*store, &shop(), Kind::Position).await, expected);
 }
 

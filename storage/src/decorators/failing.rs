@@ -16,10 +16,11 @@ use dwell_model::time::{LocalDay, TsMs};
 
 use crate::api::{
     Aggregates, AggregatesReader, AggregatesWriter, Appended, Checkpoint, Checkpoints, EventLog,
-    EventLogAdmin, EventLogReader, EventLogWriter, Flip, Generation, GenerationInfo, Lease, LogBounds,
-    LogChunk, LogLag, LogRecord, Marks, Partition, Position, RawApplied, RawEvents, RawEventsReader,
-    RawEventsWriter, RawWrite, RowFilter, SessionCursor, Sessions, SessionsReader, SessionsWriter,
-    StoredSession, Stores, VenueDay, VenueDays, VenueDaysReader, VenueDaysWriter,
+    EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, Flip, Generation, GenerationInfo,
+    GroupMember, Lease, LogBounds, LogChunk, LogLag, LogRecord, Marks, Partition, Position, RawApplied,
+    RawEvents, RawEventsReader, RawEventsWriter, RawWrite, RowFilter, SessionCursor, Sessions,
+    SessionsReader, SessionsWriter, Shard, StoredSession, Stores, VenueDay, VenueDays, VenueDaysReader,
+    VenueDaysWriter,
 };
 use crate::error::{ErrorKind, Result, StorageError};
 
@@ -184,8 +185,20 @@ impl EventLogReader for Failing<dyn EventLog> {
         self.inner.partitions()
     }
 
-    fn partition_of(&self, venue: &VenueKey) -> Partition {
-        self.inner.partition_of(venue)
+    fn partition_of(&self, venue: &VenueKey, kind: Kind) -> Partition {
+        self.inner.partition_of(venue, kind)
+    }
+
+    fn shards(&self) -> u32 {
+        self.inner.shards()
+    }
+
+    fn shard_of(&self, venue: &VenueKey) -> Shard {
+        self.inner.shard_of(venue)
+    }
+
+    fn partitions_of(&self, shard: Shard) -> Vec<Partition> {
+        self.inner.partitions_of(shard)
     }
 
     fn epoch(&self) -> u64 {
@@ -227,11 +240,22 @@ impl EventLogAdmin for Failing<dyn EventLog> {
 }
 
 #[async_trait]
+impl EventLogGroups for Failing<dyn EventLog> {
+    async fn join(&self, group: &'static str) -> Result<Box<dyn GroupMember>> {
+        self.faults.call("event_log.join", self.inner.join(group)).await
+    }
+}
+
+#[async_trait]
 impl RawEventsWriter for Failing<dyn RawEvents> {
     async fn apply(&self, write: RawWrite) -> Result<RawApplied> {
         self.faults
             .call("raw_events.apply", self.inner.apply(write))
             .await
+    }
+
+    fn tells_repeats(&self) -> bool {
+        self.inner.tells_repeats()
     }
 }
 

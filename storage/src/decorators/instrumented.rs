@@ -11,9 +11,9 @@ use dwell_model::time::TsMs;
 use dwell_runtime::clock::Stopwatch;
 
 use crate::api::{
-    Appended, EventLog, EventLogAdmin, EventLogReader, EventLogWriter, LogBounds, LogChunk, LogLag,
-    LogRecord, Marks, Partition, Position, RawApplied, RawEvents, RawEventsReader, RawEventsWriter, RawWrite,
-    Stores,
+    Appended, EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember,
+    LogBounds, LogChunk, LogLag, LogRecord, Marks, Partition, Position, RawApplied, RawEvents,
+    RawEventsReader, RawEventsWriter, RawWrite, Shard, Stores,
 };
 use crate::error::{ErrorKind, Result};
 use crate::metrics;
@@ -73,8 +73,20 @@ impl EventLogReader for InstrumentedEventLog {
         self.inner.partitions()
     }
 
-    fn partition_of(&self, venue: &VenueKey) -> Partition {
-        self.inner.partition_of(venue)
+    fn partition_of(&self, venue: &VenueKey, kind: Kind) -> Partition {
+        self.inner.partition_of(venue, kind)
+    }
+
+    fn shards(&self) -> u32 {
+        self.inner.shards()
+    }
+
+    fn shard_of(&self, venue: &VenueKey) -> Shard {
+        self.inner.shard_of(venue)
+    }
+
+    fn partitions_of(&self, shard: Shard) -> Vec<Partition> {
+        self.inner.partitions_of(shard)
     }
 
     fn epoch(&self) -> u64 {
@@ -106,6 +118,13 @@ impl EventLogAdmin for InstrumentedEventLog {
     }
 }
 
+#[async_trait]
+impl EventLogGroups for InstrumentedEventLog {
+    async fn join(&self, group: &'static str) -> Result<Box<dyn GroupMember>> {
+        measured(LOG, "join", self.inner.join(group)).await
+    }
+}
+
 /// A raw table whose calls are measured.
 pub struct InstrumentedRawEvents {
     inner: Arc<dyn RawEvents>,
@@ -130,6 +149,10 @@ const RAW: &str = "raw_events";
 impl RawEventsWriter for InstrumentedRawEvents {
     async fn apply(&self, write: RawWrite) -> Result<RawApplied> {
         measured(RAW, "apply", self.inner.apply(write)).await
+    }
+
+    fn tells_repeats(&self) -> bool {
+        self.inner.tells_repeats()
     }
 }
 

@@ -8,10 +8,12 @@ mod appender;
 mod queue;
 mod record;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dwell_model::event::Kind;
 use dwell_model::ids::VenueKey;
 use dwell_model::time::TsMs;
 use dwell_runtime::clock::{self, SharedClock};
@@ -23,14 +25,16 @@ use super::connection::{DatabaseOptions, ReadOnly, open_writer};
 use super::failure::Failure;
 use super::values::from_stored;
 use crate::api::{
-    Appended, EventLogAdmin, EventLogReader, EventLogWriter, LogBounds, LogChunk, LogLag, LogRecord,
-    Partition, Position,
+    Appended, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember, LogBounds,
+    LogChunk, LogLag, LogRecord, OnlyMember, Partition, Position, Shard,
 };
 use crate::error::{ErrorKind, Result, StorageError};
 use crate::migrations;
 
 /// The only partition.
 const PARTITION: Partition = 0;
+/// The only shard.
+const SHARD: Shard = 0;
 
 const OPTIONS: DatabaseOptions = DatabaseOptions {
     schema: &migrations::LOG,
@@ -84,8 +88,23 @@ impl EventLogReader for SqliteEventLog {
         1
     }
 
-    fn partition_of(&self, _venue: &VenueKey) -> Partition {
+    fn partition_of(&self, _venue: &VenueKey, _kind: Kind) -> Partition {
         PARTITION
+    }
+
+    fn shards(&self) -> u32 {
+        1
+    }
+
+    fn shard_of(&self, _venue: &VenueKey) -> Shard {
+        SHARD
+    }
+
+    fn partitions_of(&self, shard: Shard) -> Vec<Partition> {
+        match shard {
+            SHARD => vec![PARTITION],
+            _ => Vec::new(),
+        }
     }
 
     fn epoch(&self) -> u64 {
@@ -119,6 +138,13 @@ impl EventLogReader for SqliteEventLog {
             Ok(Err(_)) => Err(queue::stopped()),
             Err(_) => Ok(false),
         }
+    }
+}
+
+#[async_trait]
+impl EventLogGroups for SqliteEventLog {
+    async fn join(&self, _group: &'static str) -> Result<Box<dyn GroupMember>> {
+        Ok(Box::new(OnlyMember::new(BTreeSet::from([SHARD]))))
     }
 }
 

@@ -11,14 +11,19 @@
 //! - A record that cannot be read is stepped over, named in the quarantine, and counted; it stalls nobody.
 //! - A position that the log no longer has stops that partition, and readiness names it. It is never reset silently.
 //!
-//! Each partition has its own loop; [`Handle`] tells how far all of them are.
+//! Each partition has its own loop; [`Handle`] tells how far all of them are. Several raw writers share the log's
+//! shards through their group: one that is given a shard begins where the stored position stands, one that loses it
+//! stops. While two believe that they have it, both write the same, and positions never fall.
 
 mod batch;
 mod handle;
 mod partition;
+mod stored_lag;
 
 pub use handle::{Handle, LagSource, PartitionStatus, RawLag, WaitError};
+pub use stored_lag::StoredLag;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +32,11 @@ use dwell_runtime::admin::CheckHandle;
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::failpoints::Injected;
 use dwell_runtime::shutdown::ShutdownToken;
-use dwell_storage::api::{EventLogReader, Partition, Quarantine, RawEvents};
+use dwell_storage::api::{EventLogReader, GroupMember, Quarantine, RawEvents, Shard};
 use dwell_storage::error::StorageError;
-use futures::future::{self, Either};
+use futures::StreamExt;
+use futures::future::{self, AbortHandle, Either};
+use futures::stream::FuturesUnordered;
 
 use handle::Shared;
 use partition::PartitionWriter;
@@ -40,8 +47,6 @@ pub const CONSUMER: &str = dwell_storage::api::RAW_WRITER;
 /// How the raw writer works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The partitions that it copies; `None`: all.
-    pub partitions: Option<Vec<Partition>>,
     /// Bytes of the log that are read, and applied, in one step. Two steps are held in memory. Default 4 MiB.
     pub step_bytes: usize,
     /// Longest wait for new records before looking again. Default 1 s.
@@ -55,7 +60,6 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            partitions: None,
             step_bytes: 4 << 20,
             idle_wait: Duration::from_secs(1),
             lag_interval: Duration::from_millis(500),
@@ -91,14 +95,6 @@ pub enum Error {
     /// Something that only people can mend.
     #[error("{0}")]
     Stuck(String),
-    /// A configured partition that the log does not have.
-    #[error("the log has {partitions} partitions; there is no partition {partition}")]
-    NoPartition {
-        /// The one configured.
-        partition: Partition,
-        /// How many there are.
-        partitions: u32,
-    },
 }
 
 impl Error {
@@ -109,7 +105,7 @@ impl Error {
                 error.kind().is_retryable() || error.kind() == dwell_storage::error::ErrorKind::Full
             }
             Error::Injected(_) => true,
-            Error::Stuck(_) | Error::NoPartition { .. } => false,
+            Error::Stuck(_) => false,
         }
     }
 }
@@ -129,8 +125,10 @@ pub struct Progress {
 pub struct Service {
     config: Config,
     clock: SharedClock,
-    log: Arc<dyn EventLogReader>,
-    partitions: Vec<PartitionWriter>,
+    stores: RawWriterStores,
+    member: Arc<dyn GroupMember>,
+    /// For [`run_once`](Self::run_once): kept between its calls.
+    writers: Vec<PartitionWriter>,
     end: EndGuard,
 }
 
@@ -152,96 +150,151 @@ impl Drop for EndGuard {
 }
 
 impl Service {
-    /// A raw writer and its handle. `check` tells readiness; without one nobody is told.
+    /// A raw writer of the shards that a group gives to its member, and its handle. `check` tells readiness; without
+    /// one nobody is told.
     pub fn new(
         config: Config,
         stores: RawWriterStores,
+        member: Arc<dyn GroupMember>,
         clock: SharedClock,
         check: Option<CheckHandle>,
-    ) -> Result<(Self, Handle), Error> {
-        let count = stores.log.partitions();
-        let numbers = config.partitions.clone().unwrap_or_else(|| (0..count).collect());
-        if let Some(&partition) = numbers.iter().find(|&&partition| partition >= count) {
-            return Err(Error::NoPartition {
-                partition,
-                partitions: count,
-            });
+    ) -> (Self, Handle) {
+        let shared = Arc::new(Shared::new(
+            stores.log.partitions(),
+            SharedClock::clone(&clock),
+            check,
+        ));
+        // Who asks before the loops have begun shall wait for them.
+        for &shard in member.shards().borrow().iter() {
+            stores
+                .log
+                .partitions_of(shard)
+                .into_iter()
+                .for_each(|partition| shared.enter(partition));
         }
-        let shared = Arc::new(Shared::new(&numbers, SharedClock::clone(&clock), check));
-        let partitions = numbers
-            .iter()
-            .enumerate()
-            .map(|(slot, &partition)| {
-                let (stores, clock) = (stores.clone(), SharedClock::clone(&clock));
-                PartitionWriter::new(
-                    partition,
-                    slot,
-                    config.step_bytes,
-                    stores,
-                    clock,
-                    Arc::clone(&shared),
-                )
-            })
-            .collect();
         let handle = Handle::new(Arc::clone(&shared));
-        Ok((
-            Self {
-                config,
-                clock,
-                log: stores.log,
-                partitions,
-                end: EndGuard(shared),
-            },
-            handle,
-        ))
+        let service = Self {
+            config,
+            clock,
+            stores,
+            member,
+            writers: Vec::new(),
+            end: EndGuard(shared),
+        };
+        (service, handle)
     }
 
     /// Copies until the shutdown asks it to stop; then goes on while there is something to copy and time
     /// ([`Config::drain`]).
     ///
     /// Failures that may pass are waited out and shown in readiness; a partition that cannot go on stops and leaves the
-    /// others running. It returns an error only when there is nothing left to run.
+    /// others running. It returns an error only when it has partitions and none of them can go on.
     pub async fn run(self, shutdown: ShutdownToken) -> Result<(), Error> {
-        let Self {
-            config,
-            clock,
-            log,
-            partitions,
-            end,
-        } = self;
         let signal = shutdown.signal();
-        let loops = partitions
-            .into_iter()
-            .map(|partition| partition.run(&config, &signal));
-        let copying = future::join_all(loops);
+        let copying = self.copy_shards(&signal);
         let measuring = async {
             loop {
-                measure(&end.0, &*log).await;
-                clock.sleep(config.lag_interval).await;
+                measure(&self.end.0, &*self.stores.log).await;
+                self.clock.sleep(self.config.lag_interval).await;
             }
         };
         futures::pin_mut!(copying, measuring);
-        let ends: Vec<Result<(), Error>> = match future::select(copying, measuring).await {
-            Either::Left((ends, _)) => ends,
-            Either::Right(((), _)) => Vec::new(),
-        };
-        let stopped = ends.len();
-        let mut errors = ends.into_iter().filter_map(Result::err);
-        let first = errors.next();
-        match first {
-            Some(error) if errors.count() + 1 == stopped => Err(error),
-            _ => Ok(()),
+        match future::select(copying, measuring).await {
+            Either::Left((ended, _)) => ended,
+            Either::Right(((), _)) => Ok(()),
         }
     }
 
-    /// Copies everything that is in the log now, and returns. For commands and tests; may be repeated.
-    pub async fn run_once(&mut self) -> Result<Progress, Error> {
-        let mut progress = Progress::default();
-        for partition in &mut self.partitions {
-            partition.copy_all(&mut progress).await?;
+    /// Runs a loop per partition of the shards given, begins and ends them as shards come and go.
+    async fn copy_shards(&self, shutdown: &dwell_runtime::shutdown::ShutdownSignal) -> Result<(), Error> {
+        let mut assignment = self.member.shards();
+        let mut running: BTreeMap<Shard, Vec<AbortHandle>> = BTreeMap::new();
+        let mut loops = FuturesUnordered::new();
+        let mut first_error = None;
+        loop {
+            let given: BTreeSet<Shard> = assignment.borrow_and_update().clone();
+            let lost: Vec<Shard> = running
+                .keys()
+                .copied()
+                .filter(|shard| !given.contains(shard))
+                .collect();
+            for shard in lost {
+                tracing::info!(shard, "another raw writer goes on with a shard");
+                running
+                    .remove(&shard)
+                    .into_iter()
+                    .flatten()
+                    .for_each(|writer| writer.abort());
+                for partition in self.stores.log.partitions_of(shard) {
+                    self.end.0.leave(partition);
+                }
+            }
+            for &shard in &given {
+                running.entry(shard).or_insert_with(|| {
+                    let begin = |partition| {
+                        self.end.0.enter(partition);
+                        let writer = self.writer(partition).run(&self.config, shutdown);
+                        let (writer, abort) = future::abortable(writer);
+                        loops.push(writer);
+                        abort
+                    };
+                    self.stores
+                        .log
+                        .partitions_of(shard)
+                        .into_iter()
+                        .map(begin)
+                        .collect()
+                });
+            }
+            let has_loops = !loops.is_empty();
+            tokio::select! {
+                Some(ended) = loops.next(), if has_loops => {
+                    if let Ok(Err(error)) = ended {
+                        first_error.get_or_insert(error);
+                    }
+                    let all_ended = loops.is_empty() && !running.is_empty();
+                    if all_ended {
+                        return first_error.map_or(Ok(()), Err);
+                    }
+                }
+                changed = assignment.changed(), if !shutdown.is_requested() => {
+                    if changed.is_err() {
+                        return Err(Error::Stuck("the group of raw writers has ended".to_owned()));
+                    }
+                }
+                () = shutdown.requested(), if !has_loops => return Ok(()),
+            }
         }
-        measure(&self.end.0, &*self.log).await;
+    }
+
+    /// Copies everything that is in the log now, whoever's shard it is, and returns. For commands and tests; may be
+    /// repeated.
+    pub async fn run_once(&mut self) -> Result<Progress, Error> {
+        if self.writers.is_empty() {
+            self.writers = (0..self.stores.log.partitions())
+                .map(|partition| {
+                    self.end.0.enter(partition);
+                    self.writer(partition)
+                })
+                .collect();
+        }
+        let mut progress = Progress::default();
+        for writer in &mut self.writers {
+            writer.copy_all(&mut progress).await?;
+        }
+        measure(&self.end.0, &*self.stores.log).await;
         Ok(progress)
+    }
+
+    fn writer(&self, partition: dwell_storage::api::Partition) -> PartitionWriter {
+        PartitionWriter::new(
+            partition,
+            self.config.step_bytes,
+            self.stores.clone(),
+            Arc::clone(&self.member),
+            SharedClock::clone(&self.clock),
+            Arc::clone(&self.end.0),
+        )
     }
 }
 

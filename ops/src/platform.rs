@@ -107,12 +107,14 @@ impl Platform {
             quarantine: Arc::clone(&stores.quarantine),
         };
         let check = readiness.register("raw writer");
+        let member = stores.log.join(raw_writer::CONSUMER).await?;
         let (writer, raw_writer) = raw_writer::Service::new(
             raw_writer::Config::default(),
             sources,
+            Arc::from(member),
             Arc::clone(&clock),
             Some(check),
-        )?;
+        );
         let token = controller.register(Phase::DrainIngest, "raw writer");
         tasks.spawn("raw writer", TaskPolicy::Essential, writer.run(token));
 

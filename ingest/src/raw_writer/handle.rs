@@ -36,6 +36,8 @@ pub struct PartitionStatus {
     pub stopped: Option<String>,
     /// What it waits out, when something fails that may pass.
     pub waiting: Option<String>,
+    /// This raw writer copies the partition.
+    pub copied: bool,
     /// The raw writer has ended.
     pub ended: bool,
 }
@@ -105,9 +107,8 @@ impl Handle {
 
     /// Where a partition stands; `None` when this raw writer does not copy it.
     pub fn status(&self, partition: Partition) -> Option<PartitionStatus> {
-        self.shared
-            .entry(partition)
-            .map(|entry| entry.status.borrow().clone())
+        let status = self.shared.entry(partition)?.status.borrow().clone();
+        status.copied.then_some(status)
     }
 
     /// The next record of a partition to be copied.
@@ -134,6 +135,9 @@ impl Handle {
                 if now.ended {
                     return Err(WaitError::Ended);
                 }
+                if !now.copied {
+                    return Err(WaitError::NotMine(partition));
+                }
             }
             status.changed().await.map_err(|_| WaitError::Ended)?;
         }
@@ -141,9 +145,9 @@ impl Handle {
 
     /// Waits until everything that is in the log now is in the raw table.
     pub async fn caught_up(&self, log: &dyn EventLogReader) -> Result<(), WaitError> {
-        for entry in &self.shared.entries {
-            let end = log.bounds(entry.partition).await?.end;
-            self.caught_up_to(entry.partition, end).await?;
+        for partition in 0..log.partitions() {
+            let end = log.bounds(partition).await?.end;
+            self.caught_up_to(partition, end).await?;
         }
         Ok(())
     }
@@ -181,26 +185,53 @@ impl PartitionEntry {
 }
 
 impl Shared {
-    pub(super) fn new(partitions: &[Partition], clock: SharedClock, check: Option<CheckHandle>) -> Self {
-        let entry = |&partition: &Partition| PartitionEntry {
+    pub(super) fn new(partitions: u32, clock: SharedClock, check: Option<CheckHandle>) -> Self {
+        let entry = |partition| PartitionEntry {
             partition,
             status: watch::Sender::new(PartitionStatus::default()),
             lag: Mutex::default(),
         };
-        Self {
-            entries: partitions.iter().map(entry).collect(),
+        let shared = Self {
+            entries: (0..partitions).map(entry).collect(),
             clock,
             check,
-        }
+        };
+        shared.tell_readiness();
+        shared
     }
 
     fn entry(&self, partition: Partition) -> Option<&PartitionEntry> {
-        self.entries.iter().find(|entry| entry.partition == partition)
+        self.entries.get(partition as usize)
+    }
+
+    /// The partition is this raw writer's from now on.
+    pub(super) fn enter(&self, partition: Partition) {
+        self.update(partition, |status| {
+            *status = PartitionStatus {
+                copied: true,
+                ..PartitionStatus::default()
+            }
+        });
+    }
+
+    /// The partition is another raw writer's from now on.
+    pub(super) fn leave(&self, partition: Partition) {
+        self.update(partition, |status| *status = PartitionStatus::default());
+        if let Some(entry) = self.entry(partition) {
+            *entry.lag() = MeasuredLag::default();
+        }
     }
 
     /// Changes where a partition stands; tells readiness.
-    pub(super) fn update(&self, slot: usize, change: impl FnOnce(&mut PartitionStatus)) {
-        self.entries[slot].status.send_modify(change);
+    pub(super) fn update(&self, partition: Partition, change: impl FnOnce(&mut PartitionStatus)) {
+        let Some(entry) = self.entry(partition) else {
+            return;
+        };
+        entry.status.send_modify(change);
+        self.tell_readiness();
+    }
+
+    fn tell_readiness(&self) {
         let troubles: Vec<String> = self
             .entries
             .iter()

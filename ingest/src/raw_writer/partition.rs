@@ -10,8 +10,8 @@ use dwell_runtime::clock::{SharedClock, Stopwatch};
 use dwell_runtime::failpoint;
 use dwell_runtime::shutdown::ShutdownSignal;
 use dwell_storage::api::{
-    ConsumerPosition, LogChunk, LoggedRecord, MarkSource, Partition, Position, QuarantineEncoding,
-    QuarantineEntry, QuarantineState, RawApplied, RawWrite,
+    ConsumerPosition, GroupMember, LogChunk, LoggedRecord, MarkSource, Partition, Position,
+    QuarantineEncoding, QuarantineEntry, QuarantineState, RawApplied, RawWrite,
 };
 use dwell_storage::error::ErrorKind;
 use futures::future::{self, Either};
@@ -35,10 +35,9 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 /// Copies one partition.
 pub(super) struct PartitionWriter {
     partition: Partition,
-    /// Its number among those that this raw writer copies.
-    slot: usize,
     step_bytes: usize,
     stores: RawWriterStores,
+    member: Arc<dyn GroupMember>,
     clock: SharedClock,
     shared: Arc<Shared>,
     /// The next record; `None` until it was looked up.
@@ -67,17 +66,17 @@ impl fmt::Debug for PartitionWriter {
 impl PartitionWriter {
     pub(super) fn new(
         partition: Partition,
-        slot: usize,
         step_bytes: usize,
         stores: RawWriterStores,
+        member: Arc<dyn GroupMember>,
         clock: SharedClock,
         shared: Arc<Shared>,
     ) -> Self {
         Self {
             partition,
-            slot,
             step_bytes,
             stores,
+            member,
             clock,
             shared,
             position: None,
@@ -109,7 +108,7 @@ impl PartitionWriter {
                 Err(error) => {
                     tracing::error!(partition = self.partition, %error, "the raw writer has stopped at a partition");
                     self.shared
-                        .update(self.slot, |status| status.stopped = Some(error.to_string()));
+                        .update(self.partition, |status| status.stopped = Some(error.to_string()));
                     return Err(error);
                 }
             }
@@ -138,7 +137,7 @@ impl PartitionWriter {
             _ => self.read(position).await?,
         };
         if step.next == position {
-            self.shared.update(self.slot, |status| status.waiting = None);
+            self.shared.update(self.partition, |status| status.waiting = None);
             return Ok(None);
         }
         failpoint!("raw_writer.before_apply");
@@ -151,9 +150,10 @@ impl PartitionWriter {
         failpoint!("raw_writer.after_apply");
         metrics::raw_applied(stopwatch.elapsed(), applied.new_rows, applied.repeated_rows);
         self.position = Some(next);
+        self.member.mirror(self.partition, next);
         // A failure to read ahead comes again when that step's turn has come.
         self.ahead = ahead.ok();
-        self.shared.update(self.slot, |status| {
+        self.shared.update(self.partition, |status| {
             status.position = Some(next);
             status.waiting = None;
         });
@@ -181,7 +181,7 @@ impl PartitionWriter {
         );
         self.position = Some(position);
         self.shared
-            .update(self.slot, |status| status.position = Some(position));
+            .update(self.partition, |status| status.position = Some(position));
         Ok(position)
     }
 
@@ -307,7 +307,7 @@ impl PartitionWriter {
     async fn wait_out(&mut self, error: &Error, failures: &mut u32, shutdown: &ShutdownSignal) {
         tracing::warn!(partition = self.partition, %error, failures = *failures, "the raw writer tries again");
         self.shared
-            .update(self.slot, |status| status.waiting = Some(error.to_string()));
+            .update(self.partition, |status| status.waiting = Some(error.to_string()));
         // What was read ahead may stand behind what failed.
         self.ahead = None;
         let delay = RETRY_FIRST

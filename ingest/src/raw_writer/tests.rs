@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +14,7 @@ use dwell_runtime::shutdown::{Phase, PhaseBounds, ShutdownController};
 use dwell_runtime::tasks::{TaskPolicy, Tasks};
 use dwell_storage::api::{
     EventLogAdmin, EventLogWriter, LogBounds, LogChunk, LogLag, LogRecord, LoggedRecord, MarkSource,
-    Position, RawApplied, RawEventsReader, RawEventsWriter, RawWrite, Shard,
+    OnlyMember, Partition, Position, RawApplied, RawEventsReader, RawEventsWriter, RawWrite, Shard,
 };
 use dwell_storage::error::{ErrorKind, Result as StorageResult};
 
@@ -32,14 +32,16 @@ fn stores(world: &World) -> RawWriterStores {
     }
 }
 
+fn only_member() -> Arc<dyn GroupMember> {
+    Arc::new(OnlyMember::new(BTreeSet::from([0])))
+}
+
 fn writer(world: &World) -> Service {
     writer_with(world, Config::default())
 }
 
 fn writer_with(world: &World, config: Config) -> Service {
-    Service::new(config, stores(world), world.clock.shared(), None)
-        .unwrap()
-        .0
+    Service::new(config, stores(world), only_member(), world.clock.shared(), None).0
 }
 
 type Event = (&'static str, &'static str, TsMs, f32, f32);
@@ -227,10 +229,10 @@ async fn a_position_that_the_log_no_longer_has_stops_the_partition_and_is_named(
     let (service, handle) = Service::new(
         Config::default(),
         stores(&world),
+        only_member(),
         world.clock.shared(),
         Some(check),
-    )
-    .unwrap();
+    );
     let error = service
         .run(controller.register(Phase::DrainIngest, "raw writer"))
         .await
@@ -256,10 +258,10 @@ async fn a_running_writer_follows_the_log_and_says_how_far_it_is() {
     let (service, handle) = Service::new(
         Config::default(),
         stores(&world),
+        only_member(),
         SharedClock::clone(&clock),
         Some(check),
-    )
-    .unwrap();
+    );
     let tasks = Tasks::new(controller.clone());
     let token = controller.register(Phase::DrainIngest, "raw writer");
     let running = tasks.spawn("raw writer", TaskPolicy::Essential, service.run(token));
@@ -290,8 +292,13 @@ async fn a_running_writer_follows_the_log_and_says_how_far_it_is() {
 async fn the_lag_counts_events_and_their_age() {
     let _shared = FAILPOINTS.read().await;
     let world = World::new().await;
-    let (mut service, handle) =
-        Service::new(Config::default(), stores(&world), world.clock.shared(), None).unwrap();
+    let (mut service, handle) = Service::new(
+        Config::default(),
+        stores(&world),
+        only_member(),
+        world.clock.shared(),
+        None,
+    );
     service.run_once().await.unwrap();
     assert_eq!(handle.lag(), RawLag::default());
     append(
@@ -302,31 +309,104 @@ async fn the_lag_counts_events_and_their_age() {
     )
     .await;
     append(&world, "v1", 2, &[("s", "c", NOW, 1.0, 1.0)]).await;
-    measure(&service.end.0, &*service.log).await;
+    measure(&service.end.0, &*service.stores.log).await;
     world.clock.advance(std::time::Duration::from_secs(7));
     assert_eq!(handle.lag(), RawLag { events: 3, ms: 7_000 });
     service.run_once().await.unwrap();
     assert_eq!(handle.lag(), RawLag::default());
 }
 
-#[test]
-fn a_partition_that_is_not_there_is_refused() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(async {
-        let world = World::new().await;
-        let config = Config {
-            partitions: Some(vec![0, 7]),
-            ..Config::default()
-        };
-        let error = Service::new(config, stores(&world), world.clock.shared(), None).unwrap_err();
-        assert!(matches!(
-            error,
-            Error::NoPartition {
-                partition: 7,
-                partitions: 1
+/// A group whose assignment the test decides.
+struct Assigned(tokio::sync::watch::Sender<BTreeSet<Shard>>);
+
+impl GroupMember for Assigned {
+    fn shards(&self) -> tokio::sync::watch::Receiver<BTreeSet<Shard>> {
+        self.0.subscribe()
+    }
+    fn mirror(&self, _: Partition, _: Position) {}
+}
+
+#[tokio::test]
+async fn a_shard_that_is_taken_away_is_left_alone_and_one_that_comes_back_goes_on_where_raw_stands() {
+    let _shared = FAILPOINTS.read().await;
+    let world = World::new().await;
+    let controller = ShutdownController::default();
+    let member = Arc::new(Assigned(tokio::sync::watch::Sender::new(BTreeSet::new())));
+    let (service, handle) = Service::new(
+        Config::default(),
+        stores(&world),
+        Arc::clone(&member) as _,
+        SystemClock::shared(),
+        None,
+    );
+    let tasks = Tasks::new(controller.clone());
+    let token = controller.register(Phase::DrainIngest, "raw writer");
+    let running = tasks.spawn("raw writer", TaskPolicy::Essential, service.run(token));
+    let is_copied = |expected: bool| {
+        let handle = handle.clone();
+        async move {
+            while handle.status(0).is_some() != expected {
+                tokio::task::yield_now().await;
             }
-        ));
-    });
+        }
+    };
+
+    append(&world, "v1", 1, &[("s", "a", NOW, 1.0, 1.0)]).await;
+    assert!(matches!(
+        handle.caught_up(&*world.stores.log).await,
+        Err(WaitError::NotMine(0))
+    ));
+    member.0.send_replace(BTreeSet::from([0]));
+    is_copied(true).await;
+    handle.caught_up(&*world.stores.log).await.unwrap();
+    assert_eq!(rows(&world, "v1").await.len(), 1);
+
+    member.0.send_replace(BTreeSet::new());
+    is_copied(false).await;
+    append(&world, "v1", 2, &[("s", "b", NOW, 1.0, 1.0)]).await;
+    // Another raw writer goes on meanwhile.
+    writer(&world).run_once().await.unwrap();
+    append(&world, "v1", 3, &[("s", "c", NOW, 1.0, 1.0)]).await;
+    assert_eq!(rows(&world, "v1").await.len(), 2);
+
+    member.0.send_replace(BTreeSet::from([0]));
+    is_copied(true).await;
+    handle.caught_up(&*world.stores.log).await.unwrap();
+    let rows = sorted(rows(&world, "v1").await);
+    assert_eq!(
+        rows.iter().map(|row| row.3.len()).collect::<Vec<_>>(),
+        [1, 1, 1],
+        "nothing was copied twice: {rows:?}"
+    );
+    controller
+        .run_to_completion(std::time::Duration::from_secs(10), &*SystemClock::shared())
+        .await;
+    running.join().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_lag_is_seen_from_stored_positions_by_a_process_without_a_raw_writer() {
+    let _shared = FAILPOINTS.read().await;
+    let world = World::new().await;
+    let seen = StoredLag::new(world.clock.shared());
+    assert_eq!(seen.lag(), RawLag::default());
+    append(
+        &world,
+        "v1",
+        1,
+        &[("s", "a", NOW, 1.0, 1.0), ("s", "b", NOW, 1.0, 1.0)],
+    )
+    .await;
+    seen.run_once(&*world.stores.log, &*world.stores.raw)
+        .await
+        .unwrap();
+    world.clock.advance(std::time::Duration::from_secs(5));
+    assert_eq!(seen.lag(), RawLag { events: 2, ms: 5_000 });
+    writer(&world).run_once().await.unwrap();
+    seen.run_once(&*world.stores.log, &*world.stores.raw)
+        .await
+        .unwrap();
+    assert_eq!(seen.lag(), RawLag::default());
 }
 
 /// A log in memory in which some records are damaged: unreadable, or with columns that do not fit.
@@ -418,7 +498,13 @@ async fn damaged_records_are_named_in_the_quarantine_and_stall_nobody() {
         }),
         ..stores(&world)
     };
-    let (mut service, _) = Service::new(Config::default(), damaged(), world.clock.shared(), None).unwrap();
+    let (mut service, _) = Service::new(
+        Config::default(),
+        damaged(),
+        only_member(),
+        world.clock.shared(),
+        None,
+    );
     service.run_once().await.unwrap();
     assert_eq!(
         rows(&world, "v1")
@@ -462,7 +548,13 @@ async fn a_log_that_is_damaged_through_and_through_is_not_skipped_over() {
         log: Arc::new(log),
         ..stores(&world)
     };
-    let (mut service, _) = Service::new(Config::default(), damaged, world.clock.shared(), None).unwrap();
+    let (mut service, _) = Service::new(
+        Config::default(),
+        damaged,
+        only_member(),
+        world.clock.shared(),
+        None,
+    );
     let error = service.run_once().await.unwrap_err();
     assert!(
         matches!(&error, Error::Stuck(what) if what.contains("100 records in a row")),
@@ -533,7 +625,13 @@ async fn failures_that_pass_are_waited_out() {
         raw: Arc::new(flaky),
         ..stores(&world)
     };
-    let (service, handle) = Service::new(Config::default(), stores, SystemClock::shared(), None).unwrap();
+    let (service, handle) = Service::new(
+        Config::default(),
+        stores,
+        only_member(),
+        SystemClock::shared(),
+        None,
+    );
     let tasks = Tasks::new(controller.clone());
     let running = tasks.spawn(
         "raw writer",

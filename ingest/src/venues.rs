@@ -16,6 +16,9 @@ use crate::recent::Recent;
 /// it be asked at once.
 const REFRESH_MS: u64 = 1_000;
 
+/// How long events are taken for the venues as last known while the registry is away, in milliseconds: a day.
+const REGISTRY_AWAY_MAX_MS: u64 = 24 * 3_600_000;
+
 /// The venues of a tenant as they were at one version of the registry.
 #[derive(Debug, PartialEq)]
 pub struct TenantVenues {
@@ -50,7 +53,10 @@ struct Inner {
 #[derive(Debug, Clone)]
 struct Cached {
     venues: Arc<TenantVenues>,
+    /// When the registry last confirmed them.
     checked_at_ms: u64,
+    /// When it was last asked, whatever came of it.
+    asked_at_ms: u64,
 }
 
 impl fmt::Debug for VenueDirectory {
@@ -71,15 +77,31 @@ impl VenueDirectory {
         }
     }
 
-    /// The venues of a tenant, as known at most a second ago.
+    /// The venues of a tenant, as asked for at most a second ago; while the registry is away, as last known.
     pub async fn venues(&self, tenant: &TenantId) -> Result<Arc<TenantVenues>> {
+        let now_ms = self.now_ms();
         let cached = self.inner.cache().get(tenant);
         match cached {
-            Some(cached) if self.now_ms().saturating_sub(cached.checked_at_ms) < REFRESH_MS => {
-                Ok(cached.venues)
+            Some(cached) if now_ms.saturating_sub(cached.asked_at_ms) < REFRESH_MS => Ok(cached.venues),
+            None => self.check(tenant, None).await,
+            Some(mut cached) => {
+                // One asks, the others go on meanwhile with what is known: a registry that hangs stalls nobody.
+                cached.asked_at_ms = now_ms;
+                self.inner.cache().insert(tenant.clone(), cached.clone());
+                match self.check(tenant, Some(Arc::clone(&cached.venues))).await {
+                    Err(error) if error.kind().is_retryable() && self.may_go_on(&cached) => {
+                        tracing::debug!(%error, "the registry is away; venues are taken as last known");
+                        Ok(cached.venues)
+                    }
+                    checked => checked,
+                }
             }
-            cached => self.check(tenant, cached.map(|cached| cached.venues)).await,
         }
+    }
+
+    /// Whether venues that were known once may stand in for a registry that is away, so that events are still taken.
+    fn may_go_on(&self, cached: &Cached) -> bool {
+        self.now_ms().saturating_sub(cached.checked_at_ms) < REGISTRY_AWAY_MAX_MS
     }
 
     /// The venues of a tenant as they are now, when they are others than those in hand: for whoever misses one that may
@@ -89,7 +111,10 @@ impl VenueDirectory {
         tenant: &TenantId,
         in_hand: &Arc<TenantVenues>,
     ) -> Result<Option<Arc<TenantVenues>>> {
-        let now = self.check(tenant, Some(Arc::clone(in_hand))).await?;
+        let now = match self.check(tenant, Some(Arc::clone(in_hand))).await {
+            Err(error) if error.kind().is_retryable() => return Ok(None),
+            checked => checked?,
+        };
         Ok((now.version != in_hand.version).then_some(now))
     }
 
@@ -110,6 +135,7 @@ impl VenueDirectory {
         let cached = Cached {
             venues: Arc::clone(&venues),
             checked_at_ms: self.now_ms(),
+            asked_at_ms: self.now_ms(),
         };
         self.inner.cache().insert(tenant.clone(), cached);
         Ok(venues)

@@ -5,7 +5,8 @@
 //!
 //! - [`issue`] makes a key; its text is shown once and kept nowhere.
 //! - [`KeyVerifier`] turns a presented text into a [`Principal`], from a bounded cache that follows
-//!   [`Registry::version`], so that a key that is taken back stops working within [`REFRESH_MS`].
+//!   [`Registry::version`], so that a key that is taken back stops working within [`REFRESH_MS`]. While the registry is
+//!   away, keys that were known go on working for [`REGISTRY_AWAY_MAX_MS`].
 //!
 //! Nothing here knows HTTP: ingest and the serving API each read their own headers and share this.
 
@@ -25,6 +26,8 @@ use crate::error::{ErrorKind, Result, StorageError};
 pub const KEY_PREFIX: &str = "dwk_";
 /// How old the verifier's knowledge of the registry may be, in milliseconds.
 pub const REFRESH_MS: u64 = 1_000;
+/// How long known keys go on working while the registry is away, in milliseconds: an hour.
+pub const REGISTRY_AWAY_MAX_MS: u64 = 3_600_000;
 /// Longest text that is looked at.
 const MAX_KEY_BYTES: usize = 256;
 const ID_BYTES: usize = 6;
@@ -132,6 +135,8 @@ pub struct KeyVerifier {
 
 struct Inner {
     registry: Arc<dyn Registry>,
+    /// The key that only this process knows (see [`KeyVerifier::trust`]).
+    own: Mutex<Option<(String, Entry)>>,
     clock: SharedClock,
     generation_keys_max: usize,
     cache: Mutex<Cache>,
@@ -142,7 +147,10 @@ struct Inner {
 #[derive(Default)]
 struct Cache {
     version: Option<u64>,
+    /// When the registry last told its version.
     checked_at_ms: u64,
+    /// When it was last asked, whatever came of it.
+    asked_at_ms: u64,
     young: HashMap<String, Option<Entry>>,
     old: HashMap<String, Option<Entry>>,
 }
@@ -165,6 +173,7 @@ impl KeyVerifier {
     pub fn new(registry: Arc<dyn Registry>, clock: SharedClock, keys_max: usize) -> Self {
         let inner = Inner {
             registry,
+            own: Mutex::default(),
             clock,
             generation_keys_max: (keys_max / 2).max(1),
             cache: Mutex::default(),
@@ -174,35 +183,60 @@ impl KeyVerifier {
         }
     }
 
+    /// Makes a key that is stored nowhere and that only this verifier knows, for callers inside this process. It takes
+    /// the place of the one made before.
+    pub fn trust(&self, tenant: TenantId, role: Role) -> Result<KeyText> {
+        let (key, text) = issue(tenant, role, None, None, self.inner.clock.now_ms())?;
+        let id = key.id.clone();
+        if let Some(entry) = Entry::of(key) {
+            *self.inner.own() = Some((id, entry));
+        }
+        Ok(text)
+    }
+
     /// Who presents this text, as in `Authorization: Bearer <text>`. `None` when the text is no key, no such key
     /// exists, its secret is another, or it was taken back: which of them is not told.
     pub async fn verify(&self, text: &str) -> Result<Option<Principal>> {
         let Some((id, secret)) = parts(text) else {
             return Ok(None);
         };
+        let own = self.inner.own().clone();
+        if let Some((own_id, entry)) = own
+            && own_id == id
+        {
+            return Ok(entry.opened_by(secret));
+        }
         self.refresh().await?;
         let known = self.inner.cache().find(id, self.inner.generation_keys_max);
         let entry = match known {
             Some(entry) => entry,
             None => self.load(id).await?,
         };
-        let presented: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
-        let opens = |entry: &Entry| equal_in_constant_time(&entry.hash, &presented) && !entry.revoked;
-        Ok(entry
-            .filter(opens)
-            .map(|entry| Principal::clone(&entry.principal)))
+        Ok(entry.and_then(|entry| entry.opened_by(secret)))
     }
 
     /// Forgets everything when the registry has changed; asks for that at most once in [`REFRESH_MS`].
     async fn refresh(&self) -> Result<()> {
         let now_ms = self.inner.clock.monotonic().as_millis() as u64;
         {
-            let cache = self.inner.cache();
-            if cache.version.is_some() && now_ms.saturating_sub(cache.checked_at_ms) < REFRESH_MS {
+            let mut cache = self.inner.cache();
+            if cache.version.is_some() && now_ms.saturating_sub(cache.asked_at_ms) < REFRESH_MS {
                 return Ok(());
             }
+            // One asks, the others go on meanwhile with what is known: a registry that hangs stalls nobody.
+            cache.asked_at_ms = now_ms;
         }
-        let version = self.inner.registry.version().await?;
+        let version = match self.inner.registry.version().await {
+            Ok(version) => version,
+            Err(error) => {
+                let cache = self.inner.cache();
+                let age_ms = now_ms.saturating_sub(cache.checked_at_ms);
+                return match cache.version.is_some() && error.kind().is_retryable() {
+                    true if age_ms < REGISTRY_AWAY_MAX_MS => Ok(()),
+                    _ => Err(error),
+                };
+            }
+        };
         let mut cache = self.inner.cache();
         if cache.version != Some(version) {
             cache.young.clear();
@@ -227,6 +261,10 @@ impl KeyVerifier {
 }
 
 impl Inner {
+    fn own(&self) -> MutexGuard<'_, Option<(String, Entry)>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -251,6 +289,13 @@ impl Cache {
 }
 
 impl Entry {
+    /// Whose key it is, if the secret is the right one and the key was not taken back.
+    fn opened_by(&self, secret: &str) -> Option<Principal> {
+        let presented: [u8; 32] = Sha256::digest(secret.as_bytes()).into();
+        let opens = equal_in_constant_time(&self.hash, &presented) && !self.revoked;
+        opens.then(|| Principal::clone(&self.principal))
+    }
+
     /// A stored key as the verifier needs it; `None` for one whose hash is damaged, which opens nothing.
     fn of(key: AccessKey) -> Option<Self> {
         let mut hash = [0_u8; 32];

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,9 +15,17 @@ struct Keys {
     keys: Mutex<Vec<AccessKey>>,
     version: Mutex<u64>,
     lookups: AtomicUsize,
+    away: AtomicBool,
 }
 
 impl Keys {
+    fn reach(&self) -> Result<()> {
+        match self.away.load(Ordering::Relaxed) {
+            true => Err(StorageError::new(ErrorKind::Unavailable, "away")),
+            false => Ok(()),
+        }
+    }
+
     fn change(&self, change: impl FnOnce(&mut Vec<AccessKey>)) {
         change(&mut self.keys.lock().unwrap());
         *self.version.lock().unwrap() += 1;
@@ -42,6 +50,7 @@ impl Registry for Keys {
         unreachable!("not about keys")
     }
     async fn version(&self) -> Result<u64> {
+        self.reach()?;
         Ok(*self.version.lock().unwrap())
     }
     async fn put_key(&self, key: &AccessKey) -> Result<()> {
@@ -49,6 +58,7 @@ impl Registry for Keys {
         Ok(())
     }
     async fn key(&self, id: &str) -> Result<Option<AccessKey>> {
+        self.reach()?;
         self.lookups.fetch_add(1, Ordering::Relaxed);
         Ok(self.keys.lock().unwrap().iter().find(|key| key.id == id).cloned())
     }
@@ -166,4 +176,36 @@ fn roles_open_what_they_are_for() {
         (true, false)
     );
     assert!(with(Role::Gateway, None).may_post_to(&v2) && !with(Role::Viewer, None).may_post_to(&v1));
+}
+
+#[tokio::test]
+async fn a_known_key_goes_on_working_for_a_while_when_the_registry_is_away() {
+    let (keys, clock, verifier) = setup(10);
+    let (key, text) = issue(tenant(), Role::Viewer, None, None, 5).unwrap();
+    keys.put_key(&key).await.unwrap();
+    assert!(verifier.verify(text.reveal()).await.unwrap().is_some());
+    keys.away.store(true, Ordering::Relaxed);
+    clock.advance(Duration::from_millis(REFRESH_MS));
+    assert!(verifier.verify(text.reveal()).await.unwrap().is_some());
+    let unknown = verifier.verify("dwk_other_x").await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Unavailable);
+    clock.advance(Duration::from_millis(REGISTRY_AWAY_MAX_MS));
+    assert!(verifier.verify(text.reveal()).await.is_err());
+    keys.away.store(false, Ordering::Relaxed);
+    clock.advance(Duration::from_millis(REFRESH_MS));
+    assert!(verifier.verify(text.reveal()).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_key_of_this_process_opens_here_and_nowhere_else() {
+    let (keys, clock, verifier) = setup(10);
+    let text = verifier.trust(tenant(), Role::Admin).unwrap();
+    let principal = verifier.verify(text.reveal()).await.unwrap().unwrap();
+    assert_eq!(principal.role, Role::Admin);
+    assert_eq!(
+        verifier.verify(&format!("{}0", text.reveal())).await.unwrap(),
+        None
+    );
+    let other = KeyVerifier::new(Arc::clone(&keys) as _, clock.shared(), 10);
+    assert_eq!(other.verify(text.reveal()).await.unwrap(), None);
 }

@@ -1,6 +1,7 @@
 //! The command line: what users type, and where each command is carried out.
 
 pub(crate) mod days;
+pub(crate) mod engines;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod jobs;
@@ -29,8 +30,24 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the whole platform in this process, everything embedded in one folder.
+    /// Run the whole platform in this process: embedded in one folder, or on the engines that the configuration names.
     Up(UpArgs),
+    /// Take events over HTTP into the event log
+    Ingest(UpArgs),
+    /// Copy the event log into the raw table
+    RawWriter(UpArgs),
+    /// Follow the event log into the live view
+    Speed(UpArgs),
+    /// Carry out jobs and every venue's night
+    Batch(UpArgs),
+    /// Answer queries
+    Serve(UpArgs),
+    /// Do what has to be done from time to time and belongs to no venue
+    Scheduler(UpArgs),
+    /// Make, or bring up to date, what the engines need: topics, tables
+    Migrate(EngineArgs),
+    /// Check the configuration and every connection, and say what is wrong and what to do
+    Doctor(EngineArgs),
     /// Run the platform on real sample data, show a first table, and serve until Ctrl-C.
     Demo(DemoArgs),
     /// Bring in files: CSV, NDJSON, JSON or Parquet, also in gzip, zstd and zip.
@@ -90,10 +107,10 @@ impl TargetArgs {
     }
 }
 
-/// Flags of `dwell up`.
+/// Flags of `dwell up`, and of each role of its own.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UpArgs {
-    /// Folder of everything embedded [default: ./dwell-data]
+    /// Folder of everything embedded, or of this process's passing files [default: ./dwell-data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Address of the HTTP API; port 0 takes a free one [default: 127.0.0.1:7070]
@@ -105,6 +122,31 @@ pub(crate) struct UpArgs {
     /// Configuration file [default: dwell.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// Flags of commands that look at the engines themselves.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EngineArgs {
+    /// Configuration file [default: dwell.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Folder of an embedded installation [default: ./dwell-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Print one JSON object and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl EngineArgs {
+    /// The effective configuration.
+    pub(crate) fn load_config(&self) -> anyhow::Result<Config> {
+        let flags = Overrides {
+            data_dir: self.data_dir.clone(),
+            ..Overrides::default()
+        };
+        Config::load(self.config.as_deref(), &flags)
+    }
 }
 
 /// Flags of `dwell demo`.

@@ -11,7 +11,7 @@ use dwell_ingest::sources::http::HttpConfig;
 use dwell_runtime::limits::{ByteSize, HumanDuration, RateLimit};
 use dwell_serving_api::Config as ServingConfig;
 use dwell_speed_layer::Config as SpeedConfig;
-use dwell_storage::resolver::StoreUri;
+use dwell_storage::resolver::{EngineSettings, StoreUri};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
@@ -26,12 +26,16 @@ const UNUSABLE: &str = "the configuration cannot be used";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Folder of everything embedded: log, tables, keys, archive. Default `./dwell-data`.
+    /// Folder of everything embedded: log, tables, keys, archive. Where other engines keep those, only passing files of
+    /// this process lie in it. Default `./dwell-data`.
     pub(crate) data_dir: PathBuf,
     /// Address of the HTTP API. Default `127.0.0.1:7070`; port 0 takes a free one.
     pub(crate) listen: SocketAddr,
     /// Address of `/healthz`, `/readyz` and `/metrics`. Default `127.0.0.1:7071`.
     pub(crate) admin_listen: SocketAddr,
+    /// One broker or one Cassandra node is meant: `dwell migrate` and `dwell doctor` accept that nothing is replicated.
+    /// Default false.
+    pub(crate) single_node: bool,
     /// Where things are kept.
     pub(crate) storage: StorageConfig,
     /// What gateways may send.
@@ -52,9 +56,11 @@ pub(crate) struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StorageConfig {
-    /// Log and tables: `embedded:` keeps them in the data folder.
+    /// The event log: `embedded:` keeps it in the data folder; `kafka://HOST:PORT,…/PREFIX`.
+    pub(crate) log: String,
+    /// The tables: `embedded:` keeps them in the data folder; `cassandra://HOST:PORT,…/KEYSPACE`.
     pub(crate) tables: String,
-    /// Archive: `embedded:` keeps it in the data folder; `file:///…` elsewhere.
+    /// The archive: `embedded:` keeps it in the data folder; `file:///…`, `s3://…`, `gs://…`, `az://…`.
     pub(crate) archive: String,
 }
 
@@ -172,7 +178,9 @@ impl Default for Config {
             data_dir: PathBuf::from("./dwell-data"),
             listen: SocketAddr::from(([127, 0, 0, 1], 7070)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 7071)),
+            single_node: false,
             storage: StorageConfig {
+                log: EMBEDDED.into(),
                 tables: EMBEDDED.into(),
                 archive: EMBEDDED.into(),
             },
@@ -220,8 +228,18 @@ impl Config {
             }
             None => {}
         }
-        // Not options: a key for commands, failpoints for tests, a target folder for CI.
-        let ignored = ["key", "url", "failpoints", "ci_target"];
+        // Not options: a key for commands, failpoints and servers for tests, folders for CI.
+        let ignored = [
+            "key",
+            "url",
+            "failpoints",
+            "ci_target",
+            "servers_cache",
+            "test_kafka",
+            "test_cassandra",
+            "test_s3",
+            "test_config",
+        ];
         let config: Config = figment
             .merge(Env::prefixed("DWELL_").ignore(&ignored).split("__"))
             .merge(Serialized::defaults(flags))
@@ -244,19 +262,19 @@ impl Config {
         if self.retention.log.as_ms() <= 0 || self.retention.raw.as_ms() <= 0 {
             bail!("{UNUSABLE}: retention.log and retention.raw must be more than 0");
         }
-        self.tables_uri()?;
-        self.archive_uri()?;
+        self.engines()?;
         Ok(())
     }
 
-    /// Where log and tables are.
-    pub(crate) fn tables_uri(&self) -> Result<StoreUri> {
-        self.uri(&self.storage.tables).context("storage.tables")
-    }
-
-    /// Where the archive is.
-    pub(crate) fn archive_uri(&self) -> Result<StoreUri> {
-        self.uri(&self.storage.archive).context("storage.archive")
+    /// Which engines keep what, and how they are reached.
+    pub(crate) fn engines(&self) -> Result<EngineSettings> {
+        let settings = EngineSettings {
+            log: self.uri(&self.storage.log).context("storage.log")?,
+            tables: self.uri(&self.storage.tables).context("storage.tables")?,
+            archive: self.uri(&self.storage.archive).context("storage.archive")?,
+        };
+        settings.check().context(UNUSABLE)?;
+        Ok(settings)
     }
 
     fn uri(&self, text: &str) -> Result<StoreUri> {

@@ -26,6 +26,7 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::importing::ImportRequest;
 use crate::output::{Output, count};
+use crate::roles::Roles;
 use samples::SAMPLES;
 
 /// Events of one post of the simulated gateway.
@@ -43,7 +44,9 @@ pub(crate) async fn run(args: &DemoArgs, log: LogHandle) -> Result<()> {
     config.log.filter = "warn".to_owned();
     let say = |line: &str| crate::output::write_line(line);
     say("Dwell demo: starting everything in this process")?;
-    let mut running = Running::start(config, log).await?;
+    let Some(mut running) = Running::start(config, Roles::All, log).await? else {
+        return Ok(());
+    };
     let client = Client::http(&running.url, running.platform.admin_key())?;
     let shown = prepare(&running, &client, &say).await;
     let outcome = match shown {

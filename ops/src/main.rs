@@ -14,6 +14,7 @@ mod jobs;
 mod metrics;
 mod output;
 mod platform;
+mod roles;
 mod routes;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ use dwell_runtime::telemetry::{self, LogConfig, LogFormat, LogHandle};
 
 use cli::{Cli, Command, ConfigCommand};
 use config::{Config, LogStyle, Overrides};
+use roles::Role;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -55,6 +57,14 @@ async fn run(command: &Command) -> Result<()> {
     let log = init_logs(command)?;
     match command {
         Command::Up(args) => cli::up::run(args, log).await,
+        Command::Ingest(args) => cli::up::run_role(Role::Ingest, args, log).await,
+        Command::RawWriter(args) => cli::up::run_role(Role::RawWriter, args, log).await,
+        Command::Speed(args) => cli::up::run_role(Role::Speed, args, log).await,
+        Command::Batch(args) => cli::up::run_role(Role::Batch, args, log).await,
+        Command::Serve(args) => cli::up::run_role(Role::Serve, args, log).await,
+        Command::Scheduler(args) => cli::up::run_role(Role::Scheduler, args, log).await,
+        Command::Migrate(args) => cli::engines::migrate(args).await,
+        Command::Doctor(args) => cli::engines::doctor(args).await,
         Command::Demo(args) => demo::run(args, log).await,
         Command::Import(args) => cli::import::run(args).await,
         Command::Venues(command) => cli::venues::run(command).await,
@@ -74,12 +84,22 @@ async fn run(command: &Command) -> Result<()> {
 /// Logs go to stderr. A running instance logs as its configuration says; commands only warn, so that their output is
 /// theirs.
 fn init_logs(command: &Command) -> Result<LogHandle> {
-    let (filter, style) = match command {
-        Command::Up(args) => {
+    let running = match command {
+        Command::Up(args)
+        | Command::Ingest(args)
+        | Command::RawWriter(args)
+        | Command::Speed(args)
+        | Command::Batch(args)
+        | Command::Serve(args)
+        | Command::Scheduler(args) => Some(args),
+        _ => None,
+    };
+    let (filter, style) = match running {
+        Some(args) => {
             let log = Config::load(args.config.as_deref(), &Overrides::default())?.log;
             (log.filter, log.format)
         }
-        _ => ("error".to_owned(), LogStyle::Text),
+        None => ("error".to_owned(), LogStyle::Text),
     };
     let format = match style {
         LogStyle::Text => LogFormat::Text,

@@ -31,18 +31,35 @@ const STORED: MetricDef = MetricDef::gauge(
     "Bytes on disk by part of the data folder.",
 );
 
+/// Whether an engine answers.
+const ENGINE_UP: MetricDef = MetricDef::gauge(
+    "dwell_engine_up",
+    Unit::Count,
+    "1 while the engine (event log, tables, archive) answers this process, else 0.",
+);
+
 /// Definitions of this crate's metrics.
-pub(crate) const DEFINITIONS: &[MetricDef] = &[JOBS, OLDEST_JOB, STORED];
+pub(crate) const DEFINITIONS: &[MetricDef] = &[JOBS, OLDEST_JOB, STORED, ENGINE_UP];
+
+/// An engine answered, or did not.
+pub(crate) fn engine_up(engine: &'static str, up: bool) {
+    metrics::gauge!(ENGINE_UP.name, "engine" => engine).set(f64::from(up));
+}
 
 /// Latest jobs that are looked at.
 const JOBS_LOOKED_AT: usize = 1_000;
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
-/// Keeps the gauges up to date until shutdown.
-pub(crate) async fn keep_up(stores: Stores, paths: DataPaths, clock: SharedClock, shutdown: ShutdownToken) {
+/// Keeps the gauges up to date until shutdown. `paths`: the data folder, where everything is embedded.
+pub(crate) async fn keep_up(
+    stores: Stores,
+    paths: Option<DataPaths>,
+    clock: SharedClock,
+    shutdown: ShutdownToken,
+) {
     loop {
-        if let Err(error) = look(&stores, &paths, clock.now_ms()).await {
+        if let Err(error) = look(&stores, paths.as_ref(), clock.now_ms()).await {
             tracing::debug!(error = format!("{error:#}"), "gauges could not be measured");
         }
         tokio::select! {
@@ -52,7 +69,7 @@ pub(crate) async fn keep_up(stores: Stores, paths: DataPaths, clock: SharedClock
     }
 }
 
-async fn look(stores: &Stores, paths: &DataPaths, now: TsMs) -> anyhow::Result<()> {
+async fn look(stores: &Stores, paths: Option<&DataPaths>, now: TsMs) -> anyhow::Result<()> {
     let jobs = stores.jobs.list(None, None, JOBS_LOOKED_AT).await?;
     let mut by_state: BTreeMap<&str, f64> = BTreeMap::new();
     for state in [
@@ -76,6 +93,9 @@ async fn look(stores: &Stores, paths: &DataPaths, now: TsMs) -> anyhow::Result<(
         .min();
     metrics::gauge!(OLDEST_JOB.name).set(oldest.map_or(0.0, |created_at| (now - created_at) as f64 / 1e3));
 
+    let Some(paths) = paths else {
+        return Ok(());
+    };
     let parts = [
         ("log", paths.log_db.clone()),
         ("tables", paths.data_db.clone()),

@@ -1,154 +1,127 @@
-//! The whole platform on one data folder: stores, layers and routers, wired together and nothing else.
+//! A process of the platform: stores, the layers of its roles and its routers, wired together and nothing else.
 //!
-//! [`Platform::open`] gives what a command needs that has opened the folder itself: stores, raw writer, job worker, router.
-//! [`Platform::start_serving`] adds what a running instance has beside: live view, nights, listeners, housekeeping.
+//! ```text
+//! Base (clock, shutdown, readiness, admin port) ─▶ Engines (stores) ─▶ Platform::assemble (layers, router) ─▶ listeners
+//! ```
+//!
+//! [`Platform::open_for_command`] is what a command has that has opened the stores itself: no listeners, no nights.
 
+mod base;
+mod engines;
 mod housekeeping;
 mod no_live_view;
 mod servers;
+
+pub(crate) use base::Base;
+pub(crate) use engines::{Engines, check_roles};
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use axum::Router;
 use dwell_batch_layer::BatchLayer;
 use dwell_ingest::intake::{Intake, IntakeStores};
-use dwell_ingest::raw_writer::{self, LagSource, RawWriterStores};
+use dwell_ingest::raw_writer::{self, LagSource, RawWriterStores, StoredLag};
 use dwell_ingest::sources::http;
 use dwell_model::ids::TenantId;
-use dwell_runtime::admin::Readiness;
-use dwell_runtime::clock::{SharedClock, SystemClock};
+use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::{Phase, ShutdownController};
 use dwell_runtime::tasks::{TaskPolicy, Tasks};
-use dwell_runtime::telemetry::LogHandle;
 use dwell_serving_api::{AppState, Parts};
 use dwell_storage::access::{self, KeyVerifier};
-use dwell_storage::api::{EventLog, LiveView, Role, Stores};
-use dwell_storage::archive::DeltaArchive;
-use dwell_storage::decorators::instrumented::instrument;
-use dwell_storage::lock::DataDirLock;
+use dwell_storage::api::{EventLog, LiveView, RawEvents, Role as KeyRole, Stores};
 use dwell_storage::paths::DataPaths;
-use dwell_storage::resolver;
 use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::importing::Importer;
 use crate::instance;
 use crate::jobs::{self, JobWorker};
+use crate::roles::{Role, Roles};
 use crate::routes::{self, OpsState};
+use engines::Hold;
 use no_live_view::NoLiveView;
 
-/// The tenant of an embedded installation.
+/// The tenant that an installation begins with.
 const DEFAULT_TENANT: &str = "default";
 /// Keys that the verifier remembers.
 const KEYS_REMEMBERED: usize = 10_000;
 /// How long an orderly shutdown may take in all.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(15);
 
-/// An opened data folder with its parts.
+/// A process with its parts.
 pub(crate) struct Platform {
     config: Config,
+    roles: Roles,
+    base: Base,
     paths: DataPaths,
-    clock: SharedClock,
+    embedded: bool,
     stores: Stores,
     tenant: TenantId,
     admin_key: String,
-    controller: ShutdownController,
-    tasks: Tasks,
-    readiness: Readiness,
     importer: Importer,
-    batch: BatchLayer,
-    raw_writer: raw_writer::Handle,
-    nights: Option<dwell_batch_layer::Handle>,
+    raw_writer: Option<raw_writer::Handle>,
     router: Router,
-    log: Option<LogHandle>,
     /// Given back last.
-    lock: DataDirLock,
+    hold: Hold,
 }
 
 impl Platform {
-    /// Opens the folder for a command: no listeners, no live view, no nights.
+    /// Opens the stores for a command.
     pub(crate) async fn open_for_command(config: Config) -> Result<Self> {
-        Self::open(config, false).await
+        let base = Base::new();
+        let engines = Engines::open(&config, &base.clock).await?;
+        Self::assemble(config, base, engines, Roles::Command).await
     }
 
-    /// Opens the folder for a running instance.
-    pub(crate) async fn open_for_serving(config: Config, log: LogHandle) -> Result<Self> {
-        let mut platform = Self::open(config, true).await?;
-        platform.log = Some(log);
-        Ok(platform)
-    }
-
-    async fn open(config: Config, live: bool) -> Result<Self> {
-        let paths = DataPaths::new(&config.data_dir);
-        let lock = DataDirLock::acquire(&paths)?;
-        empty_folder(&paths.spill)?;
-        let clock = SystemClock::shared();
-        let archive_dir = resolver::archive_folder(&config.archive_uri()?);
-        let archive = DeltaArchive::local(&archive_dir, Arc::clone(&clock))
-            .with_context(|| format!("cannot open the archive in {}", archive_dir.display()))?;
-        let stores =
-            resolver::open_stores(&config.tables_uri()?, Arc::clone(&clock), Arc::new(archive)).await?;
-        let stores = instrument(stores);
+    /// Wires the layers of some roles together.
+    pub(crate) async fn assemble(config: Config, base: Base, engines: Engines, roles: Roles) -> Result<Self> {
+        engines.probe(&base, roles);
+        let Engines {
+            stores,
+            paths,
+            embedded,
+            hold,
+        } = engines;
         let tenant = TenantId::new(DEFAULT_TENANT)?;
         stores.registry.create_tenant(&tenant).await?;
-        let verifier = KeyVerifier::new(Arc::clone(&stores.registry), Arc::clone(&clock), KEYS_REMEMBERED);
-        let admin_key = admin_key(&stores, &verifier, &paths, &tenant, &clock).await?;
-
-        let controller = ShutdownController::default();
-        let tasks = Tasks::new(controller.clone());
-        let readiness = Readiness::new(&controller);
-
-        let sources = RawWriterStores {
-            log: Arc::<dyn EventLog>::clone(&stores.log),
-            raw: Arc::clone(&stores.raw),
-            quarantine: Arc::clone(&stores.quarantine),
-        };
-        let check = readiness.register("raw writer");
-        let member = stores.log.join(raw_writer::CONSUMER).await?;
-        let (writer, raw_writer) = raw_writer::Service::new(
-            raw_writer::Config::default(),
-            sources,
-            Arc::from(member),
-            Arc::clone(&clock),
-            Some(check),
+        let verifier = KeyVerifier::new(
+            Arc::clone(&stores.registry),
+            Arc::clone(&base.clock),
+            KEYS_REMEMBERED,
         );
-        let token = controller.register(Phase::DrainIngest, "raw writer");
-        tasks.spawn("raw writer", TaskPolicy::Essential, writer.run(token));
-
-        let live: Arc<dyn LiveView> = if live {
-            let deps = dwell_speed_layer::Deps::from_stores(
-                &stores,
-                Arc::clone(&clock),
-                tasks.clone(),
-                readiness.clone(),
-            );
-            let service = dwell_speed_layer::Service::new(deps, config.speed.clone())?;
-            let handle = service.handle();
-            let token = controller.register(Phase::CheckpointSessions, "speed layer");
-            tasks.spawn("speed layer", TaskPolicy::Essential, service.run(token));
-            Arc::new(handle)
-        } else {
-            Arc::new(NoLiveView)
+        // The owner of a data folder finds a key in it; elsewhere this process has one for itself only.
+        let admin_key = match embedded {
+            true => admin_key(&stores, &verifier, &paths, &tenant, &base.clock).await?,
+            false => verifier
+                .trust(tenant.clone(), KeyRole::Admin)?
+                .reveal()
+                .to_owned(),
         };
+        let verifier = Arc::new(verifier);
 
+        // A command on a data folder has nobody else to copy what it imports.
+        let raw_writer = match roles.has(Role::RawWriter) || (embedded && roles == Roles::Command) {
+            true => Some(start_raw_writer(&base, &stores).await?),
+            false => None,
+        };
+        let live = start_live_view(&config, &base, &stores, roles)?;
         let batch = BatchLayer::new(
             stores.clone(),
-            Arc::clone(&clock),
+            Arc::clone(&base.clock),
             config.batch.clone(),
-            "embedded",
+            &holder()?,
         )?
         .with_live_view(Arc::clone(&live));
         let importer = Importer::new(
             &config,
             stores.clone(),
-            Arc::clone(&clock),
+            Arc::clone(&base.clock),
             tenant.clone(),
             paths.spill.clone(),
         );
-        let verifier = Arc::new(verifier);
         let wake = Arc::new(Notify::new());
         let intake_stores = IntakeStores {
             log: Arc::<dyn EventLog>::clone(&stores.log),
@@ -156,59 +129,69 @@ impl Platform {
             quarantine: Arc::clone(&stores.quarantine),
             pseudonym_keys: Arc::clone(&stores.pseudonym_keys),
         };
-        let intake = Intake::new(config.intake(), intake_stores, Arc::clone(&clock));
-        let replayer = intake.replayer();
-        let lag: Arc<dyn LagSource> = Arc::new(raw_writer.clone());
-        let ingest = http::HttpState::new(config.http(), intake, Some(lag), Arc::clone(&clock));
-        let worker = JobWorker {
-            stores: stores.clone(),
-            clock: Arc::clone(&clock),
-            batch: batch.clone(),
-            importer: importer.clone(),
-            replayer,
-            wake: Arc::clone(&wake),
-        };
-        let token = controller.register(Phase::StopJobs, "job worker");
-        tasks.spawn("job worker", TaskPolicy::Essential, worker.run(token));
+        let intake = Intake::new(config.intake(), intake_stores, Arc::clone(&base.clock));
+        if roles.has(Role::Batch) || roles == Roles::Command {
+            let worker = JobWorker {
+                stores: stores.clone(),
+                clock: Arc::clone(&base.clock),
+                batch: batch.clone(),
+                importer: importer.clone(),
+                replayer: intake.replayer(),
+                wake: Arc::clone(&wake),
+            };
+            let token = base.controller.register(Phase::StopJobs, "job worker");
+            base.tasks
+                .spawn("job worker", TaskPolicy::Essential, worker.run(token));
+        }
+        if roles.has(Role::Batch) {
+            let (nights, _) = dwell_batch_layer::Service::new(batch);
+            let token = base.controller.register(Phase::StopJobs, "nights");
+            base.tasks
+                .spawn("nights", TaskPolicy::Essential, nights.run(token));
+        }
 
-        let serving = AppState::new(Parts {
-            stores: stores.clone().into(),
-            live,
-            verifier: Arc::clone(&verifier),
-            jobs: Arc::new(jobs::Catalogue::new(Arc::clone(&wake))),
-            clock: Arc::clone(&clock),
-            shutdown: controller.signal(Phase::StopAccepting),
-            config: config.serving,
-            further_documents: vec![http::openapi(), routes::document()],
-        });
-        let ops = OpsState {
-            stores: stores.clone(),
-            paths: paths.clone(),
-            clock: Arc::clone(&clock),
-            verifier: Arc::clone(&verifier),
-            wake: Arc::clone(&wake),
-        };
-        let router = dwell_serving_api::app(serving)
-            .merge(http::authenticated_router(ingest, Arc::clone(&verifier)))
-            .merge(routes::router(ops))
-            .fallback(dwell_serving_api::problem::no_such_route);
+        let mut router = Router::new();
+        if roles.has(Role::Ingest) || roles == Roles::Command {
+            let lag = lag_source(&base, &stores, raw_writer.as_ref().filter(|_| embedded));
+            let ingest = http::HttpState::new(config.http(), intake, Some(lag), Arc::clone(&base.clock));
+            router = router.merge(http::authenticated_router(ingest, Arc::clone(&verifier)));
+        }
+        if roles.has(Role::Serve) || roles == Roles::Command {
+            let serving = AppState::new(Parts {
+                stores: stores.clone().into(),
+                live,
+                verifier: Arc::clone(&verifier),
+                jobs: Arc::new(jobs::Catalogue::new(Arc::clone(&wake))),
+                clock: Arc::clone(&base.clock),
+                shutdown: base.controller.signal(Phase::StopAccepting),
+                config: config.serving,
+                further_documents: vec![http::openapi(), routes::document()],
+            });
+            let ops = OpsState {
+                stores: stores.clone(),
+                uploads: embedded.then(|| paths.uploads.clone()),
+                spill: paths.spill.clone(),
+                clock: Arc::clone(&base.clock),
+                verifier: Arc::clone(&verifier),
+                wake: Arc::clone(&wake),
+            };
+            router = router
+                .merge(dwell_serving_api::app(serving))
+                .merge(routes::router(ops));
+        }
         Ok(Self {
+            router: router.fallback(dwell_serving_api::problem::no_such_route),
             config,
+            roles,
+            base,
             paths,
-            clock,
+            embedded,
             stores,
             tenant,
             admin_key,
-            controller,
-            tasks,
-            readiness,
             importer,
-            batch,
             raw_writer,
-            nights: None,
-            router,
-            log: None,
-            lock,
+            hold,
         })
     }
 
@@ -240,27 +223,33 @@ impl Platform {
         &self.paths.root
     }
 
+    /// Whether everything lies in the data folder.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.embedded
+    }
+
     pub(crate) fn clock(&self) -> &SharedClock {
-        &self.clock
+        &self.base.clock
     }
 
     pub(crate) fn controller(&self) -> &ShutdownController {
-        &self.controller
+        &self.base.controller
     }
 
     pub(crate) fn tasks(&self) -> &Tasks {
-        &self.tasks
+        &self.base.tasks
     }
 
     /// Ends everything in order, then gives the folder back; an error names who did not end in time, or the part that
     /// could not go on.
     pub(crate) async fn close(self) -> Result<()> {
-        self.controller.trigger();
+        self.base.controller.trigger();
         let report = self
+            .base
             .controller
-            .run_to_completion(SHUTDOWN_MAX, &*self.clock)
+            .run_to_completion(SHUTDOWN_MAX, &*self.base.clock)
             .await;
-        drop(self.lock);
+        self.hold.release();
         match report.is_clean() {
             true => tracing::info!(%report, "stopped"),
             false => anyhow::bail!("the shutdown was not clean: {report}"),
@@ -281,27 +270,78 @@ async fn admin_key(
         && verifier
             .verify(&known)
             .await
-            .is_ok_and(|known| known.is_some_and(|principal| principal.role == Role::Admin))
+            .is_ok_and(|known| known.is_some_and(|principal| principal.role == KeyRole::Admin))
     {
         return Ok(known);
     }
     let name = Some("admin.key of the data folder".to_owned());
-    let (key, text) = access::issue(tenant.clone(), Role::Admin, None, name, clock.now_ms())?;
+    let (key, text) = access::issue(tenant.clone(), KeyRole::Admin, None, name, clock.now_ms())?;
     stores.registry.put_key(&key).await?;
     instance::write_admin_key(paths, text.reveal())?;
     Ok(text.reveal().to_owned())
 }
 
-/// What former processes left in a folder of theirs.
-fn empty_folder(folder: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let path = entry?.path();
-        let removed = if path.is_dir() {
-            std::fs::remove_dir_all(&path)
-        } else {
-            std::fs::remove_file(&path)
-        };
-        removed.with_context(|| format!("cannot remove {}", path.display()))?;
+async fn start_raw_writer(base: &Base, stores: &Stores) -> Result<raw_writer::Handle> {
+    let sources = RawWriterStores {
+        log: Arc::<dyn EventLog>::clone(&stores.log),
+        raw: Arc::clone(&stores.raw),
+        quarantine: Arc::clone(&stores.quarantine),
+    };
+    let member = stores.log.join(raw_writer::CONSUMER).await?;
+    let (writer, handle) = raw_writer::Service::new(
+        raw_writer::Config::default(),
+        sources,
+        Arc::from(member),
+        Arc::clone(&base.clock),
+        Some(base.readiness.register("raw writer")),
+    );
+    let token = base.controller.register(Phase::DrainIngest, "raw writer");
+    base.tasks
+        .spawn("raw writer", TaskPolicy::Essential, writer.run(token));
+    Ok(handle)
+}
+
+/// The live view that this process reads: the table where there is one, else that of its own speed layer.
+fn start_live_view(config: &Config, base: &Base, stores: &Stores, roles: Roles) -> Result<Arc<dyn LiveView>> {
+    let mut live: Arc<dyn LiveView> = Arc::new(NoLiveView);
+    if roles.has(Role::Speed) {
+        let deps = dwell_speed_layer::Deps::from_stores(
+            stores,
+            Arc::clone(&base.clock),
+            base.tasks.clone(),
+            base.readiness.clone(),
+        );
+        let service = dwell_speed_layer::Service::new(deps, config.speed.clone())?;
+        live = Arc::new(service.handle());
+        let token = base.controller.register(Phase::CheckpointSessions, "speed layer");
+        base.tasks
+            .spawn("speed layer", TaskPolicy::Essential, service.run(token));
     }
-    Ok(())
+    Ok(match &stores.live {
+        Some(table) => Arc::<dyn dwell_storage::api::LiveViewTable>::clone(table),
+        None => live,
+    })
+}
+
+/// How far the raw writers are behind: that of this process where it is the only one, else what all of them store.
+fn lag_source(base: &Base, stores: &Stores, only: Option<&raw_writer::Handle>) -> Arc<dyn LagSource> {
+    if let Some(handle) = only {
+        return Arc::new(handle.clone());
+    }
+    let lag = StoredLag::new(Arc::clone(&base.clock));
+    let token = base.controller.register(Phase::StopJobs, "raw lag");
+    let measuring = lag.clone().run(
+        Arc::<dyn EventLog>::clone(&stores.log),
+        Arc::<dyn RawEvents>::clone(&stores.raw),
+        token,
+    );
+    base.tasks.spawn("raw lag", TaskPolicy::Log, measuring);
+    Arc::new(lag)
+}
+
+/// Names this process as the holder of leases; unlike that of any other, on whatever machine, at whatever time.
+fn holder() -> Result<String> {
+    let mut random = [0_u8; 8];
+    getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("asking for randomness: {error}"))?;
+    Ok(format!("{}-{}", std::process::id(), hex::encode(random)))
 }

@@ -8,6 +8,7 @@
 mod export;
 mod uploads;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -17,14 +18,16 @@ use dwell_runtime::clock::SharedClock;
 use dwell_serving_api::problem::{self, Problem};
 use dwell_storage::access::{KeyVerifier, Principal};
 use dwell_storage::api::Stores;
-use dwell_storage::paths::DataPaths;
 use tokio::sync::Notify;
 
 /// What these routes share.
 #[derive(Clone)]
 pub(crate) struct OpsState {
     pub(crate) stores: Stores,
-    pub(crate) paths: DataPaths,
+    /// Folder for the files of imports; `None` where the process that would import them may be on another machine.
+    pub(crate) uploads: Option<PathBuf>,
+    /// Folder for files on their way.
+    pub(crate) spill: PathBuf,
     pub(crate) clock: SharedClock,
     pub(crate) verifier: Arc<KeyVerifier>,
     /// Wakes the job worker.

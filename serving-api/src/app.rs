@@ -7,6 +7,7 @@ use axum::routing::MethodFilter;
 
 use crate::guard;
 use crate::route_table::ROUTES;
+use crate::stale;
 use crate::state::AppState;
 
 /// The serving API. It has no fallback of its own, so that it can be merged with other routers; wrong paths and wrong
@@ -19,7 +20,11 @@ pub fn app(state: AppState) -> Router {
             continue;
         };
         let admit = from_fn_with_state((state.clone(), route.access), guard::admit);
-        router = router.route(route.path, (route.handler)(filter).route_layer(admit));
+        let mut handler = (route.handler)(filter);
+        if route.may_be_answered_from_before() {
+            handler = handler.route_layer(from_fn_with_state(state.clone(), stale::answer_from_before));
+        }
+        router = router.route(route.path, handler.route_layer(admit));
     }
     router
         .layer(DefaultBodyLimit::max(state.config().body_max.as_usize()))

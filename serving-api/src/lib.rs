@@ -25,6 +25,7 @@ mod query;
 mod respond;
 mod route_table;
 mod routes;
+mod stale;
 mod state;
 mod views;
 

@@ -3,7 +3,14 @@
 use dwell_runtime::telemetry::{MetricDef, Unit};
 
 /// Every metric of this crate.
-pub const DEFINITIONS: &[MetricDef] = &[REQUESTS, REQUEST_SECONDS, REQUESTS_REFUSED, STREAMS_OPEN, REREADS];
+pub const DEFINITIONS: &[MetricDef] = &[
+    REQUESTS,
+    REQUEST_SECONDS,
+    REQUESTS_REFUSED,
+    STREAMS_OPEN,
+    REREADS,
+    ANSWERED_STALE,
+];
 
 const REQUESTS: MetricDef = MetricDef::counter(
     "dwell_serving_requests_total",
@@ -34,6 +41,16 @@ const REREADS: MetricDef = MetricDef::counter(
     Unit::Count,
     "Generations read again because their rows did not match the pointer.",
 );
+
+const ANSWERED_STALE: MetricDef = MetricDef::counter(
+    "dwell_serving_answers_stale_total",
+    Unit::Count,
+    "Queries answered with an answer from before, since the stores could not be reached.",
+);
+
+pub(crate) fn answered_stale() {
+    metrics::counter!(ANSWERED_STALE.name).increment(1);
+}
 
 pub(crate) fn answered(route: &str, method: &'static str, status: u16, seconds: f64) {
     let route = route.to_owned();

@@ -15,6 +15,7 @@ use dwell_storage::api::{
 use crate::config::Config;
 use crate::job_catalogue::JobCatalogue;
 use crate::problem::Problem;
+use crate::stale::KeptAnswers;
 use crate::views::sources::WholeGenerations;
 
 /// Keys whose rates are remembered.
@@ -101,6 +102,7 @@ struct Inner {
     trajectories: Gate,
     rate: RateLimiter<String>,
     whole_generations: WholeGenerations,
+    answers: KeptAnswers,
     document: Vec<u8>,
 }
 
@@ -118,6 +120,7 @@ impl AppState {
             trajectories: Gate::new("trajectories", TRAJECTORIES_AT_ONCE),
             rate: RateLimiter::new(rate, RATE_KEYS_MAX),
             whole_generations: WholeGenerations::default(),
+            answers: KeptAnswers::default(),
             document: crate::openapi::document_bytes(&parts.further_documents),
             parts,
         };
@@ -180,6 +183,10 @@ impl AppState {
 
     pub(crate) fn whole_generations(&self) -> &WholeGenerations {
         &self.inner.whole_generations
+    }
+
+    pub(crate) fn answers(&self) -> &KeptAnswers {
+        &self.inner.answers
     }
 
     pub(crate) fn document(&self) -> &[u8] {

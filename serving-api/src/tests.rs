@@ -9,3 +9,4 @@ mod nonsense;
 mod paging;
 mod queries;
 mod resources;
+mod stale;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use dwell_runtime::clock::SharedClock;
 
 use crate::api::{Archive, Stores};
+use crate::archive::DeltaArchive;
 use crate::backends::sqlite::SqliteStores;
 use crate::error::{ErrorKind, Result, StorageError};
 use crate::paths::DataPaths;
@@ -93,28 +94,60 @@ impl fmt::Display for StoreUri {
     }
 }
 
-/// Opens the stores that a URI names, with an archive opened by the caller. For `embedded:` the caller holds the
-/// directory's [`DataDirLock`](crate::lock::DataDirLock).
-pub async fn open_stores(uri: &StoreUri, clock: SharedClock, archive: Arc<dyn Archive>) -> Result<Stores> {
-    match uri {
-        StoreUri::Embedded(dir) => {
-            let stores = SqliteStores::open(&DataPaths::new(dir), clock).await?;
-            Ok(stores.with_archive(archive))
-        }
-        StoreUri::Folder(_) => {
-            let why =
-                format!("{uri} can hold the archive, but no tables and no event log: embedded:<dir> can");
-            Err(StorageError::new(ErrorKind::Invalid, why))
+/// Which engines keep what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineSettings {
+    /// The event log.
+    pub log: StoreUri,
+    /// The tables.
+    pub tables: StoreUri,
+    /// The archive.
+    pub archive: StoreUri,
+}
+
+impl EngineSettings {
+    /// Whether log and tables lie in a folder that one process has for itself.
+    pub fn is_embedded(&self) -> bool {
+        matches!(self.tables, StoreUri::Embedded(_))
+    }
+
+    /// Refuses engines that cannot keep what they are named for, and mixtures that make no sense.
+    pub fn check(&self) -> Result<()> {
+        match (&self.log, &self.tables) {
+            (StoreUri::Embedded(log), StoreUri::Embedded(tables)) if log == tables => Ok(()),
+            (log, tables) => Err(StorageError::new(
+                ErrorKind::Invalid,
+                format!(
+                    "{log} as event log and {tables} as tables do not go together: both must be embedded:<dir> with one folder"
+                ),
+            )),
         }
     }
 }
 
-/// The folder of the archive that a URI names.
-pub fn archive_folder(uri: &StoreUri) -> PathBuf {
-    match uri {
+/// Opens the stores. For `embedded:` the caller holds the directory's [`DataDirLock`](crate::lock::DataDirLock).
+pub async fn open_stores(settings: &EngineSettings, clock: SharedClock) -> Result<Stores> {
+    settings.check()?;
+    let archive: Arc<dyn Archive> = open_archive(settings, &clock)?;
+    match &settings.tables {
+        StoreUri::Embedded(dir) => {
+            let stores = SqliteStores::open(&DataPaths::new(dir), clock).await?;
+            Ok(stores.with_archive(archive))
+        }
+        other => Err(StorageError::new(
+            ErrorKind::Invalid,
+            format!("{other} can hold no tables"),
+        )),
+    }
+}
+
+/// Opens the archive alone.
+pub fn open_archive(settings: &EngineSettings, clock: &SharedClock) -> Result<Arc<dyn Archive>> {
+    let folder = match &settings.archive {
         StoreUri::Embedded(dir) => DataPaths::new(dir).archive,
         StoreUri::Folder(dir) => dir.clone(),
-    }
+    };
+    Ok(Arc::new(DeltaArchive::local(&folder, Arc::clone(clock))?))
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -169,13 +202,5 @@ mod tests {
                 "{error} must say what is known"
             );
         }
-    }
-
-    #[test]
-    fn an_embedded_directory_holds_its_archive() {
-        let embedded: StoreUri = "embedded:/srv/dwell".parse().unwrap();
-        assert_eq!(archive_folder(&embedded), Path::new("/srv/dwell/archive"));
-        let folder: StoreUri = "file:///srv/archive".parse().unwrap();
-        assert_eq!(archive_folder(&folder), Path::new("/srv/archive"));
     }
 }

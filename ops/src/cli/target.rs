@@ -19,7 +19,8 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// Finds the instance that the flags mean; where none runs on the data folder, opens it.
+    /// Finds the instance that the flags mean; where none runs on the data folder, opens it. Engines that processes
+    /// share are opened by the command itself.
     pub(crate) async fn open(args: &TargetArgs) -> Result<Self> {
         if let Some(running) = Self::running(args)? {
             return Ok(running);
@@ -40,6 +41,9 @@ impl Target {
             return Ok(Some(Target::Running(Client::http(url, key)?)));
         }
         let config = args.load_config()?;
+        if !config.engines()?.is_embedded() {
+            return Ok(None);
+        }
         let Some(instance) = InstanceFile::of_running(&config.data_dir)? else {
             return Ok(None);
         };

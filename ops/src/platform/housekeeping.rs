@@ -11,16 +11,16 @@ use dwell_storage::error::Result;
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
 
-/// Looks until shutdown.
+/// Looks until shutdown. `raw_writer`: where this process trims the log, that which copies all of it.
 pub(super) async fn run(
     stores: Stores,
     clock: SharedClock,
     log_retention_ms: i64,
-    raw_writer: raw_writer::Handle,
+    raw_writer: Option<raw_writer::Handle>,
     shutdown: ShutdownToken,
 ) {
     loop {
-        if let Err(error) = run_once(&stores, clock.now_ms(), log_retention_ms, &raw_writer).await {
+        if let Err(error) = run_once(&stores, clock.now_ms(), log_retention_ms, raw_writer.as_ref()).await {
             tracing::warn!(%error, "housekeeping failed; it is tried again");
         }
         tokio::select! {
@@ -35,12 +35,15 @@ async fn run_once(
     stores: &Stores,
     now_ms: i64,
     log_retention_ms: i64,
-    raw_writer: &raw_writer::Handle,
+    raw_writer: Option<&raw_writer::Handle>,
 ) -> Result<()> {
     let keys = stores.pseudonym_keys.destroy_expired(now_ms).await?;
     if keys > 0 {
         tracing::info!(keys, "destroyed pseudonym keys whose time was over");
     }
+    let Some(raw_writer) = raw_writer else {
+        return Ok(());
+    };
     for partition in 0..stores.log.partitions() {
         // Never past the slowest reader: the speed layer follows closely, and can start from raw.
         let Some(copied) = raw_writer.position(partition) else {

@@ -50,7 +50,7 @@ pub(super) async fn table(
     };
     let mut random = [0_u8; 8];
     getrandom::fill(&mut random).map_err(|_| Problem::new(problem::INTERNAL, "no randomness to be had"))?;
-    let folder = state.paths.spill.join(format!("export-{}", hex::encode(random)));
+    let folder = state.spill.join(format!("export-{}", hex::encode(random)));
     let opened = async {
         let report = export(&state.stores, &selection, &[table], &folder).await?;
         let path = report

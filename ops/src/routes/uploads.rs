@@ -160,9 +160,16 @@ impl NewImport {
 
 /// The folder of an upload: below the tenant's own, so that nobody reaches another's files.
 fn folder(state: &OpsState, caller: &Principal, upload: &str) -> Result<PathBuf, Problem> {
+    let Some(uploads) = &state.uploads else {
+        return Err(Problem::new(
+            problem::CONFLICT,
+            "this installation takes no uploads, since its processes share no folder: run `dwell import --config FILE` \
+             where the files are",
+        ));
+    };
     let is_id = upload.len() == 24 && upload.bytes().all(|byte| byte.is_ascii_hexdigit());
     match is_id {
-        true => Ok(state.paths.uploads.join(caller.tenant.as_str()).join(upload)),
+        true => Ok(uploads.join(caller.tenant.as_str()).join(upload)),
         false => Err(Problem::not_found("upload", upload)),
     }
 }

@@ -118,6 +118,14 @@ impl CheckHandle {
         }
     }
 
+    /// The part does its work, but not as well as it should, for this reason.
+    pub fn set_degraded(&self, reason: impl Into<String>) {
+        *lock(&self.owner.check.state) = CheckState {
+            ok: true,
+            detail: Some(reason.into()),
+        };
+    }
+
     /// The part cannot do its work, for this reason.
     pub fn set_not_ok(&self, reason: impl Into<String>) {
         *lock(&self.owner.check.state) = CheckState {

@@ -23,10 +23,12 @@ use dwell_storage::access::{self, KeyVerifier};
 use dwell_storage::api::{
     AggregatesWriter, ArchiveWriter, Committed, DeliveredRows, Flip, Generation, GenerationInfo, LateLedger,
     LiveDay, LiveVenue, LiveView, Mark, MarkSource, RawEventsReader, RawEventsWriter, RawWrite, Registry,
-    Rewrite, Role, SessionsWriter, StagedDay, StillHeld, StoredSession, VenueDaysReader, VenueDaysWriter,
+    Rewrite, Role, SessionsWriter, StagedDay, StillHeld, StoredSession, VenueDays, VenueDaysReader,
+    VenueDaysWriter,
 };
 use dwell_storage::archive::DeltaArchive;
 use dwell_storage::backends::sqlite::SqliteStores;
+use dwell_storage::decorators::failing::{Failing, Faults};
 use dwell_storage::error::Result;
 use dwell_storage::paths::DataPaths;
 use serde_json::{Value, json};
@@ -48,6 +50,8 @@ pub(super) struct Api {
     pub(super) archive: Arc<DeltaArchive>,
     pub(super) clock: ManualClock,
     pub(super) shutdown: ShutdownController,
+    /// What venue-days answer with instead of an answer.
+    pub(super) faults: Faults,
     /// Keys by (tenant, role).
     keys: BTreeMap<(&'static str, Role), String>,
     _folder: tempfile::TempDir,
@@ -94,10 +98,10 @@ impl Api {
         let live = Arc::new(FakeLive::default());
         let archive =
             Arc::new(DeltaArchive::local(&DataPaths::new(folder.path()).archive, clock.shared()).unwrap());
-        let shutdown = ShutdownController::default();
+        let (shutdown, faults) = (ShutdownController::default(), Faults::none());
         let api_stores = ApiStores {
             aggregates: stores.aggregates.clone(),
-            venue_days: stores.venue_days.clone(),
+            venue_days: Arc::new(Failing::<dyn VenueDays>::new(stores.venue_days.clone(), &faults)),
             sessions: stores.sessions.clone(),
             raw: stores.raw.clone(),
             archive: archive.clone(),
@@ -122,6 +126,7 @@ impl Api {
             archive,
             clock,
             shutdown,
+            faults,
             keys,
             _folder: folder,
         }

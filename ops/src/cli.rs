@@ -6,6 +6,7 @@ pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod jobs;
 pub(crate) mod keys;
+pub(crate) mod migrate_data;
 pub(crate) mod quarantine;
 pub(crate) mod query;
 pub(crate) mod target;
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Scheduler(UpArgs),
     /// Make, or bring up to date, what the engines need: topics, tables
     Migrate(EngineArgs),
+    /// Move an embedded installation onto the engines of a configuration, without losing an event
+    MigrateData(migrate_data::MigrateDataArgs),
     /// Check the configuration and every connection, and say what is wrong and what to do
     Doctor(EngineArgs),
     /// Run the platform on real sample data, show a first table, and serve until Ctrl-C.

@@ -12,6 +12,7 @@ mod importing;
 mod instance;
 mod jobs;
 mod metrics;
+mod moving;
 mod output;
 mod platform;
 mod roles;
@@ -64,6 +65,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Serve(args) => cli::up::run_role(Role::Serve, args, log).await,
         Command::Scheduler(args) => cli::up::run_role(Role::Scheduler, args, log).await,
         Command::Migrate(args) => cli::engines::migrate(args).await,
+        Command::MigrateData(args) => cli::migrate_data::run(args).await,
         Command::Doctor(args) => cli::engines::doctor(args).await,
         Command::Demo(args) => demo::run(args, log).await,
         Command::Import(args) => cli::import::run(args).await,

@@ -31,6 +31,16 @@ impl Output {
     }
 }
 
+impl Output {
+    /// Tells people what is being done, on stderr; scripts hear nothing.
+    pub(crate) fn note(self, doing: &str) {
+        if self == Output::Human {
+            // Nobody has to read it.
+            let _ = writeln!(std::io::stderr(), "{doing}");
+        }
+    }
+}
+
 /// Writes a line to stdout. A reader that has gone away is an error like any other, not a panic.
 pub(crate) fn write_line(line: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();

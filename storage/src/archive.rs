@@ -9,8 +9,9 @@
 //! - `order`: the order (key, ts, sensor) of data files and sorted runs.
 //! - `rewrite` over `stretches`, `unite` and `day_files`: a day's rows, united with what is archived, as new
 //!   files that are verified and not yet visible.
-//! - `table_log` and `delta`: commits, and the traits of the archive.
+//! - `table_log` and `delta`: commits, and the traits of the archive. `copy`: moving it as it is.
 
+mod copy;
 mod day_files;
 mod day_reader;
 mod delta;
@@ -28,5 +29,6 @@ mod table_log;
 mod unite;
 mod writer;
 
+pub use copy::CopiedArchive;
 pub use delta::{DeltaArchive, Vacuumed};
 pub use sorter::{BulkSorter, SortedDay, SortedDays};

@@ -128,7 +128,7 @@ impl EngineSettings {
 /// Opens the stores. For `embedded:` the caller holds the directory's [`DataDirLock`](crate::lock::DataDirLock).
 pub async fn open_stores(settings: &EngineSettings, clock: SharedClock) -> Result<Stores> {
     settings.check()?;
-    let archive: Arc<dyn Archive> = open_archive(settings, &clock)?;
+    let archive: Arc<dyn Archive> = Arc::new(open_archive(settings, &clock)?);
     match &settings.tables {
         StoreUri::Embedded(dir) => {
             let stores = SqliteStores::open(&DataPaths::new(dir), clock).await?;
@@ -142,12 +142,12 @@ pub async fn open_stores(settings: &EngineSettings, clock: SharedClock) -> Resul
 }
 
 /// Opens the archive alone.
-pub fn open_archive(settings: &EngineSettings, clock: &SharedClock) -> Result<Arc<dyn Archive>> {
+pub fn open_archive(settings: &EngineSettings, clock: &SharedClock) -> Result<DeltaArchive> {
     let folder = match &settings.archive {
         StoreUri::Embedded(dir) => DataPaths::new(dir).archive,
         StoreUri::Folder(dir) => dir.clone(),
     };
-    Ok(Arc::new(DeltaArchive::local(&folder, Arc::clone(clock))?))
+    DeltaArchive::local(&folder, Arc::clone(clock))
 }
 
 fn is_scheme(text: &str) -> bool {

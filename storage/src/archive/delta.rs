@@ -82,6 +82,11 @@ impl DeltaArchive {
         Self::with_files(store, files, folder, clock)
     }
 
+    /// The store, and the archive's folder in it.
+    pub(super) fn location(&self) -> (&dyn ObjectStore, &Path) {
+        (&*self.inner.store, &self.inner.folder)
+    }
+
     fn with_files(store: Arc<dyn ObjectStore>, files: DataFiles, folder: Path, clock: SharedClock) -> Self {
         let tables = Mutex::default();
         Self {

@@ -1,0 +1,74 @@
+//! `dwell migrate-data`
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use dwell_runtime::clock::SystemClock;
+use dwell_storage::resolver;
+
+use super::EngineArgs;
+use crate::config::Config;
+use crate::moving::{self, Side};
+use crate::output::{Output, count};
+use crate::platform::Engines;
+
+/// Flags of `dwell migrate-data`.
+#[derive(Debug, Args)]
+pub(crate) struct MigrateDataArgs {
+    /// Folder of the embedded installation; nothing may run on it
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+    #[command(flatten)]
+    to: EngineArgs,
+}
+
+pub(crate) async fn run(args: &MigrateDataArgs) -> Result<()> {
+    let from = Config {
+        data_dir: args.from.clone(),
+        ..Config::default()
+    };
+    let to = args.to.load_config()?;
+    if to.engines()?.is_embedded() {
+        bail!(
+            "the configuration to move to keeps everything in a folder: name engines in [storage], with --config"
+        );
+    }
+    let clock = SystemClock::shared();
+    let (source, target) = (
+        Engines::open(&from, &clock).await?,
+        Engines::open(&to, &clock).await?,
+    );
+    let side = |engines: &Engines, config: &Config| -> Result<Side> {
+        Ok(Side {
+            stores: engines.stores.clone(),
+            archive: resolver::open_archive(&config.engines()?, &clock)?,
+        })
+    };
+    let output = Output::from_flag(args.to.json);
+    let moved = moving::move_all(
+        &side(&source, &from)?,
+        &side(&target, &to)?,
+        &Arc::clone(&clock),
+        &|doing| {
+            output.note(doing);
+        },
+    )
+    .await;
+    source.hold.release();
+    target.hold.release();
+    let moved = moved?;
+    output.result(&moved, || {
+        format!(
+            "moved {} raw events with {} deliveries, {} archive files, {} venues and {} access keys of {} tenants\nnow \
+             compute the numbers there: dwell jobs run recompute --venue all --wait --config FILE",
+            count(moved.raw_rows),
+            count(moved.deliveries),
+            count(moved.archive_files),
+            moved.venues,
+            moved.access_keys,
+            moved.tenants,
+        )
+    })
+}

@@ -3,14 +3,19 @@
 
 cassandra_jmx_port() { echo $((STACK_CASSANDRA_JMX_PORT + ($1 - 1) * 100)); }
 
+# cassandra_ports NODE
+cassandra_ports() {
+  local address=$STACK_CASSANDRA_NET.$1
+  port_free "$address" 7000 STACK_CASSANDRA_NET
+  port_free "$address" "$STACK_CASSANDRA_PORT" STACK_CASSANDRA_PORT
+  port_free 127.0.0.1 "$(cassandra_jmx_port "$1")" STACK_CASSANDRA_JMX_PORT
+}
+
 # start_cassandra NODE
 start_cassandra() {
   local node=$1 home=$STACK_DIR/cassandra-$1 address=$STACK_CASSANDRA_NET.$1 heap=1g jmx
   jmx=$(cassandra_jmx_port "$node")
   if ((STACK_CASSANDRA_NODES > 1)); then heap=512m; fi
-  port_free "$address" "$STACK_CASSANDRA_PORT" STACK_CASSANDRA_PORT
-  port_free "$address" 7000 STACK_CASSANDRA_NET
-  port_free 127.0.0.1 "$jmx" STACK_CASSANDRA_JMX_PORT
   mkdir -p "$home/conf" "$home/tmp"
   {
     cat "$LOCAL/config/cassandra.yaml"
@@ -46,15 +51,15 @@ nodetool() {
     -p "$(cassandra_jmx_port "$node")" "$@"
 }
 
-# in_the_ring NODE: it answers, and every other running node and itself see each other Up and Normal (UN).
-in_the_ring() {
-  answers "cassandra-$1" || return 1
-  ((STACK_CASSANDRA_NODES == 1)) && return
-  local other seen
-  seen=$(nodetool "$1" status) || return 1
-  for ((other = 1; other <= STACK_CASSANDRA_NODES; other++)); do
-    running "cassandra-$other" >/dev/null || continue
-    grep -q "^UN  *$STACK_CASSANDRA_NET.$other " <<<"$seen" || return 1
-    ((other == $1)) || nodetool "$other" status | grep "^UN  *$STACK_CASSANDRA_NET.$1 " >/dev/null || return 1
+# Does every running node see every running node Up and Normal (UN)? Until then QUORUM may be refused.
+ring_agrees() {
+  local viewer seen other
+  for ((viewer = 1; viewer <= STACK_CASSANDRA_NODES; viewer++)); do
+    running "cassandra-$viewer" >/dev/null || continue
+    seen=$(nodetool "$viewer" status) || return 1
+    for ((other = 1; other <= STACK_CASSANDRA_NODES; other++)); do
+      running "cassandra-$other" >/dev/null || continue
+      grep -q "^UN  *$STACK_CASSANDRA_NET.$other " <<<"$seen" || return 1
+    done
   done
 }

@@ -1,5 +1,6 @@
 # What up, down, status and nodetool share: versions, settings of a stack, pids, waiting. Sourced, not run.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
+set -euo pipefail
 
 # Everything that is downloaded, in one place.
 KAFKA_VERSION=4.3.1            # Maven Central, org.apache.kafka
@@ -100,14 +101,13 @@ port_free() {
 
 # await NAME CHECK…: until the check succeeds; says why if the server ends or stays silent.
 await() {
-  local name=$1 deadline=$((SECONDS + ${STACK_WAIT_SECONDS:-240})) begun=$SECONDS
+  local name=$1 bound=${STACK_WAIT_SECONDS:-240} begun=$SECONDS
   shift
   until "$@" >/dev/null 2>&1; do
     running "$name" >/dev/null || fail_with_log "$name" "ended while starting"
-    ((SECONDS < deadline)) || fail_with_log "$name" "did not answer within ${STACK_WAIT_SECONDS:-240} s"
+    ((SECONDS - begun < bound)) || fail_with_log "$name" "did not answer within $bound s"
     sleep 0.3
   done
-  say "$name: ready after $((SECONDS - begun)) s (pid $(running "$name"))"
 }
 
 fail_with_log() {

@@ -46,8 +46,10 @@ from_maven() {
     done
     echo '</dependencies></project>'
   } >"$folder/pom.xml"
-  mvn -q -B -Dstyle.color=never -f "$folder/pom.xml" "org.apache.maven.plugins:maven-dependency-plugin:$DEPENDENCY_PLUGIN_VERSION:copy-dependencies" \
-    -DincludeScope=runtime -DoutputDirectory="$folder/lib" </dev/null
+  mvn -q -B -Dstyle.color=never -f "$folder/pom.xml" \
+    "org.apache.maven.plugins:maven-dependency-plugin:$DEPENDENCY_PLUGIN_VERSION:copy-dependencies" \
+    -DincludeScope=runtime -DoutputDirectory="$folder/lib" </dev/null >"$folder/maven.log" 2>&1 \
+    || { head -n 3 "$folder/maven.log" >&2; return 1; }
 }
 
 # from_pypi PACKAGE==VERSION FOLDER: programs end up in FOLDER/bin.

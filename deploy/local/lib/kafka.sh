@@ -1,10 +1,13 @@
 # Apache Kafka: one node that is broker and controller. Sourced by up.
 # shellcheck shell=bash
 
+kafka_ports() {
+  port_free 127.0.0.1 "$STACK_KAFKA_PORT" STACK_KAFKA_PORT
+  port_free 127.0.0.1 $((STACK_KAFKA_PORT + 1)) STACK_KAFKA_PORT
+}
+
 start_kafka() {
   local home=$STACK_DIR/kafka controller=$((STACK_KAFKA_PORT + 1))
-  port_free 127.0.0.1 "$STACK_KAFKA_PORT" STACK_KAFKA_PORT
-  port_free 127.0.0.1 "$controller" STACK_KAFKA_PORT
   mkdir -p "$home/data"
   {
     cat "$LOCAL/config/kafka.properties"

@@ -28,14 +28,16 @@ probe() { python3 -I "$LOCAL/lib/probe.py" "$@"; }
 setting() {
   local name=$1 default=$2 wanted=${!1:-} saved=
   if [ -f "$STACK_DIR/settings" ]; then saved=$(sed -n "s/^$name=//p" "$STACK_DIR/settings"); fi
-  if [ -n "$saved" ] && [ -n "$wanted" ] && [ "$saved" != "$wanted" ]; then
+  if [ "$changes" = refused ] && [ -n "$saved" ] && [ -n "$wanted" ] && [ "$saved" != "$wanted" ]; then
     die "the stack in $STACK_DIR was made with $name=$saved, now it is $wanted; use another folder, or delete this one"
   fi
-  printf -v "$name" '%s' "${wanted:-${saved:-$default}}"
+  printf -v "$name" '%s' "${saved:-${wanted:-$default}}"
 }
 
-# open_stack DIR: makes the path absolute and reads the settings.
+# open_stack DIR [refused]: makes the path absolute and reads the settings; `refused` where others in the environment are
+# not just ignored.
 open_stack() {
+  local changes=${2:-ignored}
   STACK_DIR=$(realpath -m -- "$1")
   # The path goes into Java properties, YAML and URLs as it is.
   [[ $STACK_DIR =~ ^[A-Za-z0-9/._+-]+$ ]] || die "$STACK_DIR: only letters, digits and / . _ + - are possible in the path"

@@ -1,0 +1,190 @@
+//! The schedules that break such systems, each played on purpose.
+
+use std::time::Duration;
+
+use serde_json::json as value;
+
+use crate::harness::eventually;
+use crate::oracle::assert_equal;
+use crate::shop::Shop;
+use crate::stack::Stack;
+use crate::walkers::Event;
+
+/// Longer than a lease and a session of a group.
+const PAST_EVERY_LEASE: Duration = Duration::from_secs(14);
+
+fn state_of(shop: &Shop, id: &str) -> String {
+    let (status, job) = shop.get(&format!("/v1/jobs/{id}"));
+    assert_eq!(status, 200, "{job}");
+    job["state"].as_str().expect("a state").to_owned()
+}
+
+/// A worker stands still past its lease, another does its work, and the first wakes and wants to publish.
+#[test]
+fn a_worker_that_wakes_after_its_lease_publishes_nothing() {
+    let Some(stack) = Stack::take() else { return };
+    let mut shop = Shop::open(&stack);
+    for role in ["ingest", "raw-writer", "serve"] {
+        shop.start(role);
+    }
+    for batch in shop.batches(20, 21) {
+        shop.post(&batch);
+    }
+    shop.start_with(
+        "batch/slow",
+        &[("DWELL_FAILPOINTS", "batch.before_publish=1*pause:4s")],
+    );
+    let (_, created) = post_job(&shop);
+    eventually("the slow worker computes", || {
+        state_of(&shop, &created) == "running"
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    shop.process("batch/slow").signal("STOP");
+    shop.start("batch/quick");
+    std::thread::sleep(PAST_EVERY_LEASE);
+    eventually("the quick worker does it", || {
+        state_of(&shop, &created) == "succeeded"
+    });
+    let published = shop.export();
+    let days = days(&shop);
+    shop.process("batch/slow").signal("CONT");
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(shop.export(), published, "the one that woke changed nothing");
+    assert_eq!(self::days(&shop), days, "not even the generation");
+    assert_equal(&published, &shop.expected());
+}
+
+/// Events that arrive after a run has read and before it publishes make the day dirty, and the next run includes them.
+#[test]
+fn an_event_between_reading_and_publishing_is_not_forgotten() {
+    let Some(stack) = Stack::take() else { return };
+    let mut shop = Shop::open(&stack);
+    for role in ["ingest", "raw-writer", "serve"] {
+        shop.start(role);
+    }
+    let batches = shop.batches(20, 22);
+    let (last, first) = batches.split_last().expect("batches");
+    first.iter().for_each(|batch| drop(shop.post(batch)));
+    shop.start_with(
+        "batch",
+        &[("DWELL_FAILPOINTS", "batch.before_publish=1*pause:6s")],
+    );
+    let (_, created) = post_job(&shop);
+    eventually("the run computes", || state_of(&shop, &created) == "running");
+    std::thread::sleep(Duration::from_secs(3));
+    shop.post(last);
+    eventually("the first run ends", || state_of(&shop, &created) != "running");
+    shop.check();
+}
+
+/// Two workers, and a command, on the same venue-day at once; also its first archive.
+#[test]
+fn two_workers_on_one_venue_day_end_in_one_generation() {
+    let Some(stack) = Stack::take() else { return };
+    let mut shop = Shop::open(&stack);
+    for role in ["ingest", "raw-writer", "serve", "batch/1", "batch/2"] {
+        shop.start(role);
+    }
+    for batch in shop.batches(20, 23) {
+        shop.post(&batch);
+    }
+    let data_dir = shop.data_dir();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                // One of them may find that another has taken the day; the next check decides.
+                let _ = crate::harness::run(
+                    &["jobs", "run", "recompute", "--venue", "all", "--wait", "--json"],
+                    &data_dir,
+                );
+            });
+        }
+    });
+    shop.check();
+}
+
+/// A speed layer stands still past the group's session; others take over its shards, and it wakes.
+#[test]
+fn a_speed_layer_that_wakes_after_a_rebalance_does_no_harm() {
+    let Some(stack) = Stack::take() else { return };
+    let mut shop = Shop::open(&stack);
+    for role in ["ingest", "raw-writer", "serve", "speed/1", "speed/2"] {
+        shop.start(role);
+    }
+    let now = || {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .expect("after 1970")
+            .as_millis() as i64
+    };
+    let enter = |shop: &mut Shop, person: usize| {
+        let event = Event {
+            venue: "v1",
+            sensor: "s1".to_owned(),
+            track: format!("p{person}"),
+            ts: now(),
+            x_cm: 100,
+            y_cm: 100,
+        };
+        shop.post(&[event]);
+    };
+    let seen = |shop: &Shop| -> i64 {
+        let (today, _) = today(now());
+        let path = format!("/v1/venues/v1/metrics?metric=visitors&zone=left&from={today}&to={today}&by=day");
+        let (_, answer) = shop.get(&path);
+        answer["buckets"][0]["value"].as_i64().unwrap_or(0)
+    };
+    let mut people = 0;
+    for _ in 0..3 {
+        people += 1;
+        enter(&mut shop, people);
+    }
+    eventually("three people are seen", || seen(&shop) == 3);
+    for paused in ["speed/1", "speed/2"] {
+        shop.process(paused).signal("STOP");
+        people += 1;
+        enter(&mut shop, people);
+        let expected = people as i64;
+        eventually("whoever goes on sees the next", || seen(&shop) == expected);
+        shop.process(paused).signal("CONT");
+        std::thread::sleep(Duration::from_secs(4));
+        assert_eq!(seen(&shop), expected, "the one that woke took nobody back");
+        people += 1;
+        enter(&mut shop, people);
+        let expected = people as i64;
+        eventually("and the one after", || seen(&shop) == expected);
+    }
+}
+
+fn today(now: i64) -> (String, i64) {
+    let date = chrono::DateTime::from_timestamp_millis(now).expect("a time");
+    (date.format("%Y-%m-%d").to_string(), now)
+}
+
+fn days(shop: &Shop) -> serde_json::Value {
+    let (day, _) = shop.day();
+    let (status, answer) = shop.get(&format!("/v1/venues/v1/days?from={day}&to={day}"));
+    assert_eq!(status, 200, "{answer}");
+    value!({ "generation": answer["days"][0]["generation"], "published_at": answer["days"][0]["published_at"] })
+}
+
+/// Asks a serving process for a job, so that a batch worker and not this command does it.
+fn post_job(shop: &Shop) -> (u16, String) {
+    let url = shop.process("serve").url.clone();
+    let mut answer = crate::harness::agent()
+        .post(format!("{url}/v1/jobs"))
+        .header(
+            "authorization",
+            format!("Bearer {}", crate::harness::admin_key(&shop.data_dir())),
+        )
+        .header("content-type", "application/json")
+        .send(value!({ "kind": "recompute", "venues": "all" }).to_string())
+        .expect("an answer");
+    let text = answer.body_mut().read_to_string().expect("a body");
+    let created: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let id = created["id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("{created}"))
+        .to_owned();
+    (answer.status().as_u16(), id)
+}

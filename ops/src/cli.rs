@@ -6,6 +6,7 @@ pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod jobs;
 pub(crate) mod keys;
+pub(crate) mod log;
 pub(crate) mod migrate_data;
 pub(crate) mod quarantine;
 pub(crate) mod query;
@@ -73,6 +74,9 @@ pub(crate) enum Command {
     /// Make, list and take back access keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Look at the event log
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -48,7 +48,7 @@ fn each_server_is_killed_and_started_again() {
     shop.start_all(1);
     let batches = shop.batches(50, 13);
     let (first, rest) = batches.split_at(batches.len() / 4);
-    first.iter().for_each(|batch| drop(shop.post(batch)));
+    shop.post_all(first);
     for (part, server) in rest
         .chunks(rest.len().div_ceil(3))
         .zip(["kafka", "cassandra-1", "s3"])
@@ -61,7 +61,7 @@ fn each_server_is_killed_and_started_again() {
                     std::thread::sleep(Duration::from_secs(3));
                     stack.start(server);
                 });
-                part.iter().for_each(|batch| drop(shop.post(batch)));
+                shop.post_all(part);
                 starting.join()
             });
             starting.expect("the server starts");
@@ -110,10 +110,10 @@ fn the_network_is_cut_while_events_are_posted() {
     shop.start_all(1);
     let batches = shop.batches(40, 14);
     let parts: Vec<_> = batches.chunks(batches.len().div_ceil(3)).collect();
-    parts[0].iter().for_each(|batch| drop(shop.post(batch)));
+    shop.post_all(parts[0]);
     to_tables.cut();
     to_objects.cut();
-    parts[1].iter().for_each(|batch| drop(shop.post(batch)));
+    shop.post_all(parts[1]);
     std::thread::sleep(Duration::from_secs(10));
     to_tables.mend();
     to_objects.mend();
@@ -123,7 +123,7 @@ fn the_network_is_cut_while_events_are_posted() {
             std::thread::sleep(Duration::from_secs(6));
             stack.thaw("kafka");
         });
-        parts[2].iter().for_each(|batch| drop(shop.post(batch)));
+        shop.post_all(parts[2]);
     });
     println!("ready again after {:?}", shop.until_ready());
     shop.check();

@@ -64,7 +64,7 @@ fn an_event_between_reading_and_publishing_is_not_forgotten() {
     }
     let batches = shop.batches(20, 22);
     let (last, first) = batches.split_last().expect("batches");
-    first.iter().for_each(|batch| drop(shop.post(batch)));
+    shop.post_all(first);
     shop.start_with(
         "batch",
         &[("DWELL_FAILPOINTS", "batch.before_publish=1*pause:6s")],

@@ -109,11 +109,6 @@ impl Shop {
         self.processes.remove(name).expect("a process").kill();
     }
 
-    /// Asks a process to stop, and waits.
-    pub(crate) fn stop(&mut self, name: &str) {
-        assert!(self.processes.remove(name).expect("a process").stop(), "{name}");
-    }
-
     /// Waits until every process says that it is ready; returns how long it took.
     pub(crate) fn until_ready(&self) -> Duration {
         let started = Instant::now();
@@ -192,6 +187,13 @@ impl Shop {
         }
         self.posted.extend_from_slice(batch);
         started.elapsed()
+    }
+
+    /// Posts batches one after the other.
+    pub(crate) fn post_all(&mut self, batches: &[Vec<Event>]) {
+        for batch in batches {
+            self.post(batch);
+        }
     }
 
     /// Asks a serving process.

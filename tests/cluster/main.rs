@@ -19,6 +19,7 @@ mod proxy;
 mod schedules;
 mod shop;
 mod stack;
+mod three_nodes;
 
 #[path = "../e2e/harness.rs"]
 #[allow(dead_code, reason = "shared with the end-to-end suite")]

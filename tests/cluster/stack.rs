@@ -9,10 +9,20 @@ const STACK: &str = "DWELL_TEST_STACK";
 /// One test at a time breaks the servers.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// Addresses of a stack beside the suite's.
+const OTHER_PORTS: [(&str, &str); 4] = [
+    ("STACK_KAFKA_PORT", "29092"),
+    ("STACK_CASSANDRA_NET", "127.0.9"),
+    ("STACK_CASSANDRA_JMX_PORT", "27199"),
+    ("STACK_S3_PORT", "20333"),
+];
+
 /// The servers, this test's alone while it is held.
 pub(crate) struct Stack {
     dir: PathBuf,
-    _turn: MutexGuard<'static, ()>,
+    /// The folder of a stack that is this test's alone; `None` for the one that the suite was given.
+    own: Option<tempfile::TempDir>,
+    turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Stack {
@@ -25,7 +35,8 @@ impl Stack {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let stack = Self {
             dir: PathBuf::from(dir),
-            _turn: turn,
+            own: None,
+            turn: Some(turn),
         };
         // What an earlier test has left frozen or dead.
         for server in stack.servers() {
@@ -33,6 +44,25 @@ impl Stack {
         }
         stack.script("up", &[]);
         Some(stack)
+    }
+
+    /// A stack of its own with three Cassandra nodes, stopped when it is dropped; `None` where no stack is to be tested
+    /// with.
+    pub(crate) fn of_three_nodes() -> Option<Self> {
+        let mut shared = Self::take()?;
+        let folder = tempfile::tempdir().expect("a folder");
+        let stack = Self {
+            dir: folder.path().to_owned(),
+            own: Some(folder),
+            turn: shared.turn.take(),
+        };
+        stack.script("up", &["--cassandra-nodes", "3"]);
+        Some(stack)
+    }
+
+    /// Brings a node that was away up to date with the others.
+    pub(crate) fn repair(&self, node: usize) {
+        self.script("nodetool", &[&node.to_string(), "repair", "--full"]);
     }
 
     pub(crate) fn config(&self) -> PathBuf {
@@ -95,6 +125,7 @@ impl Stack {
             .join("../deploy/local")
             .join(name);
         let output = Command::new(script)
+            .envs(self.own.iter().flat_map(|_| OTHER_PORTS))
             .arg(&self.dir)
             .args(args)
             .output()
@@ -104,5 +135,14 @@ impl Stack {
             "deploy/local/{name} {args:?}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if self.own.is_some() {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/local/down");
+            let _ = Command::new(script).arg(&self.dir).output();
+        }
     }
 }

@@ -15,6 +15,11 @@ pub const DEFINITIONS: &[MetricDef] = &[
     LOG_COMMIT_CALLS,
     LOG_BYTES,
     LOG_REFUSED,
+    KAFKA_WAITING,
+    KAFKA_REFUSED,
+    KAFKA_DELIVERIES_FAILED,
+    KAFKA_SEEKS,
+    KAFKA_SHARDS,
 ];
 
 const CALL_SECONDS: MetricDef = MetricDef::histogram(
@@ -52,6 +57,56 @@ const LOG_REFUSED: MetricDef = MetricDef::counter(
     Unit::Count,
     "Calls that the embedded event log refused because too much waited to be appended.",
 );
+
+const KAFKA_WAITING: MetricDef = MetricDef::gauge(
+    "dwell_storage_kafka_waiting_bytes",
+    Unit::Bytes,
+    "Bytes of events that wait for Kafka's acknowledgement.",
+);
+
+const KAFKA_REFUSED: MetricDef = MetricDef::counter(
+    "dwell_storage_kafka_refused_total",
+    Unit::Count,
+    "Calls that the Kafka log refused because too much waited to be acknowledged.",
+);
+
+const KAFKA_DELIVERIES_FAILED: MetricDef = MetricDef::counter(
+    "dwell_storage_kafka_deliveries_failed_total",
+    Unit::Count,
+    "Events that Kafka did not acknowledge in time, or refused.",
+);
+
+const KAFKA_SEEKS: MetricDef = MetricDef::counter(
+    "dwell_storage_kafka_seeks_total",
+    Unit::Count,
+    "Reads of the Kafka log that did not go on where a former one had stopped.",
+);
+
+const KAFKA_SHARDS: MetricDef = MetricDef::gauge(
+    "dwell_storage_kafka_shards",
+    Unit::Count,
+    "Shards of the log that the consumer group has given to this process, by group.",
+);
+
+pub(crate) fn kafka_waiting(bytes: usize) {
+    metrics::gauge!(KAFKA_WAITING.name).set(bytes as f64);
+}
+
+pub(crate) fn kafka_refused_busy() {
+    metrics::counter!(KAFKA_REFUSED.name).increment(1);
+}
+
+pub(crate) fn kafka_delivery_failed() {
+    metrics::counter!(KAFKA_DELIVERIES_FAILED.name).increment(1);
+}
+
+pub(crate) fn kafka_seek() {
+    metrics::counter!(KAFKA_SEEKS.name).increment(1);
+}
+
+pub(crate) fn kafka_shards(group: &'static str, shards: usize) {
+    metrics::gauge!(KAFKA_SHARDS.name, "group" => group).set(shards as f64);
+}
 
 pub(crate) fn call_finished(
     store: &'static str,

@@ -5,8 +5,10 @@
 //! shard 1: partitions of all kinds of the venues b, c, …     its events of one kind lie in one partition
 //! ```
 //!
-//! Embedded there is one shard of one partition, which holds all kinds. On Kafka a kind is a topic, and a shard is
-//! what the topics hold under one partition number.
+//! Embedded there is one shard of one partition, which holds all kinds, and a record is kept as it was appended. On
+//! Kafka a kind is a topic, a shard is what the topics hold under one partition number, and each event is a record of
+//! Kafka with a position of its own: what was appended as one record comes back as one or several, and neighbours of one
+//! venue, receipt and time of receipt may come back as one. No reader may rest on where records begin and end.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -45,16 +47,16 @@ pub struct LogRecord {
 pub struct Appended {
     /// Its partition.
     pub partition: Partition,
-    /// Its position.
+    /// Its position; that of its first event where each has one.
     pub position: Position,
-    /// The time that it carries.
+    /// The time that it carries; that of its first event where each has one.
     pub received_at: TsMs,
 }
 
 /// A record read from the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoggedRecord {
-    /// Its position.
+    /// Its position; that of its first event where each has one.
     pub position: Position,
     /// max(time of appending, that of the record before it in the partition); for a file the start of its import.
     pub received_at: TsMs,
@@ -69,9 +71,10 @@ pub struct LoggedRecord {
 /// Some records of a partition, in order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogChunk {
-    /// The records; none when the end is reached.
+    /// The records; none when the end is reached, or when only positions without a record were passed (Kafka has such):
+    /// then `next` lies further.
     pub records: Vec<LoggedRecord>,
-    /// Where to read on.
+    /// Where to read on; where reading began when the end is reached.
     pub next: Position,
 }
 
@@ -127,8 +130,12 @@ pub trait EventLogReader: Send + Sync {
     /// log are never compared with those of this one.
     fn epoch(&self) -> u64;
 
-    /// Reads records from a position on, in order, about `max_bytes` of them and at least one where there is one.
-    /// `Gap` when `from` lies before the oldest record held, or beyond the end.
+    /// Reads records from a position on, in order, about `max_bytes` of them (as they lie in memory or in the log,
+    /// whichever is nearer) and at least one where there is one. All that was appended before the call counts as there.
+    /// `Gap` when `from` lies before the oldest record held, or beyond the end; a reader that goes on where it stopped
+    /// may still be given what was fetched for it before it was deleted.
+    /// `Damaged` when the record at `from` cannot be read; those before it are given first, and those after it can be
+    /// read from `from + 1` on.
     async fn read(&self, partition: Partition, from: Position, max_bytes: usize) -> Result<LogChunk>;
 
     /// What a partition holds now.
@@ -144,7 +151,8 @@ pub trait EventLogReader: Send + Sync {
 /// Keeping the log in bounds.
 #[async_trait]
 pub trait EventLogAdmin: Send + Sync {
-    /// Deletes records received before `before`, oldest first, none at or after `keep_from`; returns how many.
+    /// Deletes records received before `before`, oldest first, none at or after `keep_from`; returns how many positions
+    /// that were. On Kafka a record counts as received when it was appended, a file's too.
     async fn trim(&self, partition: Partition, before: TsMs, keep_from: Position) -> Result<u64>;
 }
 

@@ -165,6 +165,20 @@ async fn opening_again_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn an_old_file_does_not_let_younger_records_before_it_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = ManualClock::at_ms(DAY_START);
+    let log = open_log(&dir.path().join("log.db"), &clock, AppendLimits::default());
+    let records = [100, 200, 300, 50, 400].map(|time| LogRecord {
+        received_at: Some(time),
+        ..one(1)[0].clone()
+    });
+    log.append(records.to_vec()).await.unwrap();
+    assert_eq!(log.trim(0, 250, 99).await.unwrap(), 2, "the record of 300 stops it");
+    assert_eq!(log.bounds(0).await.unwrap(), LogBounds { start: 2, end: 5 });
+}
+
+#[tokio::test]
 async fn a_log_made_anew_has_another_and_higher_epoch() {
     let dir = tempfile::tempdir().unwrap();
     let clock = ManualClock::at_ms(DAY_START);

@@ -1,0 +1,218 @@
+//! Reading: few consumers for the whole process, each with a cursor per partition.
+//!
+//! A caller reads a partition from wherever it likes; mostly it goes on where it stopped. So a *lane* is a consumer that
+//! holds a [`Cursor`] per partition, with a queue of its own in which librdkafka fetches ahead, bounded; a cursor that
+//! stands at the position asked for goes on without asking the broker anything. Several readers follow the same
+//! partition (raw writer, speed layer), each at its own position: for them there are up to [`LANES_MAX`] lanes, and a
+//! read takes the lane whose cursor stands there, or else the one that was idle longest. Cursors that nobody has read for
+//! a while stop fetching.
+
+mod cursor;
+mod holes;
+mod lane;
+mod times;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dwell_model::time::TsMs;
+use dwell_runtime::clock::{self, SharedClock};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
+
+use self::lane::Lane;
+use super::config::KafkaConfig;
+use super::context::Logging;
+use super::layout::{Layout, Place};
+use super::writer::lock;
+use super::{blocking, failure};
+use crate::api::{LogBounds, LogChunk, LogLag, Partition, Position};
+use crate::error::Result;
+
+/// Most consumers of a process.
+const LANES_MAX: usize = 3;
+/// Longest time that a question to the brokers may take.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A consumer whose lines go to the log.
+pub(super) type LogConsumer = BaseConsumer<Logging>;
+
+/// Reads the topics.
+#[derive(Debug)]
+pub(super) struct Reader {
+    config: KafkaConfig,
+    layout: Arc<Layout>,
+    clock: SharedClock,
+    /// The lane that is there from the start.
+    first: Arc<Lane>,
+    /// All lanes.
+    lanes: Mutex<Vec<Arc<Lane>>>,
+}
+
+impl Reader {
+    /// Starts the first consumer. Blocking, though it does not wait for brokers.
+    pub(super) fn start(config: &KafkaConfig, layout: Arc<Layout>, clock: SharedClock) -> Result<Arc<Self>> {
+        let first = Lane::start(config, &layout)?;
+        Ok(Arc::new(Self {
+            config: config.clone(),
+            layout,
+            clock,
+            lanes: Mutex::new(vec![Arc::clone(&first)]),
+            first,
+        }))
+    }
+
+    /// See [`EventLogReader::read`](crate::api::EventLogReader::read).
+    pub(super) async fn read(
+        self: &Arc<Self>,
+        partition: Partition,
+        from: Position,
+        max_bytes: usize,
+    ) -> Result<LogChunk> {
+        self.layout.place(partition)?;
+        let reader = Arc::clone(self);
+        blocking("kafka-read", move || {
+            reader.lane(partition, from)?.with_cursor(partition, |cursor, io| {
+                cursor.read(io, from, max_bytes)
+            })
+        })
+        .await
+    }
+
+    /// See [`EventLogReader::bounds`](crate::api::EventLogReader::bounds).
+    pub(super) async fn bounds(self: &Arc<Self>, partition: Partition) -> Result<LogBounds> {
+        self.layout.place(partition)?;
+        let reader = Arc::clone(self);
+        blocking("kafka-bounds", move || {
+            let place = reader.layout.place(partition)?;
+            bounds_of(reader.consumer(), place)
+        })
+        .await
+    }
+
+    /// Position of a partition's first record that was not appended before `time`, if there is one. Blocking.
+    pub(super) fn first_since(&self, partition: Partition, time: TsMs) -> Result<Option<Position>> {
+        first_since(self.consumer(), self.layout.place(partition)?, time)
+    }
+
+    /// See [`EventLogReader::lag`](crate::api::EventLogReader::lag).
+    pub(super) async fn lag(self: &Arc<Self>, partition: Partition, position: Position) -> Result<LogLag> {
+        let LogBounds { start, end } = self.bounds(partition).await?;
+        let from = position.max(start);
+        if from >= end {
+            return Ok(LogLag::default());
+        }
+        let reader = Arc::clone(self);
+        let first = blocking("kafka-lag", move || {
+            reader
+                .lane(partition, from)?
+                .with_cursor(partition, |cursor, io| cursor.first_received_at(io, from))
+        })
+        .await?;
+        Ok(match first {
+            Some(oldest) => LogLag {
+                events: end.abs_diff(from),
+                oldest_received_at: Some(oldest),
+            },
+            // What lies between are no events, but marks of Kafka's own.
+            None => LogLag::default(),
+        })
+    }
+
+    /// See [`EventLogReader::wait`](crate::api::EventLogReader::wait).
+    pub(super) async fn wait(
+        self: &Arc<Self>,
+        partition: Partition,
+        from: Position,
+        timeout: Duration,
+    ) -> Result<bool> {
+        self.layout.place(partition)?;
+        match clock::timeout(&*self.clock, timeout, self.wait_for_record(partition, from)).await {
+            Ok(found) => found.map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+
+    async fn wait_for_record(self: &Arc<Self>, partition: Partition, from: Position) -> Result<()> {
+        loop {
+            let lane = self.lane(partition, from)?;
+            let waiting = lane.wait_on(partition)?;
+            // Registered before looking, so that a record that comes in between wakes.
+            let mut woken = std::pin::pin!(waiting.woken());
+            woken.as_mut().enable();
+            // Looking into a queue that is there asks nobody; only going elsewhere does.
+            let found = match lane.look(partition, from) {
+                Some(found) => found?,
+                None => {
+                    let lane = Arc::clone(&lane);
+                    blocking("kafka-wait", move || {
+                        lane.with_cursor(partition, |cursor, io| cursor.has_record(io, from))
+                    })
+                    .await?
+                }
+            };
+            if found {
+                return Ok(());
+            }
+            woken.await;
+        }
+    }
+
+    /// A consumer to ask brokers with.
+    pub(super) fn consumer(&self) -> &LogConsumer {
+        self.first.consumer()
+    }
+
+    /// The lane to read a partition from a position with.
+    fn lane(&self, partition: Partition, from: Position) -> Result<Arc<Lane>> {
+        let mut lanes = lock(&self.lanes);
+        if let Some(lane) = lanes.iter().find(|lane| lane.stands_at(partition, from)) {
+            return Ok(Arc::clone(lane));
+        }
+        if let Some(lane) = lanes.iter().find(|lane| lane.is_free(partition)) {
+            return Ok(Arc::clone(lane));
+        }
+        if lanes.len() < LANES_MAX {
+            let lane = Lane::start(&self.config, &self.layout)?;
+            lanes.push(Arc::clone(&lane));
+            return Ok(lane);
+        }
+        let idle_longest = lanes.iter().max_by_key(|lane| lane.idle(partition));
+        Ok(Arc::clone(idle_longest.unwrap_or(&self.first)))
+    }
+}
+
+/// Asks the broker what a partition holds.
+pub(super) fn bounds_of(consumer: &LogConsumer, place: Place<'_>) -> Result<LogBounds> {
+    consumer
+        .fetch_watermarks(place.topic, place.number(), REQUEST_TIMEOUT)
+        .map(|(start, end)| LogBounds {
+            // Without records the start can be told as unknown.
+            start: start.clamp(0, end.max(0)),
+            end: end.max(0),
+        })
+        .map_err(|error| failure::failed(format!("look at the bounds of {place}"), error))
+}
+
+/// Position of the first record whose time of append is not before `time`, if there is one.
+fn first_since(
+    consumer: &LogConsumer,
+    place: Place<'_>,
+    time: TsMs,
+) -> Result<Option<Position>> {
+    let ask = || -> KafkaResult<Option<Position>> {
+        let mut times = TopicPartitionList::new();
+        // Negative times have meanings of their own in the protocol.
+        times.add_partition_offset(place.topic, place.number(), Offset::Offset(time.max(0)))?;
+        let found = consumer.offsets_for_times(times, REQUEST_TIMEOUT)?;
+        for element in found.elements() {
+            element.error()?;
+            if let Offset::Offset(position) = element.offset() {
+                return Ok(Some(position));
+            }
+        }
+        Ok(None)
+    };
+    ask().map_err(|error| failure::failed(format!("look up a time in {place}"), error))
+}

@@ -1,3 +1,4 @@
 //! The engines behind the traits.
 
+pub mod cassandra;
 pub mod sqlite;

@@ -260,7 +260,7 @@ impl Cluster {
         &self,
         cql: Cql,
         values: impl SerializeRow,
-        mut each: impl FnMut(&QueryRowsResult) -> Result<()>,
+        mut each: impl FnMut(QueryRowsResult) -> Result<()>,
     ) -> Result<()> {
         let statement = self.prepared(cql).await?;
         let bound = statement
@@ -279,7 +279,7 @@ impl Cluster {
             let page = result
                 .into_rows_result()
                 .map_err(|error| errors::not_rows(cql.doing, error))?;
-            each(&page)?;
+            each(page)?;
             match next.into_paging_control_flow() {
                 ControlFlow::Continue(next) => state = next,
                 ControlFlow::Break(()) => return Ok(()),
@@ -530,6 +530,7 @@ fn session_builder(config: &CassandraConfig) -> SessionBuilder {
         // Of the schema the driver only needs what routes requests.
         .keyspaces_to_fetch([&config.keyspace])
         .fetch_full_schema_metadata(false)
+        .schema_agreement_interval(Duration::from_millis(50))
         .schema_agreement_timeout(Duration::from_secs(60))
         // Writes of this process take effect in the order in which it made them, whichever nodes they go through.
         .timestamp_generator(Arc::new(MonotonicTimestampGenerator::new()));

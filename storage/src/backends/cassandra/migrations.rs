@@ -90,9 +90,9 @@ struct File {
 /// twice at a time, changes nothing. A keyspace that exists keeps its replication.
 pub async fn migrate(config: &CassandraConfig, clock: SharedClock) -> Result<u32> {
     let cluster = Cluster::connect(config, clock).await?;
-    let migration = Migration::new(&cluster)?;
+    let migration = Migration::new(&cluster).await?;
     migration.create_keyspace(config.replication).await?;
-    for statement in statements(BOOKS) {
+    for statement in statements(BOOKS, migration.compaction) {
         migration
             .change("create the tables of the schema's books", statement)
             .await?;
@@ -151,10 +151,48 @@ struct Migration<'a> {
     /// The node that all schema changes go to.
     node: Arc<dyn LoadBalancingPolicy>,
     is_scylla: bool,
+    compaction: Compaction,
+}
+
+/// Which compaction the servers have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compaction {
+    /// Cassandra 5 and later.
+    Unified,
+    /// Before that, and ScyllaDB.
+    Tiered,
+}
+
+impl Compaction {
+    fn word(self) -> &'static str {
+        match self {
+            Compaction::Unified => "unified",
+            Compaction::Tiered => "tiered",
+        }
+    }
+
+    /// By the version that a node tells. ScyllaDB tells that of the Cassandra it resembles: 3.
+    async fn of(cluster: &Cluster) -> Result<Self> {
+        let doing = "read the servers' version";
+        let select = Statement::new("SELECT release_version FROM system.local");
+        let rows = cluster.run_once(doing, select).await?;
+        let rows = rows
+            .into_rows_result()
+            .map_err(|error| errors::not_rows(doing, error))?;
+        let (version,) = rows
+            .first_row::<(&str,)>()
+            .map_err(|error| errors::damaged(doing, error))?;
+        let major: u32 = version
+            .split('.')
+            .next()
+            .and_then(|major| major.parse().ok())
+            .unwrap_or(0);
+        Ok(if major >= 5 { Self::Unified } else { Self::Tiered })
+    }
 }
 
 impl<'a> Migration<'a> {
-    fn new(cluster: &'a Cluster) -> Result<Self> {
+    async fn new(cluster: &'a Cluster) -> Result<Self> {
         let state = cluster.session().get_cluster_state();
         let nearby = |node: &&Arc<Node>| {
             node.is_connected() && node.datacenter.as_deref() == Some(cluster.local_datacenter())
@@ -170,6 +208,7 @@ impl<'a> Migration<'a> {
             cluster,
             node: SingleTargetLoadBalancingPolicy::new(NodeIdentifier::Node(Arc::clone(first)), None),
             is_scylla: first.sharder().is_some(),
+            compaction: Compaction::of(cluster).await?,
         })
     }
 
@@ -201,7 +240,7 @@ impl<'a> Migration<'a> {
             check_version(self.cluster).await?;
         }
         for (file, number) in FILES.iter().zip(1..).skip(found as usize) {
-            for statement in statements(file.cql) {
+            for statement in statements(file.cql, self.compaction) {
                 lock.renew().await?;
                 self.change(&format!("apply {}", file.name), statement).await?;
             }
@@ -298,21 +337,31 @@ impl<'a> Lock<'a> {
 }
 
 /// The statements of a file: comments go, a semicolon at the end of a line ends one.
-fn statements(cql: &str) -> Vec<String> {
+///
+/// A comment `-- @NAME: TEXT` defines what `@NAME` stands for in the statements after it; `-- @NAME unified: TEXT` does so
+/// where there is unified compaction, `-- @NAME tiered: TEXT` where there is none.
+fn statements(cql: &str, compaction: Compaction) -> Vec<String> {
+    let mut definitions: Vec<(&str, &str)> = Vec::new();
     let mut statements = Vec::new();
     let mut current = String::new();
     for line in cql.lines() {
+        if let Some((name, meant)) = definition(line, compaction) {
+            definitions.push((name, meant));
+        }
         let line = line.split("--").next().unwrap_or_default().trim_end();
         if line.is_empty() {
             continue;
         }
+        let line = definitions
+            .iter()
+            .fold(line.to_owned(), |line, (name, meant)| line.replace(name, meant));
         match line.strip_suffix(';') {
             Some(last) => {
                 current.push_str(last);
                 statements.push(std::mem::take(&mut current));
             }
             None => {
-                current.push_str(line);
+                current.push_str(&line);
                 current.push('\n');
             }
         }
@@ -321,22 +370,52 @@ fn statements(cql: &str) -> Vec<String> {
     statements
 }
 
+/// The definition in a line, with the `@` of its name, if it is meant for this compaction.
+fn definition(line: &str, compaction: Compaction) -> Option<(&str, &str)> {
+    let (head, meant) = line.strip_prefix("-- ")?.split_once(": ")?;
+    let mut words = head.split(' ');
+    let name = words.next().filter(|name| name.starts_with('@'))?;
+    match (words.next(), words.next()) {
+        (None, _) => Some((name, meant)),
+        (Some(word), None) if word == compaction.word() => Some((name, meant)),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_file_is_cut_into_statements_without_its_comments() {
-        let cut = statements("-- a; b\nCREATE TABLE x (\n  a int, -- why;\n  b int\n);\n\nALTER TABLE x;\n");
+        let file = "-- a; b\nCREATE TABLE x (\n  a int, -- why;\n  b int\n);\n\nALTER TABLE x;\n";
+        let cut = statements(file, Compaction::Tiered);
         assert_eq!(cut, ["CREATE TABLE x (\n  a int,\n  b int\n)", "ALTER TABLE x"]);
     }
 
     #[test]
+    fn a_definition_stands_for_its_text_where_it_is_meant() {
+        let file = "-- @how unified: {'u': 1}\n-- @how tiered: {'t': 1}\n-- @all: {'a': 1}\nCREATE x WITH @how AND @all;\n";
+        assert_eq!(
+            statements(file, Compaction::Unified),
+            ["CREATE x WITH {'u': 1} AND {'a': 1}"]
+        );
+        assert_eq!(
+            statements(file, Compaction::Tiered),
+            ["CREATE x WITH {'t': 1} AND {'a': 1}"]
+        );
+    }
+
+    #[test]
     fn every_statement_of_the_files_can_be_repeated_and_names_its_keyspace() {
-        for file in FILES {
-            let all = statements(file.cql);
+        for (file, compaction) in FILES
+            .iter()
+            .flat_map(|file| [(file, Compaction::Unified), (file, Compaction::Tiered)])
+        {
+            let all = statements(file.cql, compaction);
             assert!(!all.is_empty(), "{}", file.name);
             for statement in all {
+                assert!(!statement.contains('@'), "{}: {statement}", file.name);
                 assert!(statement.contains("IF NOT EXISTS"), "{}: {statement}", file.name);
                 assert!(statement.contains("{ks}."), "{}: {statement}", file.name);
             }

@@ -1,4 +1,5 @@
 //! The engines behind the traits.
 
+pub mod cassandra;
 pub mod kafka;
 pub mod sqlite;

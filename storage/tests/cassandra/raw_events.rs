@@ -1,0 +1,1 @@
+//! The raw table, beyond its contract.

@@ -48,6 +48,13 @@ pub enum Slice {
     All = 0,
 }
 
+impl Slice {
+    /// A slice read back from its number, by which stores know it.
+    pub fn from_number(number: u8) -> Option<Self> {
+        (number == Self::All as u8).then_some(Self::All)
+    }
+}
+
 /// What kind of result a row is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -73,6 +80,27 @@ pub enum Family {
     Traffic = 8,
     /// What is known of a sensor's health; the subject is the sensor.
     Source = 9,
+}
+
+impl Family {
+    /// Every family, by its number.
+    pub const ALL: [Family; 10] = [
+        Family::Zone,
+        Family::Line,
+        Family::Transition,
+        Family::Cell,
+        Family::Counter,
+        Family::Reading,
+        Family::Transaction,
+        Family::Presence,
+        Family::Traffic,
+        Family::Source,
+    ];
+
+    /// A family read back from its number, by which stores know it.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
 }
 
 /// One row of a venue-day's aggregates.

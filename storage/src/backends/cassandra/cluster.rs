@@ -68,6 +68,7 @@ enum Manner {
     Read,
     SerialRead,
     Write,
+    Counter,
     Conditional,
 }
 
@@ -96,6 +97,15 @@ impl Cql {
             doing,
             text,
             manner: Manner::Write,
+        }
+    }
+
+    /// An UPDATE of a counter: sent once, since it would count twice.
+    pub(super) const fn counter(doing: &'static str, text: &'static str) -> Self {
+        Self {
+            doing,
+            text,
+            manner: Manner::Counter,
         }
     }
 
@@ -212,7 +222,7 @@ impl Cluster {
 
     /// Writes.
     pub(super) async fn execute(&self, cql: Cql, values: impl SerializeRow) -> Result<()> {
-        debug_assert_eq!(cql.manner, Manner::Write, "{}", cql.text);
+        debug_assert!(matches!(cql.manner, Manner::Write | Manner::Counter), "{}", cql.text);
         self.run(cql, values)
             .await?
             .map_err(|error| errors::failed(cql.doing, error))?;
@@ -447,7 +457,7 @@ impl Cluster {
             .await
             .map_err(|_| errors::timed_out(cql.doing, self.inner.request_timeout.as_millis() as u64))?
             .map_err(|error| errors::not_prepared(cql.doing, error))?;
-        statement.set_is_idempotent(cql.manner != Manner::Conditional);
+        statement.set_is_idempotent(!matches!(cql.manner, Manner::Counter | Manner::Conditional));
         statement.set_page_size(PAGE_ROWS);
         // Columns are named one by one and never change their type, so an answer needs no description of its own. A
         // conditional write's columns differ with its outcome.
@@ -500,7 +510,8 @@ impl Profiles {
             Manner::Read => &self.read,
             Manner::SerialRead => &self.serial_read,
             Manner::Write => &self.write,
-            Manner::Conditional => &self.conditional,
+            // Sent once, as they are.
+            Manner::Counter | Manner::Conditional => &self.conditional,
         }
     }
 }

@@ -223,24 +223,9 @@ fn from_row(row: &Row<'_>, grain: Grain, filter: &RowFilter) -> Result<Option<Ag
 }
 
 fn family_from(number: u8) -> Result<Family, Failure> {
-    const ALL: [Family; 10] = [
-        Family::Zone,
-        Family::Line,
-        Family::Transition,
-        Family::Cell,
-        Family::Counter,
-        Family::Reading,
-        Family::Transaction,
-        Family::Presence,
-        Family::Traffic,
-        Family::Source,
-    ];
-    let found = ALL.into_iter().find(|family| *family as u8 == number);
-    found.ok_or_else(|| Failure::damaged_row(format_args!("family {number}")))
+    Family::from_number(number).ok_or_else(|| Failure::damaged_row(format_args!("family {number}")))
 }
 
 fn slice_from(number: u8) -> Result<Slice, Failure> {
-    const ALL: [Slice; 1] = [Slice::All];
-    let found = ALL.into_iter().find(|slice| *slice as u8 == number);
-    found.ok_or_else(|| Failure::damaged_row(format_args!("slice {number}")))
+    Slice::from_number(number).ok_or_else(|| Failure::damaged_row(format_args!("slice {number}")))
 }

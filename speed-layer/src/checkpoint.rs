@@ -1,28 +1,28 @@
 //! Checkpoints: the little that cannot be made again from raw and log.
 //!
 //! Everything a venue's live numbers are made of stands in the raw table and in the log, so a checkpoint holds only
-//! where we stand (log position), how far time is settled, and how many events came late; the days are built anew from
+//! where we stand (a position in each partition of the shard), how far time is settled, and how many events came late; the days are built anew from
 //! raw on start (see docs/decisions). It is a few dozen bytes per venue whatever the day holds, so it can be stored
 //! every second.
 //!
 //! Form: one byte for the version, the state in postcard, eight bytes of xxh3 over both. Whatever does not read back
-//! exactly is refused, and the partition starts from raw alone.
+//! exactly is refused, and the shard starts from raw alone.
 
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{LocalDay, TsMs};
-use dwell_storage::api::{Partition, Position};
+use dwell_storage::api::{Partition, Position, Shard};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Version of the form. Older ones are not read: they are at most seconds old, and raw holds the rest.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const CHECKSUM_BYTES: usize = 8;
 
-/// The state of a partition at a position.
+/// The state of a shard at a position in each of its partitions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PartitionState {
-    /// The next record to read.
-    pub(crate) position: Position,
+pub(crate) struct ShardState {
+    /// The next record to take of each partition, by its number.
+    pub(crate) positions: Vec<(Partition, Position)>,
     /// Its venues with live state.
     pub(crate) venues: Vec<VenueCheckpoint>,
 }
@@ -50,20 +50,28 @@ pub(crate) enum CheckpointError {
     Decode(postcard::Error),
 }
 
-/// Name of a partition's checkpoint. A log created anew begins without one.
-pub(crate) fn name(epoch: u64, partition: Partition) -> String {
-    format!("speed/{epoch}/{partition}")
+impl ShardState {
+    /// The position in a partition, if it was one of the shard's.
+    pub(crate) fn position(&self, partition: Partition) -> Option<Position> {
+        let known = self.positions.iter().find(|(known, _)| *known == partition);
+        known.map(|(_, position)| *position)
+    }
+}
+
+/// Name of a shard's checkpoint. A log created anew begins without one.
+pub(crate) fn name(epoch: u64, shard: Shard) -> String {
+    format!("speed/{epoch}/{shard}")
 }
 
 /// A state as bytes.
-pub(crate) fn encode(state: &PartitionState) -> Result<Vec<u8>, postcard::Error> {
+pub(crate) fn encode(state: &ShardState) -> Result<Vec<u8>, postcard::Error> {
     let mut bytes = postcard::to_extend(state, vec![VERSION])?;
     bytes.extend(xxh3_64(&bytes).to_be_bytes());
     Ok(bytes)
 }
 
 /// A state from bytes that a store gave back.
-pub(crate) fn decode(bytes: &[u8]) -> Result<PartitionState, CheckpointError> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<ShardState, CheckpointError> {
     let Some((body, checksum)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else {
         return Err(CheckpointError::Checksum);
     };
@@ -85,11 +93,11 @@ mod tests {
 
     use super::*;
 
-    fn state() -> PartitionState {
+    fn state() -> ShardState {
         let venue = VenueKey::new(TenantId::new("acme").unwrap(), VenueId::new("v1").unwrap());
         let late = ("2026-10-25".parse().unwrap(), 3);
-        PartitionState {
-            position: 42,
+        ShardState {
+            positions: vec![(3, 42), (11, 7)],
             venues: vec![VenueCheckpoint {
                 venue,
                 latest_ts: 1_800_000_000_000,
@@ -125,11 +133,12 @@ mod tests {
         assert_eq!(decode(&bytes), Err(CheckpointError::Version(9)));
     }
 
-    /// The bytes of version 1, written down when it was made: a change of the form must raise the version.
+    /// The bytes of version 2, written down when it was made: a change of the form must raise the version.
     #[test]
-    fn version_1_is_what_it_was() {
+    fn version_2_is_what_it_was() {
         let body = [
-            &[1_u8, 84, 1][..], // version, position 42 (zigzag), one venue
+            &[2_u8, 2, 3, 84, 11, 14][..], // version, two partitions with their positions 42 and 7 (zigzag)
+            &[1],                          // one venue
             &[4],
             b"acme",
             &[2],
@@ -144,5 +153,14 @@ mod tests {
         let mut bytes = body.clone();
         bytes.extend(xxh3_64(&body).to_be_bytes());
         assert_eq!(encode(&state()).unwrap(), bytes);
+    }
+
+    /// A checkpoint of version 1 (one partition at position 42, no venues), as former versions wrote it.
+    #[test]
+    fn version_1_is_refused_by_its_number() {
+        let body = [1_u8, 84, 0];
+        let mut bytes = body.to_vec();
+        bytes.extend(xxh3_64(&body).to_be_bytes());
+        assert_eq!(decode(&bytes), Err(CheckpointError::Version(1)));
     }
 }

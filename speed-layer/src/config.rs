@@ -24,9 +24,14 @@ pub struct Config {
     pub registry_every: HumanDuration,
     /// How often it is looked whether closed days have been published. Default 5s.
     pub published_every: HumanDuration,
-    /// Bytes of the log read at once. Default 1 MiB: about 30,000 positions, 15 ms of work.
+    /// How often a venue's state that does not change is shown again in the table of the live view, at most 10m: its
+    /// time of publishing tells readers of other processes that somebody still follows. Default 30s.
+    pub shown_again_every: HumanDuration,
+    /// Most states that are written to that table at once. Default 8.
+    pub table_shows_max: usize,
+    /// Bytes of a partition of the log read at once. Default 1 MiB: about 30,000 positions, 15 ms of work.
     pub read_bytes: usize,
-    /// Most venues with live state, all partitions together. Default 10,000.
+    /// Most venues with live state in a shard, and in all that this process follows together. Default 10,000.
     pub venues_max: usize,
     /// Most sessions open at once; those heard of longest ago are closed beyond. Default 200,000.
     pub open_sessions_max: usize,
@@ -56,6 +61,8 @@ impl Default for Config {
             rebuild_pause: HumanDuration::seconds(10),
             registry_every: HumanDuration::seconds(2),
             published_every: HumanDuration::seconds(5),
+            shown_again_every: HumanDuration::seconds(30),
+            table_shows_max: 8,
             read_bytes: 1 << 20,
             venues_max: 10_000,
             open_sessions_max: 200_000,
@@ -108,7 +115,13 @@ impl Config {
         if self.published_every < HumanDuration::millis(100) {
             return refuse("published_every", "must be at least 100ms");
         }
+        if self.shown_again_every < HumanDuration::seconds(1)
+            || self.shown_again_every > HumanDuration::minutes(10)
+        {
+            return refuse("shown_again_every", "must be from 1s to 10m");
+        }
         let counts = [
+            ("table_shows_max", self.table_shows_max),
             ("read_bytes", self.read_bytes),
             ("venues_max", self.venues_max),
             ("open_sessions_max", self.open_sessions_max),

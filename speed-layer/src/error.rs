@@ -1,7 +1,7 @@
-//! Why the speed layer stops following a partition, or refuses to start.
+//! Why the speed layer stops following a shard, or refuses to start.
 
 use dwell_runtime::tasks::BlockingError;
-use dwell_storage::api::{Partition, Position};
+use dwell_storage::api::{Partition, Position, Shard};
 use dwell_storage::error::{ErrorKind, StorageError};
 
 use crate::config::ConfigError;
@@ -15,7 +15,8 @@ pub enum Error {
     /// A setting that cannot be meant.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The log no longer holds what the live state needs next. Following on would lose events silently.
+    /// The log no longer holds what the live state needs next. Following on would lose events silently: the shard starts
+    /// anew from raw, and the gap is named in its status.
     #[error("the event log has a gap: partition {partition} no longer holds position {position}")]
     Gap {
         /// The partition.
@@ -26,13 +27,11 @@ pub enum Error {
         #[source]
         source: StorageError,
     },
-    /// Another speed layer has taken the partition over.
-    #[error(
-        "partition {partition} has been taken over by another speed layer (fence {fence} is no longer the highest)"
-    )]
+    /// Another speed layer has taken the shard over.
+    #[error("shard {shard} has been taken over by another speed layer (fence {fence} is no longer the highest)")]
     TakenOver {
-        /// The partition.
-        partition: Partition,
+        /// The shard.
+        shard: Shard,
         /// The fence that was ours.
         fence: u64,
     },
@@ -64,7 +63,8 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Storage(error) => error.kind().is_retryable(),
-            Error::RawWriterBehind { .. } => true,
+            // Met while a state is built: the log was trimmed just then, and the next try sees it.
+            Error::RawWriterBehind { .. } | Error::Gap { .. } => true,
             _ => false,
         }
     }

@@ -3,16 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dwell_model::ids::VenueKey;
-use dwell_model::time::LocalDay;
-use dwell_storage::api::{LiveVenue, LiveView, LogLag, Partition, Position};
+use dwell_model::time::{LocalDay, TsMs};
+use dwell_storage::api::{LiveVenue, LiveView, LogLag, Partition, Position, Shard};
 use dwell_storage::error::{ErrorKind, Result, StorageError};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::live_view::LiveBoard;
+use crate::live_sessions::Showing;
+use crate::live_view::{LiveBoard, Published};
+use crate::live_table::TableQueue;
 
 /// Requests for rebuilds that may wait.
 const REBUILD_REQUESTS_MAX: usize = 10_000;
@@ -23,44 +26,74 @@ pub struct Handle {
     shared: Arc<Shared>,
 }
 
-/// How a partition is doing.
+/// How a shard is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartitionStatus {
+pub struct ShardStatus {
     /// Its number.
-    pub partition: Partition,
+    pub shard: Shard,
     /// Fence under which it is followed; 0 before it is owned.
     pub fence: u64,
-    /// The next record to read.
-    pub position: Position,
-    /// How far it is behind, as of its last tick.
+    /// For each of its partitions the next record to take in.
+    pub positions: Vec<(Partition, Position)>,
+    /// How far it is behind, all partitions together, as of its last checkpoint.
     pub lag: LogLag,
     /// What it is doing.
     pub stage: Stage,
+    /// What the log had lost when this process came to read it; the latest ones.
+    pub gaps: Vec<LogGap>,
 }
 
-/// What a partition is doing.
+/// Records that the log no longer held when they were to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogGap {
+    /// The partition.
+    pub partition: Partition,
+    /// The first one that is missing.
+    pub from: Position,
+    /// The first one after them.
+    pub to: Position,
+    /// When it was noticed, epoch milliseconds.
+    pub noticed_at: TsMs,
+    /// Whether the raw writer has passed them, so that the live view, which is then built from the raw table, holds all
+    /// that is known of them. While it has not, numbers of the live days may be too low.
+    pub is_complete: bool,
+}
+
+impl LogGap {
+    /// Number of records that are missing. On Kafka a record is an event.
+    pub fn records(&self) -> u64 {
+        self.to.abs_diff(self.from)
+    }
+}
+
+/// What a shard is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
     /// Taking ownership, building the open days from raw.
     Starting,
     /// Following the log.
     Following,
-    /// Not following any more, for this reason; a restart is needed.
+    /// Another process has taken it over although the group gives it to this one; tried again after a while.
+    TakenOver,
+    /// Not following any more, for this reason; somebody has to look.
     Stopped(String),
 }
 
-/// What the handle and the partitions share.
+/// What the handle and the shards share.
 pub(crate) struct Shared {
     pub(crate) board: LiveBoard,
-    partitions: Mutex<BTreeMap<Partition, PartitionStatus>>,
+    /// The way to the table between processes, where there is one.
+    pub(crate) table: Option<TableQueue>,
+    shards: Mutex<BTreeMap<Shard, ShardStatus>>,
     rebuild_requests: Mutex<BTreeSet<(VenueKey, LocalDay)>>,
 }
 
 impl Handle {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, has_table: bool) -> Self {
         let shared = Shared {
             board: LiveBoard::new(config.venues_max, config.subscribers_max),
-            partitions: Mutex::default(),
+            table: has_table.then(|| TableQueue::new(config)),
+            shards: Mutex::default(),
             rebuild_requests: Mutex::default(),
         };
         Self {
@@ -68,22 +101,14 @@ impl Handle {
         }
     }
 
-    /// How each partition is doing, by number.
-    pub fn partitions(&self) -> Vec<PartitionStatus> {
-        lock(&self.shared.partitions).values().cloned().collect()
+    /// How each shard that this process follows is doing, by number.
+    pub fn shards(&self) -> Vec<ShardStatus> {
+        lock(&self.shared.shards).values().cloned().collect()
     }
 
-    /// How far the layer is behind the log: events of all partitions, and the age of the oldest.
+    /// How far the layer is behind the log: events of all shards that this process follows, and the age of the oldest.
     pub fn lag(&self) -> LogLag {
-        lock(&self.shared.partitions)
-            .values()
-            .fold(LogLag::default(), |sum, status| LogLag {
-                events: sum.events + status.lag.events,
-                oldest_received_at: match (sum.oldest_received_at, status.lag.oldest_received_at) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (a, b) => a.or(b),
-                },
-            })
+        sum_of_lags(lock(&self.shared.shards).values().map(|status| status.lag))
     }
 
     /// Asks for a live day to be built anew from raw and log, for what the layer cannot see itself (an exclusion, an
@@ -108,7 +133,7 @@ impl Handle {
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle")
-            .field("partitions", &self.partitions())
+            .field("shards", &self.shards())
             .finish()
     }
 }
@@ -125,17 +150,40 @@ impl LiveView for Handle {
 }
 
 impl Shared {
-    pub(crate) fn set_status(&self, status: PartitionStatus) {
-        lock(&self.partitions).insert(status.partition, status);
+    /// Shows a venue's state to the readers in this process, and to those of others.
+    pub(crate) fn publish(&self, showing: Showing, at: Duration) -> Published {
+        let Showing { state, is_news } = showing;
+        let published = self.board.publish(Arc::clone(&state));
+        if let (Published::Shown, Some(table)) = (published, &self.table) {
+            table.offer(state, is_news, at);
+        }
+        published
     }
 
-    pub(crate) fn set_stage(&self, partition: Partition, stage: Stage) {
-        if let Some(status) = lock(&self.partitions).get_mut(&partition) {
+    /// Shows nothing of a venue any more that another process follows now. What the table holds is the other's to
+    /// replace.
+    pub(crate) fn withdraw(&self, venue: &VenueKey, fence: u64) {
+        self.board.withdraw(venue, fence);
+        if let Some(table) = &self.table {
+            table.forget(venue, fence);
+        }
+    }
+
+    pub(crate) fn set_status(&self, status: ShardStatus) {
+        lock(&self.shards).insert(status.shard, status);
+    }
+
+    pub(crate) fn set_stage(&self, shard: Shard, stage: Stage) {
+        if let Some(status) = lock(&self.shards).get_mut(&shard) {
             status.stage = stage;
         }
     }
 
-    /// The requests for venues of a partition, which are then done with.
+    pub(crate) fn forget_shard(&self, shard: Shard) {
+        lock(&self.shards).remove(&shard);
+    }
+
+    /// The requests for venues of a shard, which are then done with.
     pub(crate) fn take_rebuild_requests(
         &self,
         mine: impl Fn(&VenueKey) -> bool,
@@ -149,6 +197,17 @@ impl Shared {
         *requests = left;
         taken.into_iter().collect()
     }
+}
+
+/// All events, and the oldest time of receipt.
+pub(crate) fn sum_of_lags(lags: impl Iterator<Item = LogLag>) -> LogLag {
+    lags.fold(LogLag::default(), |sum, lag| LogLag {
+        events: sum.events + lag.events,
+        oldest_received_at: match (sum.oldest_received_at, lag.oldest_received_at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        },
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -9,7 +9,7 @@
 //!
 //! Live days are the open one, tomorrow (sensors may be ahead of the clock) and closed days until their final
 //! generation is published. Nothing here waits or reads a store; a day that needs one is named by
-//! [`VenueState::due_rebuild`], built by the partition, and comes back through [`VenueState::adopt`].
+//! [`VenueState::due_rebuild`], built by the shard, and comes back through [`VenueState::adopt`].
 
 mod day;
 mod known;
@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dwell_model::event::Kind;
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::Venue;
 use dwell_model::metrics::Carry;
@@ -45,7 +46,7 @@ const SETTLE_AT: usize = 50_000;
 /// A state is published again after this time, even without news.
 const SHOWN_FOR: Duration = Duration::from_secs(1);
 
-/// A venue of a partition.
+/// A venue of a shard.
 #[derive(Debug)]
 pub(crate) struct VenueState {
     key: VenueKey,
@@ -64,8 +65,8 @@ pub(crate) struct VenueState {
     passed_over_before: TsMs,
     /// Late events since the start of a day.
     late: (LocalDay, u64),
-    /// Latest time of receipt.
-    received_at: TsMs,
+    /// Latest time of receipt of each kind: kinds may come from partitions that are read at different speeds.
+    received_at: [TsMs; Kind::ALL.len()],
     settle_at: usize,
     presence: Presence,
     shown_at: Option<Duration>,
@@ -79,6 +80,18 @@ pub(crate) struct VenueState {
 pub(crate) struct Moment {
     pub(crate) now: TsMs,
     pub(crate) monotonic: Duration,
+    /// What was received before has been read, `now` where nothing is left to read: the time up to which event time
+    /// may be settled. While a backlog is read it stands in for `now`, so that one kind that is read ahead of another
+    /// does not make that one late.
+    pub(crate) log_time: TsMs,
+}
+
+/// What a tick has to show.
+#[derive(Debug)]
+pub(crate) struct Showing {
+    pub(crate) state: Arc<LiveVenue>,
+    /// Something changed; else it only tells that the last state still holds.
+    pub(crate) is_news: bool,
 }
 
 /// Whether the events of a record are seen for the first time.
@@ -107,7 +120,7 @@ impl VenueState {
             carry: None,
             passed_over_before: TsMs::MIN,
             // What was received before the start may have been overtaken by what raw holds.
-            received_at: now,
+            received_at: [now; Kind::ALL.len()],
             settle_at: SETTLE_AT,
             presence: Presence::default(),
             shown_at: None,
@@ -195,8 +208,9 @@ impl VenueState {
             from += run;
         }
         self.rows = rows;
-        self.received_at = self.received_at.max(record.received_at);
-        self.bound_waiting(at.now);
+        let received_at = &mut self.received_at[record.events.kind as usize];
+        *received_at = record.received_at.max(*received_at);
+        self.bound_waiting(at.log_time);
     }
 
     /// Takes again what came for a day while it was built up to an earlier position.
@@ -220,13 +234,13 @@ impl VenueState {
 
     /// Brings everything up to date with the clock; gives the state to publish when there is news, or the last one is
     /// old. `is_caught_up`: the log had nothing more.
-    pub(crate) fn tick(&mut self, fence: u64, at: Moment, is_caught_up: bool) -> Option<LiveVenue> {
+    pub(crate) fn tick(&mut self, fence: u64, at: Moment, is_caught_up: bool) -> Option<Showing> {
         self.roll_over(at.now);
         let today = self.today();
         if !self.days.contains_key(&today) && !self.wishes.is_awaited(today) {
             self.begin_day(today, at);
         }
-        let settled_before = self.watermark.advance(at.now);
+        let settled_before = self.watermark.advance(at.log_time);
         self.refresh_days(settled_before, at.now, is_caught_up);
         self.look_who_is_here(at.now);
         let is_old = self
@@ -236,7 +250,7 @@ impl VenueState {
         if !(self.is_changed || is_old) || !self.days.contains_key(&today) {
             return None;
         }
-        self.is_changed = false;
+        let is_news = std::mem::take(&mut self.is_changed);
         self.shown_at = Some(at.monotonic);
         let shown = self.days.range(..=today);
         let days = shown.map(|(&day, state)| LiveDay {
@@ -244,7 +258,7 @@ impl VenueState {
             layout: state.plan().fingerprint,
             rows: Arc::clone(state.rows()),
         });
-        Some(LiveVenue {
+        let state = LiveVenue {
             venue: self.key.clone(),
             fence,
             as_of: at.now,
@@ -253,6 +267,10 @@ impl VenueState {
             open_sessions: self.presence.people(),
             late_events: self.late.1,
             days: days.collect(),
+        };
+        Some(Showing {
+            state: Arc::new(state),
+            is_news,
         })
     }
 
@@ -345,6 +363,12 @@ impl VenueState {
         self.wishes.forget(day);
         self.is_changed |= self.days.remove(&day).is_some();
         self.set_carry(day, carry);
+    }
+
+    /// Asks for everything that is shown to be built anew.
+    pub(crate) fn want_all(&mut self, reason: Reason, at: Moment) {
+        let days: Vec<LocalDay> = self.days.keys().copied().collect();
+        days.into_iter().for_each(|day| self.want(day, reason, at));
     }
 
     /// Whether the final generation of a closed day is known to be published.
@@ -458,7 +482,7 @@ impl VenueState {
             return;
         };
         let batch = &record.events;
-        let is_reordered = record.received_at < self.received_at;
+        let is_reordered = record.received_at < self.received_at[batch.kind as usize];
         let taken = state.take(
             hasher,
             batch,
@@ -492,12 +516,12 @@ impl VenueState {
     }
 
     /// Settles between ticks when much is waiting, and earlier than the window allows when too much is.
-    fn bound_waiting(&mut self, now: TsMs) {
+    fn bound_waiting(&mut self, log_time: TsMs) {
         let waiting = self.waiting();
         if waiting < self.settle_at.min(self.config.waiting_events_max) {
             return;
         }
-        let mut before = self.watermark.advance(now);
+        let mut before = self.watermark.advance(log_time);
         self.days.values_mut().for_each(|state| state.settle(before));
         while self.waiting() > self.config.waiting_events_max {
             let medians = self

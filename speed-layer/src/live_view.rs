@@ -1,8 +1,9 @@
 //! Where the live view is published and read: a watch channel per venue.
 //!
-//! Partitions [`publish`](LiveBoard::publish), readers look through the [`LiveView`](dwell_storage::api::LiveView) trait of the
-//! [`Handle`](crate::Handle). A state with a lower fence than the one shown is refused, so a former owner of a
-//! partition that wakes up late cannot put old numbers over new ones.
+//! Shards [`publish`](LiveBoard::publish), readers look through the [`LiveView`](dwell_storage::api::LiveView) trait of
+//! the [`Handle`](crate::Handle). A state with a lower fence than the one shown is refused, so a former owner of a shard
+//! that wakes up late cannot put old numbers over new ones. The venues of a shard that another process follows are
+//! [withdrawn](LiveBoard::withdraw).
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -27,7 +28,7 @@ pub(crate) struct LiveBoard {
 pub(crate) enum Published {
     /// It is shown.
     Shown,
-    /// A state with a higher fence is there: the publisher has lost its partition.
+    /// A state with a higher fence is there: the publisher has lost its shard.
     Fenced,
     /// There is no room for another venue.
     Full,
@@ -43,7 +44,7 @@ impl LiveBoard {
     }
 
     /// Shows a venue's state unless one with a higher fence is shown.
-    pub(crate) fn publish(&self, state: LiveVenue) -> Published {
+    pub(crate) fn publish(&self, state: Arc<LiveVenue>) -> Published {
         let venues = self.venues.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = venues.get(&state.venue) {
             return show(sender, state);
@@ -59,6 +60,20 @@ impl LiveBoard {
                 .or_insert_with(|| watch::Sender::new(None)),
             state,
         )
+    }
+
+    /// Shows nothing of a venue any more, unless its state has a higher fence.
+    pub(crate) fn withdraw(&self, venue: &VenueKey, fence: u64) {
+        let venues = self.venues.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = venues.get(venue) {
+            sender.send_if_modified(|shown| {
+                let is_ours = shown.as_ref().is_some_and(|state| state.fence <= fence);
+                if is_ours {
+                    *shown = None;
+                }
+                is_ours
+            });
+        }
     }
 
     /// What is shown of a venue.
@@ -97,11 +112,11 @@ fn make_room(
     venues.len() < venues_max
 }
 
-fn show(sender: &watch::Sender<Shown>, state: LiveVenue) -> Published {
+fn show(sender: &watch::Sender<Shown>, state: Arc<LiveVenue>) -> Published {
     let shown = sender.send_if_modified(|shown| {
         let newer = shown.as_ref().is_none_or(|before| before.fence <= state.fence);
         if newer {
-            *shown = Some(Arc::new(state));
+            *shown = Some(state);
         }
         newer
     });
@@ -122,8 +137,8 @@ mod tests {
         VenueKey::new(TenantId::new("t").unwrap(), VenueId::new(venue).unwrap())
     }
 
-    fn state(venue: &str, fence: u64, as_of: i64) -> LiveVenue {
-        LiveVenue {
+    fn state(venue: &str, fence: u64, as_of: i64) -> Arc<LiveVenue> {
+        Arc::new(LiveVenue {
             venue: key(venue),
             fence,
             as_of,
@@ -132,7 +147,7 @@ mod tests {
             open_sessions: 0,
             late_events: 0,
             days: Vec::new(),
-        }
+        })
     }
 
     #[test]
@@ -142,6 +157,21 @@ mod tests {
         assert_eq!(board.publish(state("v", 2, 20)), Published::Shown);
         assert_eq!(board.publish(state("v", 1, 30)), Published::Fenced);
         assert_eq!(board.venue(&key("v")).unwrap().as_of, 20);
+    }
+
+    #[tokio::test]
+    async fn a_venue_that_another_process_took_over_is_no_longer_shown_here() {
+        let board = LiveBoard::new(10, 10);
+        board.publish(state("v", 2, 10));
+        let mut watching = board.subscribe(&key("v")).unwrap();
+        board.withdraw(&key("v"), 1);
+        assert!(
+            watching.borrow_and_update().is_some(),
+            "an older owner's goodbye takes nothing from a newer one"
+        );
+        board.withdraw(&key("v"), 2);
+        watching.changed().await.unwrap();
+        assert!(watching.borrow().is_none() && board.venue(&key("v")).is_none());
     }
 
     #[tokio::test]

@@ -20,6 +20,12 @@ pub const DEFINITIONS: &[MetricDef] = &[
     TICK_SECONDS,
     CHECKPOINT_SECONDS,
     BOUND_REACHED,
+    SHARDS,
+    GAPS,
+    GAP_RECORDS,
+    TABLE_SHOWS,
+    TABLE_SHOW_SECONDS,
+    TABLE_WAITING,
 ];
 
 const EVENTS: MetricDef = MetricDef::counter(
@@ -31,31 +37,31 @@ const EVENTS: MetricDef = MetricDef::counter(
 const LAG_EVENTS: MetricDef = MetricDef::gauge(
     "dwell_speed_lag_events",
     Unit::Count,
-    "Events in the log that are not yet read, by partition.",
+    "Events in the log that are not yet taken in, by shard.",
 );
 
 const LAG_SECONDS: MetricDef = MetricDef::gauge(
     "dwell_speed_lag_seconds",
     Unit::Seconds,
-    "Age of the oldest event in the log that is not yet read, by partition.",
+    "Age of the oldest event in the log that is not yet taken in, by shard.",
 );
 
 const OPEN_SESSIONS: MetricDef = MetricDef::gauge(
     "dwell_speed_open_sessions",
     Unit::Count,
-    "Sessions that are open, by partition.",
+    "Sessions that are open, by shard.",
 );
 
 const WAITING_EVENTS: MetricDef = MetricDef::gauge(
     "dwell_speed_waiting_events",
     Unit::Count,
-    "Positions that wait in the reorder window, by partition.",
+    "Positions that wait in the reorder window, by shard.",
 );
 
 const VENUES: MetricDef = MetricDef::gauge(
     "dwell_speed_venues",
     Unit::Count,
-    "Venues with live state, by partition.",
+    "Venues with live state, by shard.",
 );
 
 const LATE: MetricDef = MetricDef::counter(
@@ -69,7 +75,7 @@ const IGNORED: MetricDef = MetricDef::counter(
     "dwell_speed_ignored_events_total",
     Unit::Count,
     "Events that the live view does not use, by reason: redelivery, old (before the live days), future, \
-     unknown_venue.",
+     unknown_venue, damaged (records of the log that cannot be read).",
 );
 
 const REBUILDS: MetricDef = MetricDef::counter(
@@ -87,7 +93,7 @@ const REBUILD_SECONDS: MetricDef = MetricDef::histogram(
 const TICK_SECONDS: MetricDef = MetricDef::histogram(
     "dwell_speed_tick_seconds",
     Unit::Seconds,
-    "Time of one publishing of all venues of a partition.",
+    "Time of one publishing of all venues of a shard.",
 );
 
 const CHECKPOINT_SECONDS: MetricDef = MetricDef::histogram(
@@ -100,6 +106,42 @@ const BOUND_REACHED: MetricDef = MetricDef::counter(
     "dwell_speed_bound_reached_total",
     Unit::Count,
     "Times that a bound of the configuration was met, by its name.",
+);
+
+const SHARDS: MetricDef = MetricDef::gauge(
+    "dwell_speed_shards",
+    Unit::Count,
+    "Shards of the log that this process follows.",
+);
+
+const GAPS: MetricDef = MetricDef::counter(
+    "dwell_speed_log_gaps_total",
+    Unit::Count,
+    "Times that the log no longer held what was to be read next, by whether the raw table holds it (yes, no).",
+);
+
+const GAP_RECORDS: MetricDef = MetricDef::counter(
+    "dwell_speed_log_gap_records_total",
+    Unit::Count,
+    "Records in those gaps, by whether the raw table holds them (yes, no).",
+);
+
+const TABLE_SHOWS: MetricDef = MetricDef::counter(
+    "dwell_speed_table_shows_total",
+    Unit::Count,
+    "States of venues written to the table of the live view, by what became of them (shown, failed, refused).",
+);
+
+const TABLE_SHOW_SECONDS: MetricDef = MetricDef::histogram(
+    "dwell_speed_table_show_seconds",
+    Unit::Seconds,
+    "Time of writing a venue's state to the table of the live view.",
+);
+
+const TABLE_WAITING: MetricDef = MetricDef::gauge(
+    "dwell_speed_table_waiting_venues",
+    Unit::Count,
+    "Venues whose newest state is not yet in the table of the live view.",
 );
 
 /// Events read, counted per kind before they are reported, so that single events cost nothing.
@@ -138,9 +180,28 @@ pub(crate) fn bound_reached(bound: &'static str, times: u64) {
     }
 }
 
-/// The gauges of one partition.
+pub(crate) fn shards_followed(shards: usize) {
+    metrics::gauge!(SHARDS.name).set(shards as f64);
+}
+
+pub(crate) fn gap_met(is_in_raw: bool, records: u64) {
+    let in_raw = if is_in_raw { "yes" } else { "no" };
+    metrics::counter!(GAPS.name, "in_raw" => in_raw).increment(1);
+    metrics::counter!(GAP_RECORDS.name, "in_raw" => in_raw).increment(records);
+}
+
+pub(crate) fn table_shown(outcome: &'static str, took: Duration) {
+    metrics::counter!(TABLE_SHOWS.name, "outcome" => outcome).increment(1);
+    metrics::histogram!(TABLE_SHOW_SECONDS.name).record(took);
+}
+
+pub(crate) fn table_waiting(venues: usize) {
+    metrics::gauge!(TABLE_WAITING.name).set(venues as f64);
+}
+
+/// The gauges of one shard; they fall to zero when it is no longer followed here.
 #[derive(Debug)]
-pub(crate) struct PartitionGauges {
+pub(crate) struct ShardGauges {
     lag_events: metrics::Gauge,
     lag_seconds: metrics::Gauge,
     open_sessions: metrics::Gauge,
@@ -148,9 +209,9 @@ pub(crate) struct PartitionGauges {
     venues: metrics::Gauge,
 }
 
-impl PartitionGauges {
-    pub(crate) fn new(partition: u32) -> Self {
-        let gauge = |def: MetricDef| metrics::gauge!(def.name, "partition" => partition.to_string());
+impl ShardGauges {
+    pub(crate) fn new(shard: u32) -> Self {
+        let gauge = |def: MetricDef| metrics::gauge!(def.name, "shard" => shard.to_string());
         Self {
             lag_events: gauge(LAG_EVENTS),
             lag_seconds: gauge(LAG_SECONDS),
@@ -169,6 +230,13 @@ impl PartitionGauges {
         self.venues.set(venues as f64);
         self.open_sessions.set(open_sessions as f64);
         self.waiting_events.set(waiting_events as f64);
+    }
+}
+
+impl Drop for ShardGauges {
+    fn drop(&mut self) {
+        self.lag(0, 0.0);
+        self.state(0, 0, 0);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Building a day's live state from the raw table and the log.
 //!
-//! A rebuild takes the raw writer's position first, then all raw rows of the day, then what the log holds from that
-//! position up to ours (the *tail*). Rows written meanwhile may be in both: the model's `resolve` unites them, so the
-//! result is the state of all events before our position whatever the raw writer does meanwhile. (It may hold later
+//! A rebuild takes the raw writer's position in each partition of the shard first, then all raw rows of the day, then
+//! what the log holds from those positions up to ours (the *tail*). Rows written meanwhile may be in both: the model's `resolve` unites them, so the
+//! result is the state of all events before our positions whatever the raw writer does meanwhile. (It may hold later
 //! ones as well; they are known then, and dropped when the log brings them.)
 //!
 //! The day is read in stretches of whole slots, so memory holds one stretch, never the day.
@@ -16,10 +16,12 @@ use dwell_model::ids::VenueKey;
 use dwell_model::time::{SLOT_MS, TsMs};
 use dwell_runtime::tasks;
 use dwell_storage::api::{EventLogReader, Partition, Position, RawEventsReader};
+use futures::future::try_join_all;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::live_sessions::{DayPlan, DayState, EventHasher};
+use crate::log_chunk;
 
 pub(crate) use dwell_storage::api::RAW_WRITER;
 /// Rows of a stretch below which the next one is longer, and above which it is shorter.
@@ -27,18 +29,20 @@ const STRETCH_ROWS: Range<usize> = 50_000..300_000;
 /// Longest stretch, in slots.
 const STRETCH_SLOTS_MAX: i64 = 36;
 
-/// What a partition's rebuilds read.
+/// What a shard's rebuilds read.
 #[derive(Clone)]
 pub(crate) struct Sources {
     pub(crate) log: Arc<dyn EventLogReader>,
     pub(crate) raw: Arc<dyn RawEventsReader>,
-    pub(crate) partition: Partition,
-    /// Where the log began for us: the tail begins there while the raw writer has not begun to copy this log. Not asked
-    /// anew, so that a log that loses its beginning meanwhile is noticed.
-    pub(crate) log_start: Position,
+    /// The partitions, each with where the log began for us: its tail begins there while the raw writer has not come so
+    /// far. Not asked anew, so that a log that loses its beginning meanwhile is noticed.
+    pub(crate) log_starts: Vec<(Partition, Position)>,
 }
 
-/// Events of the log between the raw writer's position and ours, by venue.
+/// A stretch of a partition.
+pub(crate) type Stretch = (Partition, Range<Position>);
+
+/// Events of the log between the raw writer's positions and ours, by venue.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
     venues: HashMap<VenueKey, Arc<VenueTail>>,
@@ -61,60 +65,71 @@ pub(crate) struct Built {
 impl std::fmt::Debug for Sources {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sources")
-            .field("partition", &self.partition)
+            .field("log_starts", &self.log_starts)
             .finish_non_exhaustive()
     }
 }
 
 impl Sources {
-    /// The position up to which everything is in the raw table. Read before any row.
-    pub(crate) async fn raw_position(&self) -> Result<Position> {
-        let stored = self
-            .raw
-            .position(RAW_WRITER, self.log.epoch(), self.partition)
-            .await?;
-        Ok(stored.unwrap_or(self.log_start))
+    /// For each partition the stretch from the position up to which everything is in the raw table, read before any row,
+    /// to the given one: what a state up to there takes from the log.
+    pub(crate) async fn stretches(&self, until: &[(Partition, Position)]) -> Result<Vec<Stretch>> {
+        let mut stretches = Vec::with_capacity(self.log_starts.len());
+        for &(partition, log_start) in &self.log_starts {
+            let written = self.raw_position(partition).await?.unwrap_or(log_start);
+            let until = until.iter().find(|(known, _)| *known == partition);
+            let until = until.map_or(log_start, |(_, position)| *position);
+            stretches.push((partition, written.max(log_start)..until));
+        }
+        Ok(stretches)
     }
 
-    /// The tail of all venues for which `wanted` gives a range of event times, from the raw writer's position up to
-    /// `until`. An error when it holds more events than `events_max`.
+    /// The raw writer's position in a partition, if it has begun there.
+    pub(crate) async fn raw_position(&self, partition: Partition) -> Result<Option<Position>> {
+        let epoch = self.log.epoch();
+        Ok(self.raw.position(RAW_WRITER, epoch, partition).await?)
+    }
+
+    /// What stretches of the log hold of all venues for which `wanted` gives a range of event times. An error when that
+    /// is more events than `events_max`.
     pub(crate) async fn tail(
         &self,
-        from: Position,
-        until: Position,
+        stretches: &[Stretch],
         read_bytes: usize,
         events_max: u64,
         wanted: impl Fn(&VenueKey) -> Option<Range<TsMs>>,
     ) -> Result<Tail> {
         let mut gathered: HashMap<VenueKey, VenueTail> = HashMap::new();
-        let (mut position, mut events) = (from, 0_u64);
-        while position < until {
-            let read = self.log.read(self.partition, position, read_bytes).await;
-            let chunk = read.map_err(|error| Error::from_log(self.partition, position, error))?;
-            if chunk.next <= position {
-                break;
-            }
-            for record in chunk.records.iter().filter(|record| record.position < until) {
-                let Some(range) = wanted(&record.venue) else {
-                    continue;
-                };
-                let in_range = |(row, ts): (usize, &TsMs)| range.contains(ts).then_some(row as u32);
-                let rows: Vec<u32> = record.events.ts.iter().enumerate().filter_map(in_range).collect();
-                if rows.is_empty() {
-                    continue;
+        let mut events = 0_u64;
+        for (partition, stretch) in stretches {
+            let mut position = stretch.start;
+            while position < stretch.end {
+                let chunk = log_chunk::read(&*self.log, *partition, position, read_bytes).await?;
+                if chunk.next <= position {
+                    break;
                 }
-                events += rows.len() as u64;
-                if events > events_max {
-                    return Err(Error::RawWriterBehind { events });
+                for record in chunk.records.iter().filter(|record| record.position < stretch.end) {
+                    let Some(range) = wanted(&record.venue) else {
+                        continue;
+                    };
+                    let in_range = |(row, ts): (usize, &TsMs)| range.contains(ts).then_some(row as u32);
+                    let rows: Vec<u32> = record.events.ts.iter().enumerate().filter_map(in_range).collect();
+                    if rows.is_empty() {
+                        continue;
+                    }
+                    events += rows.len() as u64;
+                    if events > events_max {
+                        return Err(Error::RawWriterBehind { events });
+                    }
+                    let delivery = Delivery {
+                        received_at: record.received_at,
+                        receipt: record.receipt,
+                    };
+                    let delivered = RawRows::delivered_once(record.events.take(&rows), delivery);
+                    gathered.entry(record.venue.clone()).or_default().add(&delivered);
                 }
-                let delivery = Delivery {
-                    received_at: record.received_at,
-                    receipt: record.receipt,
-                };
-                let delivered = RawRows::delivered_once(record.events.take(&rows), delivery);
-                gathered.entry(record.venue.clone()).or_default().add(&delivered);
+                position = chunk.next;
             }
-            position = chunk.next;
         }
         Ok(Tail {
             venues: gathered
@@ -124,12 +139,13 @@ impl Sources {
         })
     }
 
-    /// Builds a day from raw and its venue's tail. `now` and the reorder window bound what may be settled.
+    /// Builds a day from raw and its venue's tail. The time up to which the log was read and the reorder window bound
+    /// what may be settled.
     pub(crate) async fn build(
         &self,
         plan: DayPlan,
         tail: Arc<VenueTail>,
-        now: TsMs,
+        log_time: TsMs,
         config: &Arc<Config>,
     ) -> Result<Built> {
         let plan = Arc::new(plan);
@@ -141,16 +157,16 @@ impl Sources {
         while start < plan.cut.end {
             let boundary = (start.div_euclid(SLOT_MS) + slots) * SLOT_MS;
             let stretch = start..boundary.min(plan.cut.end);
-            let mut kinds = Vec::with_capacity(Kind::ALL.len());
-            for kind in Kind::ALL {
-                let rows = self.raw.scan(&plan.venue, kind, stretch.clone()).await?;
-                rows.check().map_err(|source| Error::Batch {
+            let scans = Kind::ALL.map(|kind| self.raw.scan(&plan.venue, kind, stretch.clone()));
+            let kinds = try_join_all(scans).await?;
+            kinds
+                .iter()
+                .try_for_each(RawRows::check)
+                .map_err(|source| Error::Batch {
                     doing: "read raw events",
                     source,
                 })?;
-                kinds.push(rows);
-            }
-            let settle_before = stretch.start.min(now) - config.reorder_window.as_ms();
+            let settle_before = stretch.start.min(log_time) - config.reorder_window.as_ms();
             let (tail, range) = (Arc::clone(&tail), stretch.clone());
             let fold = move || fold_stretch(built, kinds, &tail, range, settle_before);
             let rows;

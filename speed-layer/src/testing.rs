@@ -2,6 +2,8 @@
 //! batch computation makes of everything that was posted.
 
 pub(crate) mod events;
+pub(crate) mod kind_log;
+pub(crate) mod live_table;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +19,8 @@ use dwell_runtime::clock::{Clock, ManualClock};
 use dwell_runtime::shutdown::ShutdownController;
 use dwell_runtime::tasks::Tasks;
 use dwell_storage::api::{
-    Checkpoints, ConsumerPosition, EventLogReader, EventLogWriter, Flip, GenerationInfo, LateLedger,
-    LiveVenue, LogRecord, Mark, MarkSource, Marks, RawEventsReader, RawEventsWriter, RawWrite, Registry,
+    Checkpoints, ConsumerPosition, EventLog, Flip, GenerationInfo, LateLedger, LiveVenue, LogRecord, Mark,
+    MarkSource, Marks, OnlyMember, Partition, RawEventsReader, RawEventsWriter, RawWrite, Registry,
     VenueDaysReader, VenueDaysWriter,
 };
 use dwell_storage::backends::sqlite::SqliteStores;
@@ -27,9 +29,10 @@ use tempfile::TempDir;
 
 use crate::config::Config;
 use crate::handle::Handle;
-use crate::partition::Partition;
 use crate::rebuild::RAW_WRITER;
 use crate::service::Deps;
+use crate::shard::{Context, Shard};
+use crate::testing::kind_log::KindLog;
 
 /// Two zones side by side over 10 × 8 metres, and one of another layer across both.
 pub(crate) const ZONES: &str = r#"
@@ -39,7 +42,7 @@ pub(crate) const ZONES: &str = r#"
 
 /// A venue of one tenant, and everything around it.
 pub(crate) struct Shop {
-    _folder: TempDir,
+    folder: TempDir,
     pub(crate) clock: ManualClock,
     pub(crate) stores: SqliteStores,
     pub(crate) deps: Deps,
@@ -77,13 +80,14 @@ impl Shop {
             .unwrap();
         let controller = ShutdownController::default();
         let config = Config::default();
-        let handle = Handle::new(&config);
+        let handle = Handle::new(&config, false);
         let deps = Deps {
-            log: Arc::clone(&stores.log) as Arc<dyn EventLogReader>,
+            log: Arc::clone(&stores.log) as Arc<dyn EventLog>,
             raw: Arc::clone(&stores.raw) as Arc<dyn RawEventsReader>,
             checkpoints: Arc::clone(&stores.checkpoints) as Arc<dyn Checkpoints>,
             registry: Arc::clone(&stores.registry) as Arc<dyn Registry>,
             venue_days: Arc::clone(&stores.venue_days) as _,
+            live_table: None,
             clock: clock.shared(),
             tasks: Tasks::new(controller.clone()),
             readiness: Readiness::new(&controller),
@@ -92,7 +96,7 @@ impl Shop {
         stores.registry.create_tenant(&tenant).await.unwrap();
         let venue = VenueKey::new(tenant, VenueId::new("shop").unwrap());
         let shop = Self {
-            _folder: folder,
+            folder,
             clock,
             stores,
             deps,
@@ -162,7 +166,7 @@ impl Shop {
             events: events.clone(),
             received_at,
         };
-        let appended = self.stores.log.append(vec![record]).await.unwrap();
+        let appended = self.deps.log.append(vec![record]).await.unwrap();
         let delivery = Delivery {
             received_at: appended[0].received_at,
             receipt,
@@ -179,7 +183,7 @@ impl Shop {
             events,
             received_at: None,
         };
-        self.stores.log.append(vec![record]).await.unwrap();
+        self.deps.log.append(vec![record]).await.unwrap();
     }
 
     /// Publishes a generation of a day with nothing in it but a carry.
@@ -229,18 +233,25 @@ impl Shop {
         days.release(&lease).await.unwrap();
     }
 
-    /// What the raw writer does: copies the log into raw with marks and position.
+    /// What the raw writer does: copies the log into raw with marks and positions.
     pub(crate) async fn write_raw(&self) {
-        let (log, raw) = (&self.stores.log, &self.stores.raw);
-        let source = MarkSource::log(log.epoch(), 0);
-        let start = log.bounds(0).await.unwrap().start;
+        for partition in 0..self.deps.log.partitions() {
+            self.write_raw_of(partition).await;
+        }
+    }
+
+    /// The same for one partition.
+    pub(crate) async fn write_raw_of(&self, partition: Partition) {
+        let (log, raw) = (&self.deps.log, &self.stores.raw);
+        let source = MarkSource::log(log.epoch(), partition);
+        let start = log.bounds(partition).await.unwrap().start;
         let mut from = raw
-            .position(RAW_WRITER, log.epoch(), 0)
+            .position(RAW_WRITER, log.epoch(), partition)
             .await
             .unwrap()
             .unwrap_or(start);
         loop {
-            let chunk = log.read(0, from, 8 << 20).await.unwrap();
+            let chunk = log.read(partition, from, 8 << 20).await.unwrap();
             if chunk.records.is_empty() {
                 return;
             }
@@ -267,7 +278,7 @@ impl Shop {
             write.position = Some(ConsumerPosition {
                 consumer,
                 epoch,
-                partition: 0,
+                partition,
                 position: chunk.next,
             });
             raw.apply(write).await.unwrap();
@@ -275,31 +286,51 @@ impl Shop {
         }
     }
 
-    /// A speed layer that takes the partition over, as after a start.
-    pub(crate) async fn start(&self) -> Partition {
-        let config = Arc::new(self.config.clone());
-        Partition::open(0, self.deps.clone(), config, Arc::clone(self.handle.shared()))
-            .await
-            .unwrap()
+    /// A log of several shards with a partition for each kind, in place of the embedded one.
+    pub(crate) fn split_log(mut self, shards: u32) -> Self {
+        let log = KindLog::open(self.folder.path(), shards, self.clock.shared());
+        self.deps.log = Arc::new(log);
+        self
+    }
+
+    /// A speed layer that takes the venue's shard over, as after a start.
+    pub(crate) async fn start(&self) -> Shard {
+        let shard = self.deps.log.shard_of(&self.venue);
+        Shard::open(shard, self.context()).await.unwrap()
+    }
+
+    /// What a shard that is opened by hand gets.
+    pub(crate) fn context(&self) -> Context {
+        self.context_of(&self.handle)
+    }
+
+    /// The same for another process, whose handle is given.
+    pub(crate) fn context_of(&self, handle: &Handle) -> Context {
+        Context {
+            deps: self.deps.clone(),
+            config: Arc::new(self.config.clone()),
+            shared: Arc::clone(handle.shared()),
+            member: Arc::new(OnlyMember::new([0].into())),
+        }
     }
 
     /// Reads the log to its end and publishes.
-    pub(crate) async fn catch_up(&self, partition: &mut Partition) {
-        while partition.follow().await.unwrap() {}
-        partition.tick().unwrap();
+    pub(crate) async fn catch_up(&self, shard: &mut Shard) {
+        while shard.follow().await.unwrap() {}
+        shard.tick().unwrap();
     }
 
     /// Lets time pass until no rebuild is wanted any more; returns how many there were.
-    pub(crate) async fn rebuild(&self, partition: &mut Partition) -> usize {
+    pub(crate) async fn rebuild(&self, shard: &mut Shard) -> usize {
         let mut rebuilds = 0;
         for _ in 0..20 {
-            while let Some(job) = partition.next_rebuild().await.unwrap() {
+            while let Some(job) = shard.next_rebuild().await.unwrap() {
                 let outcome = job.run().await;
-                partition.adopt(outcome).await.unwrap();
+                shard.adopt(outcome).await.unwrap();
                 rebuilds += 1;
             }
             self.pass(3.0);
-            self.catch_up(partition).await;
+            self.catch_up(shard).await;
         }
         rebuilds
     }

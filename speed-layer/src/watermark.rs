@@ -1,7 +1,9 @@
 //! How far a venue's event time is settled.
 //!
-//! The watermark is min(latest event time, now) − reorder window; it never falls. It is advanced at ticks, so that the
-//! events of one post are never late relative to each other. Events before it are *late*.
+//! The watermark is min(latest event time, now) − reorder window; it never falls. While a backlog is read, the time up
+//! to which the log has been read stands in for now, so that reading one partition ahead of another makes nothing late
+//! that was not. It is advanced at ticks, so that the events of one post are never late relative to each other. Events
+//! before it are *late*.
 
 use dwell_model::time::TsMs;
 
@@ -35,10 +37,10 @@ impl Watermark {
         self.latest_ts = self.latest_ts.max(ts);
     }
 
-    /// Moves on as far as the events seen and the clock allow; returns the time before which all is settled.
-    pub(crate) fn advance(&mut self, now: TsMs) -> TsMs {
+    /// Moves on as far as the events seen and the time up to which the log was read allow; returns the time before which all is settled.
+    pub(crate) fn advance(&mut self, log_time: TsMs) -> TsMs {
         if self.latest_ts > TsMs::MIN {
-            self.raise(self.latest_ts.min(now).saturating_sub(self.window_ms));
+            self.raise(self.latest_ts.min(log_time).saturating_sub(self.window_ms));
         }
         self.settled_before
     }

@@ -26,6 +26,8 @@ pub(crate) enum Reason {
     Layout,
     /// Somebody asked for it.
     Request,
+    /// Raw holds now what the log had lost.
+    Gap,
 }
 
 /// The wishes of a venue.
@@ -53,18 +55,26 @@ impl Reason {
             Reason::Correction => "correction",
             Reason::Layout => "layout",
             Reason::Request => "request",
+            Reason::Gap => "gap",
         }
     }
 }
 
+impl Reason {
+    /// Whether it came from outside of the log that is followed, so that what the log brings does not answer it.
+    fn is_asked(self) -> bool {
+        matches!(self, Reason::Request | Reason::Gap)
+    }
+}
+
 impl RebuildWishes {
-    /// Wishes for a day; an earlier wish stands, but what events ask for gives way to what a person does.
+    /// Wishes for a day; an earlier wish stands, but what events ask for gives way to what is asked for from outside.
     pub(super) fn want(&mut self, day: LocalDay, reason: Reason, monotonic: Duration) {
         let wish = self.wanted.entry(day).or_insert(Wish {
             reason,
             since: monotonic,
         });
-        if reason == Reason::Request {
+        if reason.is_asked() {
             wish.reason = reason;
         }
     }
@@ -116,7 +126,7 @@ impl RebuildWishes {
         if self
             .wanted
             .get(&day)
-            .is_some_and(|wish| wish.reason != Reason::Request)
+            .is_some_and(|wish| !wish.reason.is_asked())
         {
             self.wanted.remove(&day);
         }

@@ -123,9 +123,9 @@ async fn a_posted_event_is_seen_within_a_second_and_a_stop_leaves_a_checkpoint_o
 async fn a_gap_makes_the_partition_not_ready_by_name_until_the_shutdown() {
     let running = Running::start(async |shop: &Shop| {
         // A checkpoint, then records that nobody copied to raw, and then a log that has lost them.
-        let mut partition = shop.start().await;
-        shop.catch_up(&mut partition).await;
-        partition.checkpoint().await.unwrap();
+        let mut shard = shop.start().await;
+        shop.catch_up(&mut shard).await;
+        shard.checkpoint().await.unwrap();
         for _ in 0..3 {
             shop.post(position_batch(&[("s1", "t1", shop.now(), 1.0, 1.0)]))
                 .await;

@@ -21,8 +21,8 @@ fn walker(track: &str, from: i64, seconds: i64, x: f32) -> EventBatch {
 #[tokio::test]
 async fn a_lone_event_shows_at_the_next_tick_and_its_person_is_gone_after_the_session_gap() {
     let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
-    let mut partition = shop.start().await;
-    shop.catch_up(&mut partition).await;
+    let mut shard = shop.start().await;
+    shop.catch_up(&mut shard).await;
     assert_eq!(
         (
             shop.occupancy("left"),
@@ -34,7 +34,7 @@ async fn a_lone_event_shows_at_the_next_tick_and_its_person_is_gone_after_the_se
     assert!(shop.rows(DAY).is_empty());
 
     shop.post(walker("t1", shop.now(), 1, 1.0)).await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     assert_eq!(
         (
             shop.occupancy("left"),
@@ -48,10 +48,10 @@ async fn a_lone_event_shows_at_the_next_tick_and_its_person_is_gone_after_the_se
     assert_eq!(shop.live().open_sessions, 1);
 
     shop.pass(30.0);
-    partition.tick().unwrap();
+    shard.tick().unwrap();
     assert_eq!(shop.occupancy("left"), 1, "the gap is not more than 30 s yet");
     shop.pass(0.001);
-    partition.tick().unwrap();
+    shard.tick().unwrap();
     assert_eq!(
         (
             shop.occupancy("left"),
@@ -66,16 +66,16 @@ async fn a_lone_event_shows_at_the_next_tick_and_its_person_is_gone_after_the_se
 #[tokio::test]
 async fn a_redelivery_is_neither_counted_nor_late() {
     let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
-    let mut partition = shop.start().await;
+    let mut shard = shop.start().await;
     let from = shop.now();
     for _ in 0..3 {
         shop.post(walker("t1", from, 20, 1.0)).await;
         shop.pass(60.0);
         shop.post(walker("t2", shop.now(), 1, 6.0)).await;
-        shop.catch_up(&mut partition).await;
+        shop.catch_up(&mut shard).await;
     }
     assert_eq!(shop.live().late_events, 0);
-    assert_eq!(shop.rebuild(&mut partition).await, 0);
+    assert_eq!(shop.rebuild(&mut shard).await, 0);
     let left = zone_of_day(&shop.rows(DAY), "left").unwrap();
     assert_eq!((left.visits, left.dwell_ms), (1, 19_000));
     shop.assert_equals_batch(DAY).await;
@@ -84,13 +84,13 @@ async fn a_redelivery_is_neither_counted_nor_late() {
 #[tokio::test]
 async fn a_late_event_is_counted_and_after_a_rebuild_within_a_minute_as_if_it_had_come_in_time() {
     let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
-    let mut partition = shop.start().await;
+    let mut shard = shop.start().await;
     let from = shop.now();
     // From 12:00:00 to 12:00:19, then from 12:00:40 on: the gap of 21 s hides nothing yet.
     shop.post(walker("t1", from, 20, 1.0)).await;
     shop.pass(60.0);
     shop.post(walker("t1", from + 60_000, 2, 1.0)).await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     assert_eq!(
         zone_of_day(&shop.rows(DAY), "left").unwrap().visits,
         2,
@@ -98,18 +98,18 @@ async fn a_late_event_is_counted_and_after_a_rebuild_within_a_minute_as_if_it_ha
     );
     shop.pass(20.0);
     shop.post(walker("t2", shop.now(), 1, 6.0)).await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     // What joins the two comes late.
     shop.post(walker("t1", from + 40_000, 1, 1.0)).await;
     shop.write_raw().await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     assert_eq!(shop.live().late_events, 1);
     assert_eq!(zone_of_day(&shop.rows(DAY), "left").unwrap().visits, 2);
     assert!(
-        partition.next_rebuild().await.unwrap().is_none(),
+        shard.next_rebuild().await.unwrap().is_none(),
         "its companions are waited for"
     );
-    assert_eq!(shop.rebuild(&mut partition).await, 1);
+    assert_eq!(shop.rebuild(&mut shard).await, 1);
     let left = zone_of_day(&shop.rows(DAY), "_venue").unwrap();
     assert_eq!(
         (left.visits, left.dwell_ms),
@@ -123,34 +123,34 @@ async fn a_late_event_is_counted_and_after_a_rebuild_within_a_minute_as_if_it_ha
 #[tokio::test]
 async fn a_late_event_that_nothing_settled_depends_on_needs_no_rebuild() {
     let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
-    let mut partition = shop.start().await;
+    let mut shard = shop.start().await;
     shop.post(walker("t1", shop.now(), 5, 1.0)).await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     shop.post(walker("t2", shop.now() - 600_000, 20, 6.0)).await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     assert_eq!(shop.live().late_events, 20);
     assert_eq!(zone_of_day(&shop.rows(DAY), "right").unwrap().dwell_ms, 19_000);
-    assert_eq!(shop.rebuild(&mut partition).await, 0);
+    assert_eq!(shop.rebuild(&mut shard).await, 0);
     shop.assert_equals_batch(DAY).await;
 }
 
 #[tokio::test]
 async fn a_correction_counts_as_late_and_wins_after_a_rebuild_and_a_stale_retry_changes_nothing() {
     let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
-    let mut partition = shop.start().await;
+    let mut shard = shop.start().await;
     let from = shop.now();
     let first = walker("t1", from, 20, 1.0);
     let corrected = walker("t1", from, 20, 6.0);
     shop.post(first.clone()).await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     shop.pass(1.0);
     shop.post(corrected).await;
     shop.pass(1.0);
     shop.post(first).await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     assert_eq!(shop.live().late_events, 20, "the retry was known");
     shop.write_raw().await;
-    assert!(shop.rebuild(&mut partition).await >= 1);
+    assert!(shop.rebuild(&mut shard).await >= 1);
     let rows = shop.rows(DAY);
     assert_eq!(zone_of_day(&rows, "left"), None);
     assert_eq!(zone_of_day(&rows, "right").unwrap().dwell_ms, 19_000);
@@ -160,44 +160,44 @@ async fn a_correction_counts_as_late_and_wins_after_a_rebuild_and_a_stale_retry_
 #[tokio::test]
 async fn a_rebuild_takes_the_tail_of_the_log_that_raw_lacks_and_what_comes_meanwhile() {
     let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
-    let mut partition = shop.start().await;
+    let mut shard = shop.start().await;
     let from = shop.now();
     shop.post(walker("t1", from, 20, 1.0)).await;
     shop.write_raw().await;
     shop.post(walker("t1", from, 1, 1.5)).await; // a correction that raw has not got
     shop.post(walker("t2", from, 20, 6.0)).await; // nor this
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     shop.pass(3.0);
-    let job = partition.next_rebuild().await.unwrap().unwrap();
+    let job = shard.next_rebuild().await.unwrap().unwrap();
     shop.post(walker("t3", from + 3_000, 10, 1.0)).await;
-    shop.catch_up(&mut partition).await; // this comes while the day is built
+    shop.catch_up(&mut shard).await; // this comes while the day is built
     let outcome = job.run().await;
     shop.post(walker("t4", from + 3_000, 10, 1.0)).await; // and this is not read yet
-    partition.adopt(outcome).await.unwrap();
-    partition.tick().unwrap();
+    shard.adopt(outcome).await.unwrap();
+    shard.tick().unwrap();
     assert_eq!(zone_of_day(&shop.rows(DAY), "_venue").unwrap().visits, 3);
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     shop.assert_equals_batch(DAY).await;
 }
 
 #[tokio::test]
 async fn after_a_kill_the_numbers_are_the_same() {
     let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
-    let mut partition = shop.start().await;
+    let mut shard = shop.start().await;
     let from = shop.now();
     shop.post(walker("t1", from - 600_000, 20, 1.0)).await;
     shop.write_raw().await;
     shop.post(walker("t2", from, 20, 6.0)).await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     shop.post(walker("t3", from - 700_000, 5, 6.0)).await;
-    shop.catch_up(&mut partition).await;
-    partition.checkpoint().await.unwrap();
+    shop.catch_up(&mut shard).await;
+    shard.checkpoint().await.unwrap();
     let before = shop.live();
     assert_eq!(before.late_events, 5);
-    drop(partition); // no goodbye
+    drop(shard); // no goodbye
 
-    let mut partition = shop.start().await;
-    partition.tick().unwrap();
+    let mut shard = shop.start().await;
+    shard.tick().unwrap();
     let after = shop.live();
     assert!(after.fence > before.fence);
     assert_eq!(after.days, before.days, "without reading any of the log again");
@@ -206,7 +206,7 @@ async fn after_a_kill_the_numbers_are_the_same() {
         (&before.occupancy, before.late_events)
     );
     assert_eq!(after.watermark, before.watermark);
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     shop.assert_equals_batch(DAY).await;
 }
 
@@ -216,14 +216,14 @@ async fn without_a_checkpoint_or_with_a_damaged_one_it_starts_from_raw() {
     shop.post(walker("t1", shop.now() - 600_000, 20, 1.0)).await;
     shop.write_raw().await;
     shop.post(walker("t2", shop.now(), 20, 6.0)).await;
-    let mut partition = shop.start().await;
-    partition.tick().unwrap();
+    let mut shard = shop.start().await;
+    shard.tick().unwrap();
     assert_eq!(
         zone_of_day(&shop.rows(DAY), "_venue").unwrap().visits,
         1,
         "what raw holds"
     );
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     shop.assert_equals_batch(DAY).await;
 
     let name = checkpoint::name(shop.deps.log.epoch(), 0);
@@ -239,8 +239,8 @@ async fn without_a_checkpoint_or_with_a_damaged_one_it_starts_from_raw() {
         )
         .await
         .unwrap();
-    let mut partition = shop.start().await;
-    shop.catch_up(&mut partition).await;
+    let mut shard = shop.start().await;
+    shop.catch_up(&mut shard).await;
     shop.assert_equals_batch(DAY).await;
 }
 
@@ -268,17 +268,17 @@ async fn a_former_owner_can_neither_store_nor_show() {
 #[tokio::test]
 async fn another_layout_rebuilds_the_open_day_and_another_time_zone_cuts_it_anew() {
     let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
-    let mut partition = shop.start().await;
+    let mut shard = shop.start().await;
     shop.post(walker("t1", shop.now(), 20, 1.0)).await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     let before = shop.live().days[0].layout;
 
     let everywhere = r#"{"id":"all","polygon":[[0,0],[10,0],[10,8],[0,8]]}"#;
     shop.put_venue(&crate::testing::venue_spec("Europe/Madrid", everywhere))
         .await;
     shop.pass(3.0);
-    partition.upkeep().await.unwrap();
-    assert_eq!(shop.rebuild(&mut partition).await, 1);
+    shard.upkeep().await.unwrap();
+    assert_eq!(shop.rebuild(&mut shard).await, 1);
     assert_ne!(shop.live().days[0].layout, before);
     assert_eq!(zone_of_day(&shop.rows(DAY), "all").unwrap().visits, 1);
     assert_eq!(zone_of_day(&shop.rows(DAY), "left"), None);
@@ -288,20 +288,20 @@ async fn another_layout_rebuilds_the_open_day_and_another_time_zone_cuts_it_anew
     shop.put_venue(&crate::testing::venue_spec("Pacific/Auckland", everywhere))
         .await;
     shop.pass(3.0);
-    partition.upkeep().await.unwrap();
-    assert!(shop.rebuild(&mut partition).await >= 1);
+    shard.upkeep().await.unwrap();
+    assert!(shop.rebuild(&mut shard).await >= 1);
     shop.assert_equals_batch("2026-03-11").await;
 }
 
 #[tokio::test]
 async fn a_closed_day_stays_until_its_final_generation_is_published() {
     let shop = Shop::open("Europe/Madrid", DAY, 23.99).await;
-    let mut partition = shop.start().await;
-    shop.catch_up(&mut partition).await;
+    let mut shard = shop.start().await;
+    shop.catch_up(&mut shard).await;
     let end = shop.at("2026-03-11", 0.0).await;
     shop.post(walker("t1", end - 10_000, 20, 1.0)).await; // across midnight
     shop.clock.set_ms(end + 9_000);
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     assert_eq!(
         shop.occupancy("_venue"),
         1,
@@ -309,7 +309,7 @@ async fn a_closed_day_stays_until_its_final_generation_is_published() {
     );
     shop.pass(600.0);
     shop.post(walker("t2", shop.now(), 1, 1.0)).await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     let days: Vec<String> = shop
         .live()
         .days
@@ -322,14 +322,14 @@ async fn a_closed_day_stays_until_its_final_generation_is_published() {
 
     // Late for yesterday, which nobody else answers for yet.
     shop.post(walker("t3", end - 3_600_000, 5, 6.0)).await;
-    shop.catch_up(&mut partition).await;
-    shop.rebuild(&mut partition).await;
+    shop.catch_up(&mut shard).await;
+    shop.rebuild(&mut shard).await;
     shop.assert_equals_batch(DAY).await;
 
     shop.publish(DAY, true, Default::default()).await;
     shop.pass(6.0);
-    partition.upkeep().await.unwrap();
-    shop.catch_up(&mut partition).await;
+    shard.upkeep().await.unwrap();
+    shop.catch_up(&mut shard).await;
     assert_eq!(
         shop.live().days.len(),
         2,
@@ -337,16 +337,16 @@ async fn a_closed_day_stays_until_its_final_generation_is_published() {
     );
     shop.publish(DAY, false, Default::default()).await;
     shop.pass(6.0);
-    partition.upkeep().await.unwrap();
-    shop.catch_up(&mut partition).await;
+    shard.upkeep().await.unwrap();
+    shop.catch_up(&mut shard).await;
     assert_eq!(shop.live().days.len(), 1);
 
     // From now on late events of that day are the nightly run's.
     let late = shop.live().late_events;
     shop.post(walker("t4", end - 3_600_000, 5, 6.0)).await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     assert_eq!(shop.live().late_events, late + 5);
-    assert_eq!(shop.rebuild(&mut partition).await, 0);
+    assert_eq!(shop.rebuild(&mut shard).await, 0);
     let mut restarted = shop.start().await;
     shop.catch_up(&mut restarted).await;
     assert_eq!(shop.live().days.len(), 1);
@@ -355,14 +355,14 @@ async fn a_closed_day_stays_until_its_final_generation_is_published() {
 #[tokio::test]
 async fn events_of_a_closed_day_that_was_never_live_bring_it_back_until_it_is_published() {
     let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
-    let mut partition = shop.start().await;
-    shop.catch_up(&mut partition).await;
+    let mut shard = shop.start().await;
+    shop.catch_up(&mut shard).await;
     shop.post(walker("t1", shop.now() - 36 * 3_600_000, 20, 1.0))
         .await; // the day before
     shop.post(walker("t1", shop.now() - 30 * 86_400_000, 20, 1.0))
         .await; // out of reach
-    shop.catch_up(&mut partition).await;
-    shop.rebuild(&mut partition).await;
+    shop.catch_up(&mut shard).await;
+    shop.rebuild(&mut shard).await;
     let days: Vec<String> = shop
         .live()
         .days
@@ -378,13 +378,13 @@ async fn events_of_a_closed_day_that_was_never_live_bring_it_back_until_it_is_pu
 async fn a_gap_in_the_log_is_named_and_not_jumped_over() {
     use dwell_storage::api::EventLogAdmin;
     let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
-    let mut partition = shop.start().await;
+    let mut shard = shop.start().await;
     for i in 0..50 {
         shop.post(walker("t1", shop.now() + i * 1_000, 1, 1.0)).await;
     }
     let end = shop.deps.log.bounds(0).await.unwrap().end;
     shop.stores.log.trim(0, shop.now() + 1, end).await.unwrap();
-    let error = partition.follow().await.unwrap_err();
+    let error = shard.follow().await.unwrap_err();
     assert!(matches!(error, Error::Gap { partition: 0, .. }), "{error}");
     assert!(!error.is_retryable());
     assert!(
@@ -396,14 +396,14 @@ async fn a_gap_in_the_log_is_named_and_not_jumped_over() {
 #[tokio::test]
 async fn a_venue_is_met_when_its_first_events_come_and_an_unknown_one_harms_nobody() {
     let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
-    let mut partition = shop.start().await;
-    shop.catch_up(&mut partition).await;
+    let mut shard = shop.start().await;
+    shop.catch_up(&mut shard).await;
     let mut other = crate::testing::venue_spec("Europe/Madrid", crate::testing::ZONES);
     other.id = dwell_model::ids::VenueId::new("young").unwrap();
     let young = VenueKey::new(shop.venue.tenant.clone(), other.id.clone());
     shop.append_for(&young, walker("t1", shop.now(), 1, 1.0)).await;
     shop.post(walker("t1", shop.now(), 1, 1.0)).await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     assert_eq!(shop.occupancy("left"), 1);
     assert!(shop.handle.shared().board.venue(&young).is_none());
 
@@ -416,8 +416,8 @@ async fn a_venue_is_met_when_its_first_events_come_and_an_unknown_one_harms_nobo
         .unwrap();
     assert_eq!(flip, dwell_storage::api::Flip::Done);
     shop.pass(3.0);
-    partition.upkeep().await.unwrap();
-    shop.catch_up(&mut partition).await;
+    shard.upkeep().await.unwrap();
+    shop.catch_up(&mut shard).await;
     let live = shop.handle.shared().board.venue(&young).unwrap();
     assert_eq!(
         zone_of_day(&live.days[0].rows, "left").unwrap().visits,
@@ -430,22 +430,22 @@ async fn a_venue_is_met_when_its_first_events_come_and_an_unknown_one_harms_nobo
 async fn a_rebuild_waits_for_a_raw_writer_that_is_far_behind() {
     let mut shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
     shop.config.tail_events_max = 30;
-    let mut partition = shop.start().await;
+    let mut shard = shop.start().await;
     let from = shop.now();
     shop.post(walker("t1", from, 40, 1.0)).await;
     shop.post(walker("t1", from, 1, 1.5)).await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     shop.pass(3.0);
-    let job = partition.next_rebuild().await.unwrap().unwrap();
+    let job = shard.next_rebuild().await.unwrap().unwrap();
     let outcome = job.run().await;
-    partition.adopt(outcome).await.unwrap();
+    shard.adopt(outcome).await.unwrap();
     shop.write_raw().await;
-    assert_eq!(shop.rebuild(&mut partition).await, 1);
+    assert_eq!(shop.rebuild(&mut shard).await, 1);
     shop.assert_equals_batch(DAY).await;
     // A start with the raw writer far behind reads the log from there instead of holding it in memory.
     shop.post(walker("t2", from, 40, 6.0)).await;
-    shop.catch_up(&mut partition).await;
-    partition.checkpoint().await.unwrap();
+    shop.catch_up(&mut shard).await;
+    shard.checkpoint().await.unwrap();
     let mut restarted = shop.start().await;
     shop.catch_up(&mut restarted).await;
     shop.assert_equals_batch(DAY).await;
@@ -455,10 +455,10 @@ async fn a_rebuild_waits_for_a_raw_writer_that_is_far_behind() {
 async fn a_full_reorder_window_settles_early_and_a_rebuild_puts_it_right() {
     let mut shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
     shop.config.waiting_events_max = 10;
-    let mut partition = shop.start().await;
+    let mut shard = shop.start().await;
     let from = shop.now();
     shop.post(walker("t1", from, 20, 1.0)).await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     shop.post(walker("t1", from, 1, 1.0)).await;
     shop.post({
         let mut shifted = walker("t1", from + 500, 3, 1.0);
@@ -467,8 +467,8 @@ async fn a_full_reorder_window_settles_early_and_a_rebuild_puts_it_right() {
     })
     .await;
     shop.write_raw().await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     assert!(shop.live().late_events >= 2, "{}", shop.live().late_events);
-    shop.rebuild(&mut partition).await;
+    shop.rebuild(&mut shard).await;
     shop.assert_equals_batch(DAY).await;
 }

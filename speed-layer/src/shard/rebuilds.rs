@@ -1,8 +1,8 @@
 //! Building days anew beside the following of the log.
 //!
-//! A job builds its day from raw and log up to the position at which it began, while the old state goes on. When it is
+//! A job builds its day from raw and log up to the positions at which it began, while the old state goes on. When it is
 //! done, the day catches up by reading the log from there once more, for its venue alone, and takes the old one's
-//! place. One job runs at a time in a partition.
+//! place. One job runs at a time in a shard.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,12 +11,13 @@ use std::time::Duration;
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{LocalDay, TsMs};
 use dwell_runtime::clock::Stopwatch;
-use dwell_storage::api::Position;
+use dwell_storage::api::{Partition, Position};
 
-use super::Partition;
+use super::Shard;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::live_sessions::{DayPlan, Moment, Reason};
+use crate::log_chunk;
 use crate::metrics;
 use crate::rebuild::{Built, Sources};
 
@@ -29,8 +30,8 @@ pub(crate) struct RebuildJob {
     reason: Reason,
     plan: DayPlan,
     begun: Moment,
-    /// Everything before it is to be in the state.
-    until: Position,
+    /// Everything before these is to be in the state.
+    until: Vec<(Partition, Position)>,
 }
 
 /// What became of a job.
@@ -39,7 +40,7 @@ pub(crate) struct RebuildOutcome {
     key: VenueKey,
     day: LocalDay,
     reason: Reason,
-    until: Position,
+    until: Vec<(Partition, Position)>,
     begun: Moment,
     took: Duration,
     result: Result<Built>,
@@ -53,7 +54,7 @@ impl RebuildJob {
             self.key.clone(),
             self.plan.day(),
             self.reason,
-            self.until,
+            self.until.clone(),
             self.begun,
         );
         let result = self.build().await;
@@ -71,19 +72,24 @@ impl RebuildJob {
     async fn build(self) -> Result<Built> {
         let range: Range<TsMs> = self.plan.cut.start..self.plan.cut.end;
         let wanted = |venue: &VenueKey| (*venue == self.key).then(|| range.clone());
-        let from = self.sources.raw_position().await?;
+        let stretches = self.sources.stretches(&self.until).await?;
         let (bytes, events_max) = (self.config.read_bytes, self.config.tail_events_max);
         let tail = self
             .sources
-            .tail(from, self.until, bytes, events_max, wanted)
+            .tail(&stretches, bytes, events_max, wanted)
             .await?;
         self.sources
-            .build(self.plan, tail.of(&self.key), self.begun.now, &self.config)
+            .build(
+                self.plan,
+                tail.of(&self.key),
+                self.begun.log_time,
+                &self.config,
+            )
             .await
     }
 }
 
-impl Partition {
+impl Shard {
     /// The job that is due, if none is running. Its outcome must come back through [`adopt`](Self::adopt).
     pub(crate) async fn next_rebuild(&mut self) -> Result<Option<RebuildJob>> {
         if self.is_rebuilding {
@@ -109,12 +115,12 @@ impl Partition {
         self.is_rebuilding = true;
         Ok(Some(RebuildJob {
             sources: self.sources.clone(),
-            config: Arc::clone(&self.config),
+            config: Arc::clone(&self.context.config),
             plan: venue.begin_rebuild(day),
             key,
             reason,
             begun: at,
-            until: self.position,
+            until: self.reader.positions(),
         }))
     }
 
@@ -140,7 +146,7 @@ impl Partition {
                 metrics::rebuild_ended(reason.word(), "done", took);
                 let lasted = at.monotonic.saturating_sub(begun.monotonic);
                 if venue.adopt(built.state, built.latest_ts, lasted, at) {
-                    self.catch_up(&key, day, until).await?;
+                    self.catch_up(&key, day, &until).await?;
                 }
             }
             Err(error) => {
@@ -157,38 +163,40 @@ impl Partition {
         Ok(())
     }
 
-    /// Gives a day what the log holds from a position up to ours.
-    async fn catch_up(&mut self, key: &VenueKey, day: LocalDay, from: Position) -> Result<()> {
-        let mut position = from;
-        while position < self.position {
-            let read = self
-                .deps
-                .log
-                .read(self.number(), position, self.config.read_bytes)
-                .await;
-            let at = self.moment();
-            let Some(venue) = self.venues.get_mut(key) else {
-                return Ok(());
-            };
-            let chunk = match read {
-                Ok(chunk) => chunk,
-                Err(error) => {
-                    // Without these events the day would be wrong: it is built once more.
-                    venue.drop_day(day, at);
-                    return Err(Error::from_log(self.number(), position, error));
+    /// Gives a day what the log holds from these positions up to ours.
+    async fn catch_up(
+        &mut self,
+        key: &VenueKey,
+        day: LocalDay,
+        from: &[(Partition, Position)],
+    ) -> Result<()> {
+        let log = Arc::clone(&self.context.deps.log);
+        let ends = self.reader.positions();
+        for (&(partition, from), (_, end)) in from.iter().zip(ends) {
+            let mut position = from;
+            while position < end {
+                let read = log_chunk::read(&*log, partition, position, self.context.config.read_bytes).await;
+                let at = self.moment();
+                let Some(venue) = self.venues.get_mut(key) else {
+                    return Ok(());
+                };
+                let chunk = match read {
+                    Ok(chunk) => chunk,
+                    Err(error) => {
+                        // Without these events the day would be wrong: it is built once more.
+                        venue.drop_day(day, at);
+                        return Err(error);
+                    }
+                };
+                if chunk.next <= position {
+                    break;
                 }
-            };
-            if chunk.next <= position {
-                break;
+                let records = chunk.records.iter();
+                for record in records.filter(|record| record.venue == *key && record.position < end) {
+                    venue.take_again(&mut self.hasher, record, day, at);
+                }
+                position = chunk.next;
             }
-            for record in chunk
-                .records
-                .iter()
-                .filter(|record| record.venue == *key && record.position < self.position)
-            {
-                venue.take_again(&mut self.hasher, record, day, at);
-            }
-            position = chunk.next;
         }
         Ok(())
     }

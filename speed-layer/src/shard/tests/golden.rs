@@ -28,7 +28,7 @@ fn arrivals(events: Vec<Event>, dice: &mut Dice) -> Vec<(TsMs, Event)> {
     arrivals
 }
 
-/// Plays arrivals in posts of `step_ms`; before some posts the process is killed and starts anew. Returns the partition
+/// Plays arrivals in posts of `step_ms`; before some posts the process is killed and starts anew. Returns the shard
 /// and how many rebuilds there were on the way.
 async fn play(
     shop: &Shop,
@@ -36,8 +36,8 @@ async fn play(
     step_ms: i64,
     kill_every: usize,
     dice: &mut Dice,
-) -> (Partition, usize) {
-    let mut partition = shop.start().await;
+) -> (Shard, usize) {
+    let mut shard = shop.start().await;
     let (mut from, mut posts, mut rebuilds) = (0, 0, 0);
     while let Some((first, _)) = arrivals.get(from) {
         let until = first + step_ms;
@@ -61,18 +61,18 @@ async fn play(
         }
         if posts % kill_every == 0 {
             if dice.below(2) == 0 {
-                partition.checkpoint().await.unwrap();
+                shard.checkpoint().await.unwrap();
             }
-            partition = shop.start().await;
+            shard = shop.start().await;
         }
-        shop.catch_up(&mut partition).await;
-        if let Some(job) = partition.next_rebuild().await.unwrap() {
+        shop.catch_up(&mut shard).await;
+        if let Some(job) = shard.next_rebuild().await.unwrap() {
             let outcome = job.run().await;
-            partition.adopt(outcome).await.unwrap();
+            shard.adopt(outcome).await.unwrap();
             rebuilds += 1;
         }
     }
-    (partition, rebuilds)
+    (shard, rebuilds)
 }
 
 #[tokio::test]
@@ -95,10 +95,10 @@ async fn the_night_of_the_clock_change_and_the_end_of_its_day_equal_the_batch_co
         events.extend(assorted(from + 1_000, &mut dice));
     }
     let arrivals = arrivals(events, &mut dice);
-    let (mut partition, rebuilds) = play(&shop, &arrivals, 4_000, 40, &mut dice).await;
+    let (mut shard, rebuilds) = play(&shop, &arrivals, 4_000, 40, &mut dice).await;
     assert!(rebuilds > 0, "the stream holds events that need a rebuild");
     shop.write_raw().await;
-    shop.rebuild(&mut partition).await;
+    shop.rebuild(&mut shard).await;
     shop.assert_equals_batch(before).await;
     // Nothing is published: the counter's last sample of each day is the live one's of the day before.
     let mut carry = Carry::default();
@@ -114,12 +114,12 @@ async fn the_night_of_the_clock_change_and_the_end_of_its_day_equal_the_batch_co
 async fn rows_of_a_simple_night_are_those_counted_by_hand() {
     // The repeated hour: 02:00 to 03:00 comes twice, and the second is a bucket of its own.
     let shop = Shop::open("Europe/Madrid", "2026-10-25", 1.9).await;
-    let mut partition = shop.start().await;
+    let mut shard = shop.start().await;
     let two = shop.at("2026-10-25", 2.0).await;
     shop.post(walker("t1", two - 5_000, 10, 1.0)).await; // 01:59:55 to 02:00:04
     shop.post(walker("t2", two + 3_600_000, 6, 1.0)).await; // 02:00:00 again
     shop.clock.set_ms(two + 3_700_000);
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     let rows = shop.rows("2026-10-25");
     let hours: Vec<(i64, u64, u64)> = rows
         .iter()
@@ -142,10 +142,10 @@ async fn a_counter_goes_on_from_the_published_day_before() {
     };
     let carry = Carry([("c1\u{1f}total\u{1f}cumulative".to_owned(), sample)].into());
     shop.publish("2026-03-08", false, carry.clone()).await;
-    let mut partition = shop.start().await;
+    let mut shard = shop.start().await;
     shop.post(counter("c1", "total", "cumulative", shop.now(), 1_030))
         .await;
-    shop.catch_up(&mut partition).await;
+    shop.catch_up(&mut shard).await;
     let rows = shop.rows(DAY);
     let counted = rows
         .iter()
@@ -161,23 +161,23 @@ async fn a_counter_goes_on_from_the_published_day_before() {
 #[tokio::test]
 async fn a_file_received_before_what_it_repeats_can_change_which_payload_counts() {
     let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
-    let mut partition = shop.start().await;
+    let mut shard = shop.start().await;
     let from = shop.now();
     let (left, right) = (walker("t1", from, 3, 1.0), walker("t1", from, 3, 6.0));
     shop.pass(10.0);
     shop.post(right.clone()).await;
     shop.pass(10.0);
     shop.post(left.clone()).await;
-    shop.catch_up(&mut partition).await;
-    shop.rebuild(&mut partition).await;
+    shop.catch_up(&mut shard).await;
+    shop.rebuild(&mut shard).await;
     assert!(
         zone_of_day(&shop.rows(DAY), "left").is_some(),
         "the later one counts"
     );
     // A file whose import began before both brings the payload of the left: its first delivery is now the earliest.
     shop.post_received(left, Some(from)).await;
-    shop.catch_up(&mut partition).await;
-    shop.rebuild(&mut partition).await;
+    shop.catch_up(&mut shard).await;
+    shop.rebuild(&mut shard).await;
     assert!(zone_of_day(&shop.rows(DAY), "right").is_some());
     shop.assert_equals_batch(DAY).await;
 }
@@ -222,7 +222,7 @@ proptest! {
                 }
             }
             dice.shuffle(&mut events);
-            let mut partition = shop.start().await;
+            let mut shard = shop.start().await;
             for (i, chunk) in events.chunks(events.len().div_ceil(posts)).enumerate() {
                 shop.pass(dice.below(9) as f64);
                 for kind in Kind::ALL {
@@ -236,11 +236,11 @@ proptest! {
                     shop.write_raw().await;
                 }
                 if i % kill_every == kill_every - 1 {
-                    partition = shop.start().await;
+                    shard = shop.start().await;
                 }
-                shop.catch_up(&mut partition).await;
+                shop.catch_up(&mut shard).await;
             }
-            shop.rebuild(&mut partition).await;
+            shop.rebuild(&mut shard).await;
             shop.assert_equals_batch("2026-04-05").await;
         });
     }

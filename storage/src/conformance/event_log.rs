@@ -10,7 +10,7 @@ use std::time::Duration;
 use dwell_model::event::Kind;
 use dwell_model::ids::VenueKey;
 use dwell_model::time::TsMs;
-use dwell_runtime::clock::{Clock, ManualClock, SystemClock};
+use dwell_runtime::clock::{ManualClock, SystemClock};
 
 use super::samples::{DAY_START, describe, events, position, receipt, record, shop, strangers};
 use super::{assert_kind, run_cases};

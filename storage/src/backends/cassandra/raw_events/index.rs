@@ -16,7 +16,7 @@ use super::super::cluster::{Cluster, Cql};
 use super::super::values::{damaged_value, epoch_days_of};
 use super::slots::{Span, date, slot_at, stored_slot};
 use crate::api::RawWrite;
-use crate::error::Result;
+use crate::error::{Result, StorageError};
 
 /// Up to so many dates are asked for one by one, without asking first which there are.
 const DATES_DIRECT_MAX: usize = 32;
@@ -133,7 +133,7 @@ impl SlotIndex {
             .map(|days| async move {
                 let values = (venue.tenant.as_str(), venue.venue.as_str(), date(days));
                 let found: Vec<(String, i16)> = self.cluster.all(SLOTS, values).await?;
-                Ok((days, found))
+                Ok::<_, StorageError>((days, found))
             })
             .buffered(REQUESTS_AT_ONCE);
         while let Some((days, found)) = answers.try_next().await? {

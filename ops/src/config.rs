@@ -11,6 +11,8 @@ use dwell_ingest::sources::http::HttpConfig;
 use dwell_runtime::limits::{ByteSize, HumanDuration, RateLimit};
 use dwell_serving_api::Config as ServingConfig;
 use dwell_speed_layer::Config as SpeedConfig;
+use dwell_storage::backends::cassandra::CassandraConfig;
+use dwell_storage::backends::kafka::KafkaConfig;
 use dwell_storage::resolver::{EngineSettings, StoreUri};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
@@ -62,6 +64,10 @@ pub(crate) struct StorageConfig {
     pub(crate) tables: String,
     /// The archive: `embedded:` keeps it in the data folder; `file:///…`, `s3://…`, `gs://…`, `az://…`.
     pub(crate) archive: String,
+    /// How a `kafka://` log is used.
+    pub(crate) kafka: KafkaConfig,
+    /// How `cassandra://` tables are used.
+    pub(crate) cassandra: CassandraConfig,
 }
 
 /// What gateways may send.
@@ -183,6 +189,8 @@ impl Default for Config {
                 log: EMBEDDED.into(),
                 tables: EMBEDDED.into(),
                 archive: EMBEDDED.into(),
+                kafka: KafkaConfig::default(),
+                cassandra: CassandraConfig::default(),
             },
             ingest: IngestConfig::default(),
             speed: SpeedConfig::default(),
@@ -272,6 +280,15 @@ impl Config {
             log: self.uri(&self.storage.log).context("storage.log")?,
             tables: self.uri(&self.storage.tables).context("storage.tables")?,
             archive: self.uri(&self.storage.archive).context("storage.archive")?,
+            kafka: KafkaConfig {
+                single_node: self.single_node,
+                retention_ms: self.retention.log.as_ms(),
+                ..self.storage.kafka.clone()
+            },
+            cassandra: CassandraConfig {
+                single_node: self.single_node,
+                ..self.storage.cassandra.clone()
+            },
         };
         settings.check().context(UNUSABLE)?;
         Ok(settings)

@@ -28,7 +28,9 @@ pub enum Error {
         source: StorageError,
     },
     /// Another speed layer has taken the shard over.
-    #[error("shard {shard} has been taken over by another speed layer (fence {fence} is no longer the highest)")]
+    #[error(
+        "shard {shard} has been taken over by another speed layer (fence {fence} is no longer the highest)"
+    )]
     TakenOver {
         /// The shard.
         shard: Shard,

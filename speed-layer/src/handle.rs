@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::live_sessions::Showing;
-use crate::live_view::{LiveBoard, Published};
 use crate::live_table::TableQueue;
+use crate::live_view::{LiveBoard, Published};
 
 /// Requests for rebuilds that may wait.
 const REBUILD_REQUESTS_MAX: usize = 10_000;
@@ -132,9 +132,7 @@ impl Handle {
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle")
-            .field("shards", &self.shards())
-            .finish()
+        f.debug_struct("Handle").field("shards", &self.shards()).finish()
     }
 }
 

@@ -119,7 +119,10 @@ mod tests {
         health.remark(Part::Following(3), Some("a gap".into()));
         assert_eq!(said().detail.as_deref(), Some("shard 3: starting"));
         health.report(Part::Following(3), None);
-        assert_eq!((said().ok, said().detail.as_deref()), (true, Some("shard 3: a gap")));
+        assert_eq!(
+            (said().ok, said().detail.as_deref()),
+            (true, Some("shard 3: a gap"))
+        );
         health.forget(3);
         assert_eq!((said().ok, said().detail), (true, None));
     }

@@ -69,7 +69,11 @@ pub(crate) async fn show_all(
     let mut failing: Option<Duration> = None;
     loop {
         // While the table fails, one call at a time finds out whether it is back.
-        let at_once = if failing.is_some() { 1 } else { config.table_shows_max };
+        let at_once = if failing.is_some() {
+            1
+        } else {
+            config.table_shows_max
+        };
         while in_flight.len() < at_once
             && let Some(state) = queue.take()
         {

@@ -108,7 +108,11 @@ impl Sources {
                 if chunk.next <= position {
                     break;
                 }
-                for record in chunk.records.iter().filter(|record| record.position < stretch.end) {
+                for record in chunk
+                    .records
+                    .iter()
+                    .filter(|record| record.position < stretch.end)
+                {
                     let Some(range) = wanted(&record.venue) else {
                         continue;
                     };

@@ -129,7 +129,11 @@ impl Shard {
             let record = &taken.record;
             let events = record.events.len() as u64;
             counts[record.events.kind as usize] += events;
-            let counting = if taken.is_counted { Counting::Again } else { Counting::First };
+            let counting = if taken.is_counted {
+                Counting::Again
+            } else {
+                Counting::First
+            };
             match self.venues.get_mut(&record.venue) {
                 Some(venue) => venue.take(&mut self.hasher, record, at, counting),
                 None => metrics::ignored("unknown_venue", events),

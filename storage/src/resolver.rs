@@ -10,15 +10,18 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use dwell_runtime::clock::SharedClock;
+use url::Url;
 
 use crate::api::{Archive, Stores};
 use crate::archive::DeltaArchive;
+use crate::backends::cassandra::{CassandraConfig, CassandraStores};
+use crate::backends::kafka::{KafkaConfig, KafkaEventLog};
 use crate::backends::sqlite::SqliteStores;
 use crate::error::{ErrorKind, Result, StorageError};
 use crate::paths::DataPaths;
 
-/// Schemes that Dwell is meant to have, but this build has not.
-const NOT_IN_THIS_BUILD: [&str; 5] = ["kafka", "cassandra", "s3", "gs", "az"];
+/// Schemes of object stores.
+const OBJECT_STORES: [&str; 3] = ["s3", "gs", "az"];
 
 /// A backend, as configuration names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,12 @@ pub enum StoreUri {
     Embedded(PathBuf),
     /// `file:///<dir>`: a folder, for the archive only.
     Folder(PathBuf),
+    /// `kafka://<host:port,…>/<prefix>`: topics, for the log only.
+    Kafka(String),
+    /// `cassandra://<host:port,…>/<keyspace>`: for the tables only.
+    Cassandra(String),
+    /// `s3://<bucket>/<folder>`, `gs://…`, `az://…`: for the archive only.
+    Objects(Url),
 }
 
 /// A text that names no backend of this build.
@@ -39,14 +48,13 @@ pub enum UriError {
     NoScheme(String),
     /// Nobody knows the scheme.
     #[error(
-        "{0:?} is not a backend of Dwell; this build has embedded:<dir> and, for the archive, file:///<dir>"
+        "{0:?} is not a backend of Dwell, which has embedded:<dir>; for the log kafka://; for the tables cassandra://; \
+         for the archive file:///<dir>, s3://, gs:// and az://"
     )]
     UnknownScheme(String),
-    /// The scheme is known, its backend is not part of this build.
-    #[error(
-        "the backend {0:?} is not part of this build, which has embedded:<dir> and, for the archive, file:///<dir>"
-    )]
-    NotInThisBuild(String),
+    /// The scheme is followed by what names no place in the backend.
+    #[error("{0:?} names no place: {1} is expected (or embedded:<dir>)")]
+    NoPlace(String, &'static str),
     /// The scheme is followed by nothing, or by what is no folder.
     #[error("{0:?} names no folder: embedded:<dir> or file:///<absolute dir> is expected")]
     NoFolder(String),
@@ -73,13 +81,27 @@ impl FromStr for StoreUri {
                 }
             }
             "file" => {
-                let folder = url::Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
+                let folder = Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
                 let folder = folder.filter(|folder| folder != Path::new("/"));
                 folder
                     .map(Self::Folder)
                     .ok_or_else(|| UriError::NoFolder(text.to_owned()))
             }
-            known if NOT_IN_THIS_BUILD.contains(&known) => Err(UriError::NotInThisBuild(scheme)),
+            "kafka" => match KafkaConfig::from_uri(text) {
+                Ok(_) => Ok(Self::Kafka(text.to_owned())),
+                Err(_) => Err(UriError::NoPlace(text.to_owned(), "kafka://host:port,…/prefix")),
+            },
+            "cassandra" => match CassandraConfig::from_uri(text) {
+                Ok(_) => Ok(Self::Cassandra(text.to_owned())),
+                Err(_) => Err(UriError::NoPlace(
+                    text.to_owned(),
+                    "cassandra://host:port,…/keyspace",
+                )),
+            },
+            known if OBJECT_STORES.contains(&known) => match Url::parse(text) {
+                Ok(url) if url.host_str().is_some_and(|bucket| !bucket.is_empty()) => Ok(Self::Objects(url)),
+                _ => Err(UriError::NoPlace(text.to_owned(), "s3://bucket/folder")),
+            },
             _ => Err(UriError::UnknownScheme(scheme)),
         }
     }
@@ -90,11 +112,13 @@ impl fmt::Display for StoreUri {
         match self {
             Self::Embedded(dir) => write!(f, "embedded:{}", dir.display()),
             Self::Folder(dir) => write!(f, "file://{}", dir.display()),
+            Self::Kafka(uri) | Self::Cassandra(uri) => f.write_str(uri),
+            Self::Objects(url) => write!(f, "{url}"),
         }
     }
 }
 
-/// Which engines keep what.
+/// Which engines keep what, and how they are used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineSettings {
     /// The event log.
@@ -103,6 +127,10 @@ pub struct EngineSettings {
     pub tables: StoreUri,
     /// The archive.
     pub archive: StoreUri,
+    /// How Kafka is used; brokers and prefix come from `log`.
+    pub kafka: KafkaConfig,
+    /// How Cassandra is used; contact points and keyspace come from `tables`.
+    pub cassandra: CassandraConfig,
 }
 
 impl EngineSettings {
@@ -114,14 +142,63 @@ impl EngineSettings {
     /// Refuses engines that cannot keep what they are named for, and mixtures that make no sense.
     pub fn check(&self) -> Result<()> {
         match (&self.log, &self.tables) {
-            (StoreUri::Embedded(log), StoreUri::Embedded(tables)) if log == tables => Ok(()),
-            (log, tables) => Err(StorageError::new(
+            (StoreUri::Embedded(log), StoreUri::Embedded(tables)) if log == tables => {}
+            (StoreUri::Kafka(_), StoreUri::Cassandra(_)) => {
+                self.kafka()?;
+                self.cassandra()?;
+            }
+            (log, tables) => {
+                return Err(StorageError::new(
+                    ErrorKind::Invalid,
+                    format!(
+                        "{log} as event log and {tables} as tables do not go together: both embedded: in one folder, or \
+                         kafka:// and cassandra://"
+                    ),
+                ));
+            }
+        }
+        match &self.archive {
+            StoreUri::Kafka(_) | StoreUri::Cassandra(_) => Err(StorageError::new(
                 ErrorKind::Invalid,
                 format!(
-                    "{log} as event log and {tables} as tables do not go together: both must be embedded:<dir> with one folder"
+                    "{} can hold no archive: embedded:, file:///, s3://, gs:// and az:// can",
+                    self.archive
                 ),
             )),
+            _ => Ok(()),
         }
+    }
+
+    /// The whole configuration of the Kafka log; `Invalid` when the log is no Kafka.
+    pub fn kafka(&self) -> Result<KafkaConfig> {
+        let StoreUri::Kafka(uri) = &self.log else {
+            return Err(StorageError::new(
+                ErrorKind::Invalid,
+                format!("{} is no Kafka", self.log),
+            ));
+        };
+        let at = KafkaConfig::from_uri(uri)?;
+        let config = KafkaConfig {
+            bootstrap: at.bootstrap,
+            prefix: at.prefix,
+            ..self.kafka.clone()
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The whole configuration of the Cassandra tables; `Invalid` when the tables are in no Cassandra.
+    pub fn cassandra(&self) -> Result<CassandraConfig> {
+        let StoreUri::Cassandra(uri) = &self.tables else {
+            return Err(StorageError::new(
+                ErrorKind::Invalid,
+                format!("{} is no Cassandra", self.tables),
+            ));
+        };
+        let config = self.cassandra.clone().at_uri(uri);
+        config.map_err(|error| {
+            StorageError::with_source(ErrorKind::Invalid, "configuration of the tables", error)
+        })
     }
 }
 
@@ -134,10 +211,12 @@ pub async fn open_stores(settings: &EngineSettings, clock: SharedClock) -> Resul
             let stores = SqliteStores::open(&DataPaths::new(dir), clock).await?;
             Ok(stores.with_archive(archive))
         }
-        other => Err(StorageError::new(
-            ErrorKind::Invalid,
-            format!("{other} can hold no tables"),
-        )),
+        _ => {
+            let (kafka, cassandra) = (settings.kafka()?, settings.cassandra()?);
+            let log = KafkaEventLog::open(&kafka, Arc::clone(&clock)).await?;
+            let tables = CassandraStores::open(&cassandra, clock).await?;
+            Ok(tables.with(Arc::new(log), archive))
+        }
     }
 }
 
@@ -146,6 +225,12 @@ pub fn open_archive(settings: &EngineSettings, clock: &SharedClock) -> Result<De
     let folder = match &settings.archive {
         StoreUri::Embedded(dir) => DataPaths::new(dir).archive,
         StoreUri::Folder(dir) => dir.clone(),
+        other => {
+            return Err(StorageError::new(
+                ErrorKind::Invalid,
+                format!("{other} can hold no archive"),
+            ));
+        }
     };
     DeltaArchive::local(&folder, Arc::clone(clock))
 }
@@ -167,6 +252,18 @@ mod tests {
             ("embedded:///srv/dwell", StoreUri::Embedded("/srv/dwell".into())),
             ("EMBEDDED:data", StoreUri::Embedded("data".into())),
             (
+                "kafka://a:9092,b:9092/dwell",
+                StoreUri::Kafka("kafka://a:9092,b:9092/dwell".into()),
+            ),
+            (
+                "cassandra://a:9042,b/dwell",
+                StoreUri::Cassandra("cassandra://a:9042,b/dwell".into()),
+            ),
+            (
+                "s3://bucket/archive",
+                StoreUri::Objects("s3://bucket/archive".parse().unwrap()),
+            ),
+            (
                 "file:///srv/my%20archive",
                 StoreUri::Folder("/srv/my archive".into()),
             ),
@@ -178,12 +275,18 @@ mod tests {
     #[test]
     fn what_cannot_be_opened_is_refused_with_what_can() {
         for (text, expected) in [
-            ("kafka://broker:9092", UriError::NotInThisBuild("kafka".into())),
             (
-                "cassandra://a,b/dwell",
-                UriError::NotInThisBuild("cassandra".into()),
+                "kafka://broker/dwell",
+                UriError::NoPlace("kafka://broker/dwell".into(), "kafka://host:port,…/prefix"),
             ),
-            ("s3://bucket/prefix", UriError::NotInThisBuild("s3".into())),
+            (
+                "cassandra://a,b",
+                UriError::NoPlace("cassandra://a,b".into(), "cassandra://host:port,…/keyspace"),
+            ),
+            (
+                "s3:bucket",
+                UriError::NoPlace("s3:bucket".into(), "s3://bucket/folder"),
+            ),
             ("postgres://db", UriError::UnknownScheme("postgres".into())),
             ("./dwell-data", UriError::NoScheme("./dwell-data".into())),
             ("C:\\data", UriError::NoScheme("C:\\data".into())),

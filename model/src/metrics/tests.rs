@@ -419,7 +419,10 @@ fn families_and_slices_come_back_from_their_numbers() {
         assert_eq!(family as usize, number);
         assert_eq!(Family::from_number(number as u8), Some(family));
     }
-    assert_eq!((Family::from_number(0), Family::from_number(9)), (Some(Family::Zone), Some(Family::Source)));
+    assert_eq!(
+        (Family::from_number(0), Family::from_number(9)),
+        (Some(Family::Zone), Some(Family::Source))
+    );
     assert_eq!((Family::from_number(10), Slice::from_number(1)), (None, None));
     assert_eq!(Slice::from_number(Slice::All as u8), Some(Slice::All));
 }

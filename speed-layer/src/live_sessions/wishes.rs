@@ -123,11 +123,7 @@ impl RebuildWishes {
 
     /// A day was built: what events asked for meanwhile is either in it, or comes once more with what it takes again.
     pub(super) fn forget_events(&mut self, day: LocalDay) {
-        if self
-            .wanted
-            .get(&day)
-            .is_some_and(|wish| !wish.reason.is_asked())
-        {
+        if self.wanted.get(&day).is_some_and(|wish| !wish.reason.is_asked()) {
             self.wanted.remove(&day);
         }
     }

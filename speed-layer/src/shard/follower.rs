@@ -104,7 +104,9 @@ async fn follow(number: ShardNumber, context: &Context, health: &Health, stop: &
             let left = shard.checkpoint().await;
             shard.withdraw();
             return match left {
-                Err(error) if !error.is_retryable() && !matches!(error, Error::TakenOver { .. }) => Err(error),
+                Err(error) if !error.is_retryable() && !matches!(error, Error::TakenOver { .. }) => {
+                    Err(error)
+                }
                 _ => Ok(()),
             };
         }
@@ -129,7 +131,10 @@ async fn follow(number: ShardNumber, context: &Context, health: &Health, stop: &
 }
 
 async fn follow_opened(shard: &mut Shard, context: &Context, health: &Health, stop: &Stop) -> Result<()> {
-    let (clock, config) = (SharedClock::clone(&context.deps.clock), Arc::clone(&context.config));
+    let (clock, config) = (
+        SharedClock::clone(&context.deps.clock),
+        Arc::clone(&context.config),
+    );
     let mut reading = Patience::new(context, health, Part::Following(shard.number()));
     let mut caring = Patience::new(context, health, Part::Upkeep(shard.number()));
     let mut rebuild: Option<BoxFuture<'static, RebuildOutcome>> = None;

@@ -305,12 +305,20 @@ fn report_gap(shard: ShardNumber, gap: &LogGap) {
     let (partition, from, to, records) = (gap.partition, gap.from, gap.to, gap.records());
     if gap.is_complete {
         tracing::warn!(
-            shard, partition, from, to, records,
+            shard,
+            partition,
+            from,
+            to,
+            records,
             "the event log no longer holds what was to be read next; the raw table does, and the live days are built from it"
         );
     } else {
         tracing::error!(
-            shard, partition, from, to, records,
+            shard,
+            partition,
+            from,
+            to,
+            records,
             "the event log no longer holds what was to be read next, and the raw writer has not copied it: live numbers \
              may be too low"
         );

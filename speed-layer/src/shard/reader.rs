@@ -107,7 +107,9 @@ impl ShardReader {
     /// kept when a partition fails.
     pub(crate) async fn fill(&mut self, at: Duration) -> Result<bool> {
         if self.is_caught_up() {
-            self.partitions.iter_mut().for_each(|reader| reader.end_seen = None);
+            self.partitions
+                .iter_mut()
+                .for_each(|reader| reader.end_seen = None);
         }
         self.read_unknown(at).await?;
         if self.partitions.iter().any(|reader| !reader.ahead.is_empty()) {

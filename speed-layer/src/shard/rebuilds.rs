@@ -74,17 +74,9 @@ impl RebuildJob {
         let wanted = |venue: &VenueKey| (*venue == self.key).then(|| range.clone());
         let stretches = self.sources.stretches(&self.until).await?;
         let (bytes, events_max) = (self.config.read_bytes, self.config.tail_events_max);
-        let tail = self
-            .sources
-            .tail(&stretches, bytes, events_max, wanted)
-            .await?;
+        let tail = self.sources.tail(&stretches, bytes, events_max, wanted).await?;
         self.sources
-            .build(
-                self.plan,
-                tail.of(&self.key),
-                self.begun.log_time,
-                &self.config,
-            )
+            .build(self.plan, tail.of(&self.key), self.begun.log_time, &self.config)
             .await
     }
 }

@@ -58,7 +58,11 @@ impl EventLogWriter for KindLog {
         for record in records {
             let partition = self.partition_of(&record.venue, record.events.kind);
             let appended = self.log(partition)?.append(vec![record]).await?;
-            answers.extend(appended.into_iter().map(|answer| Appended { partition, ..answer }));
+            answers.extend(
+                appended
+                    .into_iter()
+                    .map(|answer| Appended { partition, ..answer }),
+            );
         }
         Ok(answers)
     }

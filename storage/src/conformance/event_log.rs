@@ -84,7 +84,12 @@ async fn read_all(log: &dyn EventLog, partition: Partition, from: Position) -> V
 fn described(records: &[LoggedRecord]) -> Vec<String> {
     let of_record = |record: &LoggedRecord| {
         record.events.check().unwrap();
-        let LoggedRecord { venue, receipt, events, .. } = record;
+        let LoggedRecord {
+            venue,
+            receipt,
+            events,
+            ..
+        } = record;
         (0..events.len())
             .map(|row| format!("{venue} {receipt} {}", describe(events, row)))
             .collect::<Vec<_>>()
@@ -203,8 +208,14 @@ async fn what_was_appended_is_read_in_order_and_as_it_was(under_test: LogUnderTe
             );
         }
         assert!(read.windows(2).all(|pair| pair[0].position < pair[1].position));
-        let last = log.read(partition, read.last().unwrap().position, usize::MAX).await.unwrap();
-        assert_eq!(last.next, end, "the end is where to read on after the last record");
+        let last = log
+            .read(partition, read.last().unwrap().position, usize::MAX)
+            .await
+            .unwrap();
+        assert_eq!(
+            last.next, end,
+            "the end is where to read on after the last record"
+        );
     }
 }
 
@@ -409,9 +420,17 @@ async fn trimming_stops_at_a_time_and_at_a_position(under_test: LogUnderTest) {
     );
     assert_eq!(trim(time[0] + 1, Position::MAX).await, 1);
     assert_eq!(start().await, at[1]);
-    assert_eq!(trim(time[2], Position::MAX).await, 1, "the record of that time stops it");
+    assert_eq!(
+        trim(time[2], Position::MAX).await,
+        1,
+        "the record of that time stops it"
+    );
     let much_later = time[4] + 1_000;
-    assert_eq!(trim(much_later, at[2]).await, 0, "nothing at the position to be kept");
+    assert_eq!(
+        trim(much_later, at[2]).await,
+        0,
+        "nothing at the position to be kept"
+    );
     assert_eq!(trim(much_later, at[4]).await, 2);
     let bounds = log.bounds(partition).await.unwrap();
     let left = LogBounds {

@@ -86,7 +86,10 @@ fn client(config: &KafkaConfig) -> ClientConfig {
 }
 
 fn admin_client(bootstrap: &str) -> AdminClient<DefaultClientContext> {
-    ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap()
+    ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .create()
+        .unwrap()
 }
 
 impl Drop for Kafka {
@@ -110,6 +113,8 @@ impl Drop for Kafka {
             // A broker that is gone has taken its topics along.
             let _ = runtime.block_on(admin.delete_topics(&names, &options));
         };
-        let _ = dwell_runtime::tasks::thread("test-cleanup", delete).unwrap().join();
+        let _ = dwell_runtime::tasks::thread("test-cleanup", delete)
+            .unwrap()
+            .join();
     }
 }

@@ -174,7 +174,11 @@ async fn an_old_file_does_not_let_younger_records_before_it_go() {
         ..one(1)[0].clone()
     });
     log.append(records.to_vec()).await.unwrap();
-    assert_eq!(log.trim(0, 250, 99).await.unwrap(), 2, "the record of 300 stops it");
+    assert_eq!(
+        log.trim(0, 250, 99).await.unwrap(),
+        2,
+        "the record of 300 stops it"
+    );
     assert_eq!(log.bounds(0).await.unwrap(), LogBounds { start: 2, end: 5 });
 }
 

@@ -182,7 +182,11 @@ async fn load_epoch(config: &KafkaConfig) -> Result<Option<Epoch>> {
 }
 
 /// Waits until topics that were made are known and have leaders.
-async fn await_topics(config: &KafkaConfig, clock: &dyn Clock, are_there: impl Fn(&Topics) -> bool) -> Result<()> {
+async fn await_topics(
+    config: &KafkaConfig,
+    clock: &dyn Clock,
+    are_there: impl Fn(&Topics) -> bool,
+) -> Result<()> {
     let until = clock.monotonic() + SPREAD_MAX;
     loop {
         let topics = look_at(config).await?;
@@ -230,7 +234,8 @@ impl Admin {
     /// The settings of the kinds' topics, in the order of [`Kind::ALL`].
     async fn settings(&self, config: &KafkaConfig) -> Result<Vec<Settings>> {
         let names = Kind::ALL.map(|kind| topic_of(&config.prefix, kind));
-        let topics: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let topics: Vec<ResourceSpecifier<'_>> =
+            names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let doing = "read the topics' settings";
         let described = self
             .client

@@ -184,8 +184,18 @@ impl KafkaConfig {
             ("shards", i64::from(self.shards), 1, i64::from(SHARDS_MAX)),
             ("replication", i64::from(self.copies()), 1, 32),
             ("retention_ms", self.retention_ms, 60_000, i64::MAX),
-            ("delivery_timeout_ms", millis(self.delivery_timeout_ms), 100, 600_000),
-            ("session_timeout_ms", millis(self.session_timeout_ms), 1_000, 1_800_000),
+            (
+                "delivery_timeout_ms",
+                millis(self.delivery_timeout_ms),
+                100,
+                600_000,
+            ),
+            (
+                "session_timeout_ms",
+                millis(self.session_timeout_ms),
+                1_000,
+                1_800_000,
+            ),
         ] {
             if !(min..=max).contains(&value) {
                 return Err(KafkaConfigError::Range {
@@ -403,7 +413,10 @@ mod tests {
         }
         let producer = config.producer();
         assert_eq!(producer.get("compression.type"), Some("gzip"));
-        assert_eq!((producer.get("acks"), producer.get("enable.idempotence")), (Some("all"), Some("true")));
+        assert_eq!(
+            (producer.get("acks"), producer.get("enable.idempotence")),
+            (Some("all"), Some("true"))
+        );
         assert_eq!(config.reader().get("auto.offset.reset"), Some("error"));
     }
 }

@@ -41,7 +41,8 @@ pub(super) fn topic_of(prefix: &str) -> String {
 /// Reads the last epoch; `None` when none was ever written. The topic must be there. Blocking.
 pub(super) fn load(config: &KafkaConfig) -> Result<Option<Epoch>> {
     let topic = topic_of(&config.prefix);
-    let looking = |error: KafkaError| failure::failed(format!("read the log's epoch from topic {topic}"), error);
+    let looking =
+        |error: KafkaError| failure::failed(format!("read the log's epoch from topic {topic}"), error);
     let mut settings = config.reader();
     settings.set("enable.partition.eof", "true");
     let consumer: LogConsumer = settings

@@ -7,7 +7,9 @@ use crate::error::{ErrorKind, StorageError};
 /// What a caller can do about a Kafka error.
 pub(super) fn kind_of(error: &KafkaError) -> ErrorKind {
     match error {
-        KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) | KafkaError::Nul(_) => ErrorKind::Invalid,
+        KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) | KafkaError::Nul(_) => {
+            ErrorKind::Invalid
+        }
         error => error
             .rdkafka_error_code()
             .map_or(ErrorKind::Unavailable, kind_of_code),
@@ -19,9 +21,10 @@ pub(super) fn kind_of_code(code: RDKafkaErrorCode) -> ErrorKind {
     use RDKafkaErrorCode as Code;
     match code {
         Code::QueueFull => ErrorKind::Busy,
-        Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::InvalidRecord | Code::PolicyViolation => {
-            ErrorKind::Invalid
-        }
+        Code::MessageSizeTooLarge
+        | Code::InvalidMessageSize
+        | Code::InvalidRecord
+        | Code::PolicyViolation => ErrorKind::Invalid,
         Code::MessageBatchTooLarge => ErrorKind::Invalid,
         Code::BadMessage | Code::InvalidMessage => ErrorKind::Damaged,
         Code::OffsetOutOfRange | Code::AutoOffsetReset => ErrorKind::Gap,

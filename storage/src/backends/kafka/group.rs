@@ -110,7 +110,9 @@ impl Drop for KafkaMember {
         self.shared.stop.store(true, Ordering::Release);
         let left = lock(&self.left).recv_timeout(LEAVE_MAX);
         if left == Err(RecvTimeoutError::Timeout) {
-            tracing::warn!("brokers are slow to let go of a group's member; they will find out by themselves");
+            tracing::warn!(
+                "brokers are slow to let go of a group's member; they will find out by themselves"
+            );
         }
     }
 }
@@ -196,7 +198,12 @@ impl ClientContext for Assignments {
 }
 
 impl ConsumerContext for Assignments {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, assigned: &mut TopicPartitionList) {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        event: RDKafkaRespErr,
+        assigned: &mut TopicPartitionList,
+    ) {
         // Assigning nothing keeps the membership and fetches nothing.
         let settled = match event {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {

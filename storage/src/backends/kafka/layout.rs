@@ -170,7 +170,10 @@ mod tests {
         assert_eq!(layout.partitions(), 21);
         assert_eq!(layout.partitions_of(1), (7..14).collect::<Vec<_>>());
         let place = layout.place(9).unwrap();
-        assert_eq!((place.topic, place.kind, place.shard), ("x.count", Kind::Count, 1));
+        assert_eq!(
+            (place.topic, place.kind, place.shard),
+            ("x.count", Kind::Count, 1)
+        );
         assert_eq!(layout.place(21).unwrap_err().kind(), ErrorKind::Invalid);
         let shop = venue("acme", "shop");
         let shard = (murmur2(b"acme/shop") as i32 & i32::MAX) as u32 % 3;

@@ -73,9 +73,9 @@ impl Reader {
         self.layout.place(partition)?;
         let reader = Arc::clone(self);
         blocking("kafka-read", move || {
-            reader.lane(partition, from)?.with_cursor(partition, |cursor, io| {
-                cursor.read(io, from, max_bytes)
-            })
+            reader
+                .lane(partition, from)?
+                .with_cursor(partition, |cursor, io| cursor.read(io, from, max_bytes))
         })
         .await
     }
@@ -196,11 +196,7 @@ pub(super) fn bounds_of(consumer: &LogConsumer, place: Place<'_>) -> Result<LogB
 }
 
 /// Position of the first record whose time of append is not before `time`, if there is one.
-fn first_since(
-    consumer: &LogConsumer,
-    place: Place<'_>,
-    time: TsMs,
-) -> Result<Option<Position>> {
+fn first_since(consumer: &LogConsumer, place: Place<'_>, time: TsMs) -> Result<Option<Position>> {
     let ask = || -> KafkaResult<Option<Position>> {
         let mut times = TopicPartitionList::new();
         // Negative times have meanings of their own in the protocol.

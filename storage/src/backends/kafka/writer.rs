@@ -167,7 +167,9 @@ impl Shared {
     fn look_at_producer(&self) {
         let is_dead = |polled: &Polled| polled.producer.client().fatal_error();
         let current = Arc::clone(&self.producer.read().unwrap_or_else(PoisonError::into_inner));
-        let Some((code, why)) = is_dead(&current) else { return };
+        let Some((code, why)) = is_dead(&current) else {
+            return;
+        };
         let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
         if is_dead(&producer).is_none() {
             return;

@@ -88,7 +88,9 @@ async fn partitions(config: &KafkaConfig, topics: &Topics) -> KafkaFinding {
     let about = "partitions of each topic";
     let shards = match topics.shards() {
         Ok(Some(shards)) => shards,
-        Ok(None) => return KafkaFinding::new(about, "no topic").unless(false, "make them with `dwell migrate`"),
+        Ok(None) => {
+            return KafkaFinding::new(about, "no topic").unless(false, "make them with `dwell migrate`");
+        }
         Err(error) => {
             let remedy = "partitions cannot be taken away: move to topics with another prefix";
             return KafkaFinding::new(about, error.to_string()).unless(false, remedy);

@@ -61,7 +61,8 @@ fn describe(name: String, topic: &MetadataTopic) -> Topic {
         partitions: partitions.len() as u32,
         copies: partitions.iter().map(|p| p.replicas().len()).min().unwrap_or(0),
         in_sync: partitions.iter().map(|p| p.isr().len()).min().unwrap_or(0),
-        has_leaders: topic.error().is_none() && partitions.iter().all(|p| p.error().is_none() && p.leader() >= 0),
+        has_leaders: topic.error().is_none()
+            && partitions.iter().all(|p| p.error().is_none() && p.leader() >= 0),
     }
 }
 
@@ -92,7 +93,9 @@ impl Topics {
     /// Partitions of each kind's topic; `None` when none is there.
     pub(super) fn shards(&self) -> Result<Option<u32>> {
         let mut kinds = self.kinds.iter().filter_map(|(_, topic)| topic.as_ref());
-        let Some(first) = kinds.next() else { return Ok(None) };
+        let Some(first) = kinds.next() else {
+            return Ok(None);
+        };
         match kinds.find(|topic| topic.partitions != first.partitions) {
             None => Ok(Some(first.partitions)),
             Some(other) => Err(StorageError::new(

@@ -188,7 +188,9 @@ impl Cursor {
             let mut queue = io
                 .consumer
                 .split_partition_queue(place.topic, place.number())
-                .ok_or_else(|| StorageError::new(ErrorKind::Unavailable, format!("there is no queue for {place}")))?;
+                .ok_or_else(|| {
+                    StorageError::new(ErrorKind::Unavailable, format!("there is no queue for {place}"))
+                })?;
             let wake = Arc::clone(io.wake);
             queue.set_nonempty_callback(move || wake.notify_waiters());
             self.queue = Some(queue);
@@ -331,7 +333,10 @@ impl Cursor {
         self.let_go(io);
         Err(StorageError::new(
             ErrorKind::Unavailable,
-            format!("read {} from {from} on: no record came, though there are some", io.place),
+            format!(
+                "read {} from {from} on: no record came, though there are some",
+                io.place
+            ),
         ))
     }
 }

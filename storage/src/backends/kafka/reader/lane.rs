@@ -144,16 +144,15 @@ impl Lane {
     pub(super) fn stands_at(&self, partition: Partition, from: Position) -> bool {
         self.slots.get(partition as usize).is_some_and(|slot| {
             let at = [&slot.position, &slot.after_damage].map(|at| at.load(Ordering::Acquire));
-            at.contains(&from)
-                && !matches!(slot.cursor.try_lock(), Err(TryLockError::WouldBlock))
+            at.contains(&from) && !matches!(slot.cursor.try_lock(), Err(TryLockError::WouldBlock))
         })
     }
 
     /// Whether nobody goes on reading where the cursor of a partition stands.
     pub(super) fn is_free(&self, partition: Partition) -> bool {
-        self.slots.get(partition as usize).is_some_and(|slot| {
-            slot.position.load(Ordering::Acquire) == NOWHERE || slot.idle() > IDLE_TAKEN
-        })
+        self.slots
+            .get(partition as usize)
+            .is_some_and(|slot| slot.position.load(Ordering::Acquire) == NOWHERE || slot.idle() > IDLE_TAKEN)
     }
 
     /// For how long nobody has read a partition.

@@ -19,7 +19,8 @@ pub(super) fn latest_before(
     time: TsMs,
     mut first_since: impl FnMut(TsMs) -> Result<Option<Position>>,
 ) -> Result<Option<TsMs>> {
-    let mut is_reached = |time: TsMs| first_since(time).map(|first| first.is_some_and(|first| first < position));
+    let mut is_reached =
+        |time: TsMs| first_since(time).map(|first| first.is_some_and(|first| first < position));
     let mut low = time.saturating_add(1);
     if !is_reached(low)? {
         return Ok(None);

@@ -109,7 +109,8 @@ impl Decoder {
         if !continues {
             let venue = match runs.records.last() {
                 Some(last)
-                    if last.venue.tenant.as_str() == event.tenant && last.venue.venue.as_str() == event.venue =>
+                    if last.venue.tenant.as_str() == event.tenant
+                        && last.venue.venue.as_str() == event.venue =>
                 {
                     last.venue.clone()
                 }
@@ -186,7 +187,10 @@ impl Decoder {
             receipt: receipt
                 .parse::<Receipt>()
                 .map_err(|_| Damage::Wrong("receipt", "32 hexadecimal digits"))?,
-            received_at: raw.received_at.map(|raw| integer("received_at", raw)).transpose()?,
+            received_at: raw
+                .received_at
+                .map(|raw| integer("received_at", raw))
+                .transpose()?,
             sensor: text_of("sensor", raw.sensor)?,
             ts,
             key,
@@ -278,7 +282,8 @@ fn float<T: std::str::FromStr + Copy>(
 }
 
 fn integer(name: &'static str, raw: &str) -> Result<i64, Damage> {
-    raw.parse().map_err(|_| Damage::Wrong(name, "an integer of 64 bits"))
+    raw.parse()
+        .map_err(|_| Damage::Wrong(name, "an integer of 64 bits"))
 }
 
 /// The text of a JSON string; borrowed where it holds no escapes.
@@ -362,7 +367,9 @@ impl<'de> Visitor<'de> for RawEventOf {
                 continue;
             };
             if slot.is_some() {
-                return Err(serde::de::Error::custom(format_args!("the field {name} stands twice")));
+                return Err(serde::de::Error::custom(format_args!(
+                    "the field {name} stands twice"
+                )));
             }
             let raw = map.next_value::<&'de RawValue>()?.get();
             if raw != "null" {

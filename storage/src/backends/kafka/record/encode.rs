@@ -69,9 +69,9 @@ impl EncodedCall {
         if events.is_empty() {
             return Err(refused("a record without events"));
         }
-        events
-            .check()
-            .map_err(|error| StorageError::with_source(ErrorKind::Invalid, "append to the event log", error))?;
+        events.check().map_err(|error| {
+            StorageError::with_source(ErrorKind::Invalid, "append to the event log", error)
+        })?;
         self.head(record)
             .and_then(|()| (0..events.len()).try_for_each(|row| self.event_of(events, row)))
             .map_err(|error| match error {
@@ -114,8 +114,20 @@ impl EncodedCall {
         for (described, column) in events.kind.fields().iter().zip(&events.payload) {
             let name = described.name;
             let is_there = match column {
-                Column::F32(values) => float(out, name, values[row], values[row].is_finite(), values[row].is_nan())?,
-                Column::F64(values) => float(out, name, values[row], values[row].is_finite(), values[row].is_nan())?,
+                Column::F32(values) => float(
+                    out,
+                    name,
+                    values[row],
+                    values[row].is_finite(),
+                    values[row].is_nan(),
+                )?,
+                Column::F64(values) => float(
+                    out,
+                    name,
+                    values[row],
+                    values[row].is_finite(),
+                    values[row].is_nan(),
+                )?,
                 Column::I64(values) if values[row] == NO_I64 => false,
                 Column::I64(values) => {
                     match values[row] {

@@ -214,7 +214,8 @@ impl ProducerContext for Deliveries {
                 message
             }
         };
-        self.room.give_back(room_of(message.key_len(), message.payload_len()));
+        self.room
+            .give_back(room_of(message.key_len(), message.payload_len()));
         record.call.event_done();
     }
 }

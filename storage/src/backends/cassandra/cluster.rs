@@ -222,7 +222,11 @@ impl Cluster {
 
     /// Writes.
     pub(super) async fn execute(&self, cql: Cql, values: impl SerializeRow) -> Result<()> {
-        debug_assert!(matches!(cql.manner, Manner::Write | Manner::Counter), "{}", cql.text);
+        debug_assert!(
+            matches!(cql.manner, Manner::Write | Manner::Counter),
+            "{}",
+            cql.text
+        );
         self.run(cql, values)
             .await?
             .map_err(|error| errors::failed(cql.doing, error))?;

@@ -19,6 +19,7 @@ pub mod checkpoints;
 pub mod event_log;
 pub mod imports;
 pub mod jobs;
+pub mod live_view;
 pub mod pseudonym_keys;
 pub mod quarantine;
 pub mod raw_events;

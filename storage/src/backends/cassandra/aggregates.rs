@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use dwell_model::ids::VenueKey;
 use dwell_model::metrics::{AggregateRow, Family, Grain, Slice, decode_value, encode_value};
 use dwell_model::time::LocalDay;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::TryStreamExt;
 use scylla::response::query_result::QueryRowsResult;
 use scylla::serialize::row::SerializeRow;
 use scylla::value::{CqlDate, CqlTimestamp};
@@ -18,6 +18,7 @@ use scylla::value::{CqlDate, CqlTimestamp};
 use super::cluster::{Cluster, Cql};
 use super::errors;
 use super::rows::{self, SizedRow};
+use super::several;
 use super::values::{damaged_value, date, day as day_from, from_stored, to_stored};
 use super::write_times::WriteTimes;
 use crate::api::{AggregatesReader, AggregatesWriter, Generation, RowFilter};
@@ -101,7 +102,11 @@ impl CassandraAggregates {
         generation: Generation,
         time_us: i64,
     ) -> Result<()> {
-        let (tenant, venue, generation) = (venue.tenant.as_str(), venue.venue.as_str(), to_stored(generation)?);
+        let (tenant, venue, generation) = (
+            venue.tenant.as_str(),
+            venue.venue.as_str(),
+            to_stored(generation)?,
+        );
         let hours = (time_us, tenant, venue, date(day), generation);
         let days = (time_us, tenant, venue, month(day), date(day), generation);
         futures::try_join!(
@@ -120,10 +125,14 @@ impl CassandraAggregates {
         let (tenant, venue, day) = (venue.tenant.as_str(), venue.venue.as_str(), date(day));
         let generation = to_stored(generation)?;
         match family_numbers(filter) {
-            None => self.read_rows(READ_HOURS, (tenant, venue, day, generation), Grain::Hour, filter).await,
+            None => {
+                self.read_rows(READ_HOURS, (tenant, venue, day, generation), Grain::Hour, filter)
+                    .await
+            }
             Some(families) => {
                 let key = (tenant, venue, day, generation, families);
-                self.read_rows(READ_HOURS_OF_FAMILIES, key, Grain::Hour, filter).await
+                self.read_rows(READ_HOURS_OF_FAMILIES, key, Grain::Hour, filter)
+                    .await
             }
         }
     }
@@ -137,16 +146,25 @@ impl CassandraAggregates {
     ) -> Result<Found> {
         let (tenant, venue) = (venue.tenant.as_str(), venue.venue.as_str());
         match family_numbers(filter) {
-            None => self.read_rows(READ_DAYS, (tenant, venue, month, days), Grain::Day, filter).await,
+            None => {
+                self.read_rows(READ_DAYS, (tenant, venue, month, days), Grain::Day, filter)
+                    .await
+            }
             Some(families) => {
                 let keys: Vec<(CqlDate, i64, i8)> = days
                     .iter()
-                    .flat_map(|&(day, generation)| families.iter().map(move |&family| (day, generation, family)))
+                    .flat_map(|&(day, generation)| {
+                        families.iter().map(move |&family| (day, generation, family))
+                    })
                     .collect();
                 let mut found = Found::new();
                 for keys in keys.chunks(KEYS_MAX) {
                     let key = (tenant, venue, month, keys);
-                    append(&mut found, self.read_rows(READ_DAYS_OF_FAMILIES, key, Grain::Day, filter).await?);
+                    append(
+                        &mut found,
+                        self.read_rows(READ_DAYS_OF_FAMILIES, key, Grain::Day, filter)
+                            .await?,
+                    );
                 }
                 Ok(found)
             }
@@ -162,7 +180,9 @@ impl CassandraAggregates {
     ) -> Result<Found> {
         let mut found = Found::new();
         self.cluster
-            .pages(cql, key, |page| decode_page(cql, page, grain, filter, &mut found))
+            .pages(cql, key, |page| {
+                decode_page(cql, &page, grain, filter, &mut found)
+            })
             .await?;
         Ok(found)
     }
@@ -178,8 +198,10 @@ impl AggregatesWriter for CassandraAggregates {
         rows: Vec<AggregateRow>,
     ) -> Result<()> {
         let time = self.write_times.next();
-        self.delete_before(venue, day, generation, time.deletion_us).await?;
-        let (tenant, venue, month, day) = (venue.tenant.as_str(), venue.venue.as_str(), month(day), date(day));
+        self.delete_before(venue, day, generation, time.deletion_us)
+            .await?;
+        let (tenant, venue, month, day) =
+            (venue.tenant.as_str(), venue.venue.as_str(), month(day), date(day));
         let generation = to_stored(generation)?;
         let (mut hours, mut days) = (Vec::new(), Vec::new());
         for row in &rows {
@@ -191,14 +213,33 @@ impl AggregatesWriter for CassandraAggregates {
                 Grain::Hour => hours.push(SizedRow {
                     bytes,
                     values: (
-                        tenant, venue, day, generation, family, start, subject, slice, row.length_ms, value,
+                        tenant,
+                        venue,
+                        day,
+                        generation,
+                        family,
+                        start,
+                        subject,
+                        slice,
+                        row.length_ms,
+                        value,
                         time.rows_us,
                     ),
                 }),
                 Grain::Day => days.push(SizedRow {
                     bytes,
                     values: (
-                        tenant, venue, month, day, generation, family, start, subject, slice, row.length_ms, value,
+                        tenant,
+                        venue,
+                        month,
+                        day,
+                        generation,
+                        family,
+                        start,
+                        subject,
+                        slice,
+                        row.length_ms,
+                        value,
                         time.rows_us,
                     ),
                 }),
@@ -243,7 +284,7 @@ impl AggregatesReader for CassandraAggregates {
         let mut found = Found::new();
         if wants(Grain::Hour) {
             let reads = wanted.iter().map(|&day| self.read_hours(venue, day, filter));
-            let mut reads = stream::iter(reads).buffer_unordered(READS_AT_ONCE);
+            let mut reads = several::as_ready(reads, READS_AT_ONCE);
             while let Some(hours) = reads.try_next().await? {
                 append(&mut found, hours);
             }
@@ -255,9 +296,10 @@ impl AggregatesReader for CassandraAggregates {
                 days.push((date(day), to_stored(generation)?));
             }
             let parts = months.iter().flat_map(|(&month, days)| {
-                days.chunks(KEYS_MAX).map(move |days| self.read_days(venue, month, days.to_vec(), filter))
+                days.chunks(KEYS_MAX)
+                    .map(move |days| self.read_days(venue, month, days.to_vec(), filter))
             });
-            let mut reads = stream::iter(parts.collect::<Vec<_>>()).buffer_unordered(READS_AT_ONCE);
+            let mut reads = several::as_ready(parts, READS_AT_ONCE);
             while let Some(days) = reads.try_next().await? {
                 append(&mut found, days);
             }
@@ -269,10 +311,16 @@ impl AggregatesReader for CassandraAggregates {
     }
 
     async fn count(&self, venue: &VenueKey, day: LocalDay, generation: Generation) -> Result<u64> {
-        let (tenant, venue, generation) = (venue.tenant.as_str(), venue.venue.as_str(), to_stored(generation)?);
+        let (tenant, venue, generation) = (
+            venue.tenant.as_str(),
+            venue.venue.as_str(),
+            to_stored(generation)?,
+        );
         let (hours, days): (Option<(i64,)>, Option<(i64,)>) = futures::try_join!(
-            self.cluster.first(COUNT_HOURS, (tenant, venue, date(day), generation)),
-            self.cluster.first(COUNT_DAYS, (tenant, venue, month(day), date(day), generation)),
+            self.cluster
+                .first(COUNT_HOURS, (tenant, venue, date(day), generation)),
+            self.cluster
+                .first(COUNT_DAYS, (tenant, venue, month(day), date(day), generation)),
         )?;
         let count = |row: Option<(i64,)>| from_stored(row.map_or(0, |(count,)| count));
         Ok(count(hours)? + count(days)?)
@@ -354,7 +402,10 @@ fn decode_page(
                 .ok_or_else(|| damaged_value(format_args!("slice {slice}")))?,
             value: decode_value(value).map_err(damaged_value)?,
         };
-        found.entry((day_from(day)?, from_stored(generation)?)).or_default().push(row);
+        found
+            .entry((day_from(day)?, from_stored(generation)?))
+            .or_default()
+            .push(row);
     }
     Ok(())
 }

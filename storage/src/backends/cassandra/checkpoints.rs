@@ -6,7 +6,7 @@
 //! was paused leaves at most chunks that nobody finds; the next state removes them, and all older ones.
 
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{TryStreamExt, stream};
 
 use super::chunks::{self, Outline};
 use super::cluster::{Cluster, Cql};
@@ -81,7 +81,8 @@ impl CassandraCheckpoints {
     }
 
     async fn owner(&self, cql: Cql, name: &str) -> Result<Option<Owner>> {
-        let row: Option<(Option<i64>, Option<Vec<u8>>, Option<i64>)> = self.cluster.first(cql, (name,)).await?;
+        let row: Option<(Option<i64>, Option<Vec<u8>>, Option<i64>)> =
+            self.cluster.first(cql, (name,)).await?;
         row.map(|(fence, owner, last_state)| {
             Ok(Owner {
                 fence: fence.ok_or_else(|| damaged_value("a checkpoint has no fence"))?,
@@ -95,7 +96,9 @@ impl CassandraCheckpoints {
     async fn write_chunks(&self, name: &str, fence: i64, state: i64, bytes: &[u8]) -> Result<()> {
         stream::iter(chunks::cut(bytes).map(Ok))
             .try_for_each_concurrent(CHUNKS_AT_ONCE, async |(chunk, data)| {
-                self.cluster.execute(WRITE_CHUNK, (name, fence, state, chunk, data)).await
+                self.cluster
+                    .execute(WRITE_CHUNK, (name, fence, state, chunk, data))
+                    .await
             })
             .await
     }
@@ -118,7 +121,10 @@ impl Checkpoints for CassandraCheckpoints {
                 }
                 Some(Owner { fence, .. }) => {
                     let row = (fence + 1, mine.as_slice(), name, fence);
-                    (self.cluster.conditional(NEXT_OWNER, row, read_back).await?, fence + 1)
+                    (
+                        self.cluster.conditional(NEXT_OWNER, row, read_back).await?,
+                        fence + 1,
+                    )
                 }
             };
             if taken {
@@ -136,7 +142,11 @@ impl Checkpoints for CassandraCheckpoints {
             let Some((Some(fence), Some(state), Some(chunks), Some(bytes), Some(digest))) = row else {
                 return Ok(None);
             };
-            let outline = Outline { chunks, bytes, digest };
+            let outline = Outline {
+                chunks,
+                bytes,
+                digest,
+            };
             let found: Vec<(i32, Vec<u8>)> = self.cluster.all(READ_CHUNKS, (name, fence, state)).await?;
             if let Some(bytes) = outline.join(&found) {
                 let fence = from_stored(fence)?;
@@ -155,7 +165,11 @@ impl Checkpoints for CassandraCheckpoints {
     async fn store(&self, name: &str, checkpoint: Checkpoint) -> Result<()> {
         let fence = to_stored(checkpoint.fence)?;
         // A plain read may be late, never early: a higher fence in it has been given out.
-        if let Some(owner) = self.owner(READ_OWNER, name).await?.filter(|owner| owner.fence > fence) {
+        if let Some(owner) = self
+            .owner(READ_OWNER, name)
+            .await?
+            .filter(|owner| owner.fence > fence)
+        {
             return Err(taken_over(name, fence, owner.fence));
         }
         let state = self.numbers.next().rows_us;
@@ -168,7 +182,15 @@ impl Checkpoints for CassandraCheckpoints {
                 Ok(owner.is_some_and(|row| row.fence == fence && row.last_state >= state))
             };
             let row = (
-                state, fence, state, outline.chunks, outline.bytes, outline.digest, name, fence, state,
+                state,
+                fence,
+                state,
+                outline.chunks,
+                outline.bytes,
+                outline.digest,
+                name,
+                fence,
+                state,
             );
             if self.cluster.conditional(STORE, row, read_back).await? {
                 break;
@@ -180,7 +202,8 @@ impl Checkpoints for CassandraCheckpoints {
                 Some(owner) if owner.fence == fence => contention.wait().await?,
                 found => {
                     let given_out = found.map_or(0, |owner| owner.fence);
-                    let why = format!("{name}: the fence {fence} was never given out; the highest is {given_out}");
+                    let why =
+                        format!("{name}: the fence {fence} was never given out; the highest is {given_out}");
                     return Err(StorageError::new(ErrorKind::Invalid, why));
                 }
             }

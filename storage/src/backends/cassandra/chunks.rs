@@ -36,7 +36,10 @@ impl Outline {
     /// The value of these chunks, in their order; `None` when they are not those of this outline.
     pub(super) fn join(&self, chunks: &[(i32, Vec<u8>)]) -> Option<Vec<u8>> {
         let complete = chunks.len() == usize::try_from(self.chunks).ok()?
-            && chunks.iter().zip(0..).all(|((number, _), expected)| *number == expected);
+            && chunks
+                .iter()
+                .zip(0..)
+                .all(|((number, _), expected)| *number == expected);
         if !complete {
             return None;
         }
@@ -58,12 +61,20 @@ mod tests {
     use super::*;
 
     fn stored(value: &[u8]) -> Vec<(i32, Vec<u8>)> {
-        cut(value).map(|(number, chunk)| (number, chunk.to_vec())).collect()
+        cut(value)
+            .map(|(number, chunk)| (number, chunk.to_vec()))
+            .collect()
     }
 
     #[test]
     fn a_value_comes_back_from_its_chunks() {
-        for (bytes, chunks) in [(0, 0), (1, 1), (CHUNK_BYTES, 1), (CHUNK_BYTES + 1, 2), (3 * CHUNK_BYTES, 3)] {
+        for (bytes, chunks) in [
+            (0, 0),
+            (1, 1),
+            (CHUNK_BYTES, 1),
+            (CHUNK_BYTES + 1, 2),
+            (3 * CHUNK_BYTES, 3),
+        ] {
             let value: Vec<u8> = (0..bytes).map(|n| (n % 251) as u8).collect();
             let outline = Outline::of(&value).unwrap();
             assert_eq!((outline.chunks, outline.bytes), (chunks, bytes as i32));

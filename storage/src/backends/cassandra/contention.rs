@@ -46,7 +46,11 @@ pub(super) struct Contention<'a> {
 
 impl<'a> Contention<'a> {
     pub(super) fn new(cluster: &'a Cluster, doing: &'static str) -> Self {
-        Self { cluster, doing, tries: 0 }
+        Self {
+            cluster,
+            doing,
+            tries: 0,
+        }
     }
 
     /// Waits a random while before the next round; `Busy` when there were too many. Nothing was done then.

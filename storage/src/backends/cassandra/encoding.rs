@@ -46,8 +46,16 @@ mod tests {
     fn a_blob_of_another_version_or_with_bytes_left_over_is_damaged() {
         let blob = to_blob(3, &(7_u32, "name")).unwrap();
         assert_eq!(blob[0], 3);
-        assert_eq!(from_blob::<(u32, String)>(3, &blob).unwrap(), (7, "name".to_owned()));
-        for damaged in [&blob[..blob.len() - 1], &[blob.clone(), vec![0]].concat(), &[], &[4][..]] {
+        assert_eq!(
+            from_blob::<(u32, String)>(3, &blob).unwrap(),
+            (7, "name".to_owned())
+        );
+        for damaged in [
+            &blob[..blob.len() - 1],
+            &[blob.clone(), vec![0]].concat(),
+            &[],
+            &[4][..],
+        ] {
             let error = from_blob::<(u32, String)>(3, damaged).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
         }

@@ -6,11 +6,12 @@
 use async_trait::async_trait;
 use dwell_model::ids::{Receipt, TenantId};
 use dwell_model::time::TsMs;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::TryStreamExt;
 use scylla::value::CqlTimestamp;
 
 use super::cluster::{Cluster, Cql};
 use super::contention::Contention;
+use super::several;
 use super::values::{damaged_value, from_stored, receipt as receipt_from, receipt_bytes, to_stored};
 use crate::api::{ImportClaim, Imports};
 use crate::error::{ErrorKind, Result, StorageError};
@@ -87,7 +88,11 @@ impl Imports for CassandraImports {
             return Ok(standing);
         }
         let receipt = receipt_bytes(claim.receipt);
-        let entry = (tenant.as_str(), CqlTimestamp(claim.received_at), receipt.as_slice());
+        let entry = (
+            tenant.as_str(),
+            CqlTimestamp(claim.received_at),
+            receipt.as_slice(),
+        );
         self.cluster.execute(ADD_TO_LIST, entry).await?;
         let mut contention = Contention::new(&self.cluster, CLAIM.doing());
         loop {
@@ -155,14 +160,17 @@ impl Imports for CassandraImports {
             let entries: Vec<(CqlTimestamp, Vec<u8>)> = match &last {
                 None => self.cluster.all(LIST, (tenant.as_str(), rows)).await?,
                 Some((at, receipt)) => {
-                    self.cluster.all(LIST_AFTER, (tenant.as_str(), at, receipt, rows)).await?
+                    self.cluster
+                        .all(LIST_AFTER, (tenant.as_str(), at, receipt, rows))
+                        .await?
                 }
             };
             let reads = entries.iter().map(|(at, receipt)| async move {
                 let claim = self.read(READ, tenant, receipt_from(receipt)?).await?;
                 Ok::<_, StorageError>(claim.filter(|claim| claim.received_at == at.0))
             });
-            let found: Vec<Option<ImportClaim>> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+            let found: Vec<Option<ImportClaim>> =
+                several::in_order(reads, READS_AT_ONCE).try_collect().await?;
             claims.extend(found.into_iter().flatten());
             if entries.len() < asked {
                 break;
@@ -173,7 +181,10 @@ impl Imports for CassandraImports {
     }
 }
 
-fn from_row(receipt: Receipt, (name, road, received_at, finished_at, accepted, refused): Columns) -> Result<ImportClaim> {
+fn from_row(
+    receipt: Receipt,
+    (name, road, received_at, finished_at, accepted, refused): Columns,
+) -> Result<ImportClaim> {
     let lacking = |what| move || damaged_value(format_args!("the import {receipt} has no {what}"));
     Ok(ImportClaim {
         receipt,

@@ -7,7 +7,7 @@
 use async_trait::async_trait;
 use dwell_model::ids::TenantId;
 use dwell_model::time::{DAY_MS, TsMs};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::TryStreamExt;
 use scylla::value::CqlTimestamp;
 use tokio::sync::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::cluster::{Cluster, Cql};
 use super::contention::{Contention, Stamp, is_stamp, stamp};
 use super::encoding::{from_json, to_json};
+use super::several;
 use super::values::{damaged_value, to_stored};
 use crate::api::{Flip, Job, JobState, Jobs};
 use crate::error::{ErrorKind, Result, StorageError};
@@ -37,8 +38,14 @@ const CHANGE: Cql = Cql::conditional(
     "UPDATE {ks}.jobs SET state = ?, fence = ?, leased_until = ?, job = ?, claim = ?, stamp = ?
      WHERE id = ? IF stamp = ?",
 );
-const ADD_TO_LIST: Cql = Cql::write("list a job", "INSERT INTO {ks}.job_lists (list, id) VALUES (?, ?)");
-const LIST: Cql = Cql::read("list jobs", "SELECT id FROM {ks}.job_lists WHERE list = ? LIMIT ?");
+const ADD_TO_LIST: Cql = Cql::write(
+    "list a job",
+    "INSERT INTO {ks}.job_lists (list, id) VALUES (?, ?)",
+);
+const LIST: Cql = Cql::read(
+    "list jobs",
+    "SELECT id FROM {ks}.job_lists WHERE list = ? LIMIT ?",
+);
 const LIST_BEFORE: Cql = Cql::read(
     "list jobs",
     "SELECT id FROM {ks}.job_lists WHERE list = ? AND id < ? LIMIT ?",
@@ -47,7 +54,10 @@ const OPEN: Cql = Cql::write(
     "open a job",
     "INSERT INTO {ks}.open_jobs (part, id, created_at) VALUES (0, ?, ?)",
 );
-const CLOSE: Cql = Cql::write("close a job", "DELETE FROM {ks}.open_jobs WHERE part = 0 AND id = ?");
+const CLOSE: Cql = Cql::write(
+    "close a job",
+    "DELETE FROM {ks}.open_jobs WHERE part = 0 AND id = ?",
+);
 const LIST_OPEN: Cql = Cql::read(
     "list open jobs",
     "SELECT id, created_at FROM {ks}.open_jobs WHERE part = 0",
@@ -104,11 +114,19 @@ impl CassandraJobs {
         let stored = self.read(SETTLE, id).await?;
         stored
             .filter(|stored| stored.job.tenant == *tenant)
-            .ok_or_else(|| StorageError::new(ErrorKind::NotFound, format!("there is no job with the id {id}")))
+            .ok_or_else(|| {
+                StorageError::new(ErrorKind::NotFound, format!("there is no job with the id {id}"))
+            })
     }
 
     /// Stores a changed job if nobody has changed it since it was read. `claim` is another's as before, or this one's.
-    async fn change(&self, before: &StoredJob, job: &Job, claim: Option<&Stamp>, mine: &Stamp) -> Result<bool> {
+    async fn change(
+        &self,
+        before: &StoredJob,
+        job: &Job,
+        claim: Option<&Stamp>,
+        mine: &Stamp,
+    ) -> Result<bool> {
         let read_back = async {
             let found = self.read(SETTLE, &job.id).await?;
             Ok(found.is_some_and(|found| match claim {
@@ -158,7 +176,12 @@ impl CassandraJobs {
     }
 
     /// Ids before another one, newest first, of a tenant or of all.
-    async fn ids(&self, tenant: Option<&TenantId>, before: Option<&str>, limit: usize) -> Result<Vec<String>> {
+    async fn ids(
+        &self,
+        tenant: Option<&TenantId>,
+        before: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>> {
         let lists: Vec<String> = match tenant {
             Some(tenant) => vec![list_of(tenant)],
             None => (0..ALL_PARTS).map(|part| format!("all/{part}")).collect(),
@@ -192,7 +215,8 @@ impl Jobs for CassandraJobs {
         futures::try_join!(
             self.cluster.execute(ADD_TO_LIST, (&list, &job.id)),
             self.cluster.execute(ADD_TO_LIST, (&all, &job.id)),
-            self.cluster.execute(OPEN, (&job.id, CqlTimestamp(job.created_at))),
+            self.cluster
+                .execute(OPEN, (&job.id, CqlTimestamp(job.created_at))),
         )?;
         let mine = stamp()?;
         let is_mine = async || {
@@ -226,7 +250,9 @@ impl Jobs for CassandraJobs {
 
     async fn get(&self, tenant: &TenantId, id: &str) -> Result<Option<Job>> {
         let stored = self.read(READ, id).await?;
-        Ok(stored.map(|stored| stored.job).filter(|job| job.tenant == *tenant))
+        Ok(stored
+            .map(|stored| stored.job)
+            .filter(|job| job.tenant == *tenant))
     }
 
     async fn list(&self, tenant: Option<&TenantId>, before: Option<&str>, limit: usize) -> Result<Vec<Job>> {
@@ -237,9 +263,15 @@ impl Jobs for CassandraJobs {
             let asked = (limit - jobs.len()).min(PAGE_MAX);
             let ids = self.ids(tenant, before.as_deref(), asked).await?;
             let reads = ids.iter().map(|id| self.read(READ, id));
-            let found: Vec<Option<StoredJob>> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+            let found: Vec<Option<StoredJob>> = several::in_order(reads, READS_AT_ONCE).try_collect().await?;
             let of_tenant = |job: &Job| tenant.is_none_or(|tenant| job.tenant == *tenant);
-            jobs.extend(found.into_iter().flatten().map(|stored| stored.job).filter(of_tenant));
+            jobs.extend(
+                found
+                    .into_iter()
+                    .flatten()
+                    .map(|stored| stored.job)
+                    .filter(of_tenant),
+            );
             if ids.len() < asked {
                 break;
             }
@@ -254,7 +286,7 @@ impl Jobs for CassandraJobs {
         let reads = open.iter().map(|(id, created_at)| async move {
             Ok::<_, StorageError>((id, created_at, self.read(READ, id).await?))
         });
-        let mut oldest_first = std::pin::pin!(stream::iter(reads).buffered(READS_AT_ONCE));
+        let mut oldest_first = std::pin::pin!(several::in_order(reads, READS_AT_ONCE));
         while let Some((id, created_at, found)) = oldest_first.try_next().await? {
             match found {
                 Some(stored) if stored.job.state.is_final() => self.close(id).await,

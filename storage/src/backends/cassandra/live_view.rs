@@ -16,7 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dwell_model::ids::VenueKey;
 use dwell_runtime::tasks::Tasks;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{TryStreamExt, stream};
 use scylla::value::CqlTimestamp;
 use tokio::sync::watch;
 
@@ -114,11 +114,20 @@ impl LiveTable {
                 self.cluster.execute(WRITE_CHUNK, row).await
             })
             .await?;
-        let Outline { chunks, bytes, digest } = outline;
+        let Outline {
+            chunks,
+            bytes,
+            digest,
+        } = outline;
         let head = (tenant, venue, fence, as_of, chunks, bytes, digest, ttl_s);
         self.cluster.execute(WRITE_HEAD, head).await?;
         // The state is shown; what cannot be removed now goes with the next one.
-        let older = (tenant, venue, fence, CqlTimestamp(state.as_of.saturating_sub(STATES_KEPT_MS)));
+        let older = (
+            tenant,
+            venue,
+            fence,
+            CqlTimestamp(state.as_of.saturating_sub(STATES_KEPT_MS)),
+        );
         let removed = futures::try_join!(
             self.cluster.execute(REMOVE_HEADS, older),
             self.cluster.execute(REMOVE_CHUNKS, older)
@@ -145,7 +154,11 @@ impl Look for LiveTable {
             if known.is_some_and(|known| (known.fence, known.as_of) == place) {
                 return Ok(Newest::AsKnown);
             }
-            let outline = Outline { chunks, bytes, digest };
+            let outline = Outline {
+                chunks,
+                bytes,
+                digest,
+            };
             let found: Vec<(i32, Vec<u8>)> =
                 self.cluster.all(READ_CHUNKS, (tenant, id, fence, as_of)).await?;
             if let Some(bytes) = outline.join(&found) {

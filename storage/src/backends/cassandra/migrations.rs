@@ -30,10 +30,16 @@ mod inspection;
 pub use inspection::{Finding, FindingLevel, inspect};
 
 /// The files in their order; the first one makes version 1.
-const FILES: &[File] = &[File {
-    name: "0001_raw",
-    cql: include_str!("../../migrations/cql/0001_raw.cql"),
-}];
+const FILES: &[File] = &[
+    File {
+        name: "0001_raw",
+        cql: include_str!("../../migrations/cql/0001_raw.cql"),
+    },
+    File {
+        name: "0002_tables",
+        cql: include_str!("../../migrations/cql/0002_tables.cql"),
+    },
+];
 
 /// The schema version that this program works with.
 pub const SCHEMA_VERSION: u32 = FILES.len() as u32;

@@ -16,12 +16,13 @@
 use async_trait::async_trait;
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{DAY_MS, LocalDay, TsMs};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::TryStreamExt;
 use scylla::value::{CqlDate, CqlTimestamp};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::cluster::{Cluster, Cql};
 use super::contention::Contention;
+use super::several;
 use super::values::{damaged_value, date, date_of_epoch_days, epoch_days_of};
 use crate::api::{PseudonymKey, PseudonymKeys, SecretKey};
 use crate::error::Result;
@@ -123,7 +124,9 @@ impl CassandraPseudonymKeys {
                 Ok(key) => PseudonymKey::Live(SecretKey(key)),
                 Err(_) => return Err(damaged_value("a pseudonym key has not 32 bytes")),
             };
-            let keep_until = keep_until.ok_or_else(|| damaged_value("a pseudonym key has no end"))?.0;
+            let keep_until = keep_until
+                .ok_or_else(|| damaged_value("a pseudonym key has no end"))?
+                .0;
             Ok(KnownKey { key, keep_until })
         })
         .transpose()
@@ -132,7 +135,14 @@ impl CassandraPseudonymKeys {
     async fn note_end(&self, (tenant, venue, day): (&str, &str, CqlDate), keep_until: TsMs) -> Result<()> {
         let ends_on = utc_date(keep_until);
         self.cluster.execute(ADD_END_DAY, (ends_on,)).await?;
-        let entry = (ends_on, part_of(tenant, venue), CqlTimestamp(keep_until), tenant, venue, day);
+        let entry = (
+            ends_on,
+            part_of(tenant, venue),
+            CqlTimestamp(keep_until),
+            tenant,
+            venue,
+            day,
+        );
         self.cluster.execute(ADD_END, entry).await
     }
 
@@ -156,7 +166,14 @@ impl CassandraPseudonymKeys {
                 Some(_) => contention.wait().await?,
             }
         };
-        let entry = (end.ends_on, end.part, end.keep_until, &end.tenant, &end.venue, end.day);
+        let entry = (
+            end.ends_on,
+            end.part,
+            end.keep_until,
+            &end.tenant,
+            &end.venue,
+            end.day,
+        );
         self.cluster.execute(DROP_END, entry).await?;
         Ok(destroyed)
     }
@@ -172,8 +189,7 @@ impl CassandraPseudonymKeys {
             venue,
             day,
         });
-        stream::iter(ends.map(|end| self.destroy(end, now)))
-            .buffer_unordered(AT_ONCE)
+        several::as_ready(ends.map(|end| self.destroy(end, now)), AT_ONCE)
             .try_fold(0, async |sum, destroyed| Ok(sum + u64::from(destroyed)))
             .await
     }
@@ -216,7 +232,8 @@ impl PseudonymKeys for CassandraPseudonymKeys {
                 }
             }
             found = self.read(SETTLE, key).await?;
-            let is_settled = |known: &KnownKey| known.key == PseudonymKey::Destroyed || known.keep_until >= keep_until;
+            let is_settled =
+                |known: &KnownKey| known.key == PseudonymKey::Destroyed || known.keep_until >= keep_until;
             if !found.as_ref().is_some_and(is_settled) {
                 contention.wait().await?;
             }

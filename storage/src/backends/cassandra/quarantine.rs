@@ -178,7 +178,11 @@ impl Quarantine for CassandraQuarantine {
                 let asked = (limit - listed.len()).clamp(PAGE_MIN, PAGE_MAX);
                 let rows: Vec<Columns> = match &before {
                     None => self.cluster.all(LIST, (name, &bucket, asked as i32)).await?,
-                    Some(before) => self.cluster.all(LIST_BEFORE, (name, &bucket, before, asked as i32)).await?,
+                    Some(before) => {
+                        self.cluster
+                            .all(LIST_BEFORE, (name, &bucket, before, asked as i32))
+                            .await?
+                    }
                 };
                 let is_last = rows.len() < asked;
                 before = rows.last().map(|row| row.0.clone());
@@ -222,9 +226,15 @@ fn bucket_of(id: &str) -> &str {
 }
 
 fn passes(filter: &QuarantineFilter, entry: &QuarantineEntry) -> bool {
-    filter.venue.as_ref().is_none_or(|venue| entry.venue.as_ref() == Some(venue))
+    filter
+        .venue
+        .as_ref()
+        .is_none_or(|venue| entry.venue.as_ref() == Some(venue))
         && filter.code.as_ref().is_none_or(|code| entry.code == *code)
-        && filter.source.as_ref().is_none_or(|source| entry.source == *source)
+        && filter
+            .source
+            .as_ref()
+            .is_none_or(|source| entry.source == *source)
         && filter.state.is_none_or(|state| entry.state == state)
 }
 
@@ -247,7 +257,14 @@ type NewRow<'a> = (
 );
 
 fn sized_row<'a>(tenant: &'a str, entry: &'a QuarantineEntry) -> Result<SizedRow<NewRow<'a>>> {
-    let bytes = [&entry.id, &entry.source, &entry.code, &entry.message, &entry.format].map(String::len);
+    let bytes = [
+        &entry.id,
+        &entry.source,
+        &entry.code,
+        &entry.message,
+        &entry.format,
+    ]
+    .map(String::len);
     let values = (
         tenant,
         bucket_of(&entry.id),
@@ -287,9 +304,25 @@ type Columns = (
 );
 
 fn from_row(tenant: &TenantId, row: Columns) -> Result<QuarantineEntry> {
-    let (id, venue, received_at, receipt, source, line, code, message, format, encoding, bytes, state, settled) = row;
+    let (
+        id,
+        venue,
+        received_at,
+        receipt,
+        source,
+        line,
+        code,
+        message,
+        format,
+        encoding,
+        bytes,
+        state,
+        settled,
+    ) = row;
     let lacking = |what: &str| damaged_value(format_args!("the quarantine's entry {id} has no {what}"));
-    let venue = venue.map(|venue| VenueId::new(&venue).map_err(damaged_value)).transpose()?;
+    let venue = venue
+        .map(|venue| VenueId::new(&venue).map_err(damaged_value))
+        .transpose()?;
     let state = settled.or(state).ok_or_else(|| lacking("state"))?;
     Ok(QuarantineEntry {
         tenant: tenant.clone(),
@@ -346,7 +379,18 @@ mod tests {
 
     #[test]
     fn buckets_follow_each_other_as_ids_do() {
-        let ids = ["", "0", "01", "00079a3f-1", "00079a40-0", "00079a4f-9", "ü", "üüüüü", "ÿ", "0007"];
+        let ids = [
+            "",
+            "0",
+            "01",
+            "00079a3f-1",
+            "00079a40-0",
+            "00079a4f-9",
+            "ü",
+            "üüüüü",
+            "ÿ",
+            "0007",
+        ];
         let mut sorted = ids.to_vec();
         sorted.sort_unstable();
         assert!(sorted.is_sorted_by_key(|id| bucket_of(id)));

@@ -9,17 +9,21 @@ use async_trait::async_trait;
 use dwell_model::ids::{TenantId, VenueKey};
 use dwell_model::layout::Venue;
 use dwell_model::time::TsMs;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::TryStreamExt;
 use scylla::value::CqlTimestamp;
 
 use super::cluster::{Cluster, Cql};
 use super::contention::{Contention, Stamp, is_stamp, random_number, stamp};
 use super::encoding::{from_json, to_json};
+use super::several;
 use super::values::{damaged_value, from_stored, to_stored};
 use crate::api::{AccessKey, Flip, Registry, StoredVenue};
 use crate::error::{ErrorKind, Result, StorageError};
 
-const ADD_TENANT: Cql = Cql::write("create a tenant", "INSERT INTO {ks}.tenants (part, id) VALUES (0, ?)");
+const ADD_TENANT: Cql = Cql::write(
+    "create a tenant",
+    "INSERT INTO {ks}.tenants (part, id) VALUES (0, ?)",
+);
 const TENANTS: Cql = Cql::read("list tenants", "SELECT id FROM {ks}.tenants WHERE part = 0");
 
 const READ_VENUE: Cql = Cql::read(
@@ -38,7 +42,10 @@ const NEXT_VENUE: Cql = Cql::conditional(
     "store a venue",
     "UPDATE {ks}.venues SET version = ?, venue = ?, stamp = ? WHERE tenant = ? AND id = ? IF version = ?",
 );
-const ADD_VENUE_ID: Cql = Cql::write("list a venue", "INSERT INTO {ks}.venue_ids (tenant, id) VALUES (?, ?)");
+const ADD_VENUE_ID: Cql = Cql::write(
+    "list a venue",
+    "INSERT INTO {ks}.venue_ids (tenant, id) VALUES (?, ?)",
+);
 const VENUE_IDS: Cql = Cql::read("list venues", "SELECT id FROM {ks}.venue_ids WHERE tenant = ?");
 
 const READ_KEY: Cql = Cql::read(
@@ -61,7 +68,10 @@ const ADD_KEY_ID: Cql = Cql::write(
     "list an access key",
     "INSERT INTO {ks}.access_key_ids (tenant, id) VALUES (?, ?)",
 );
-const KEY_IDS: Cql = Cql::read("list access keys", "SELECT id FROM {ks}.access_key_ids WHERE tenant = ?");
+const KEY_IDS: Cql = Cql::read(
+    "list access keys",
+    "SELECT id FROM {ks}.access_key_ids WHERE tenant = ?",
+);
 
 const VERSION: Cql = Cql::read(
     "read the registry's version",
@@ -103,7 +113,8 @@ impl CassandraRegistry {
     }
 
     async fn venue_row(&self, cql: Cql, tenant: &str, id: &str) -> Result<Option<VenueRow>> {
-        let row: Option<(Option<i64>, Option<String>, Option<Blob>)> = self.cluster.first(cql, (tenant, id)).await?;
+        let row: Option<(Option<i64>, Option<String>, Option<Blob>)> =
+            self.cluster.first(cql, (tenant, id)).await?;
         row.map(|(version, venue, stamp)| {
             let (Some(version), Some(venue)) = (version, venue) else {
                 return Err(damaged_value(format_args!("the venue {tenant}/{id} is empty")));
@@ -157,7 +168,10 @@ impl CassandraRegistry {
             return Ok(Some(Flip::Done));
         }
         let found = self.venue_row(SETTLE_VENUE, tenant, id).await?;
-        if found.as_ref().is_some_and(|row| is_stamp(row.stamp.as_ref(), mine)) {
+        if found
+            .as_ref()
+            .is_some_and(|row| is_stamp(row.stamp.as_ref(), mine))
+        {
             return Ok(Some(Flip::Done));
         }
         let found = found.map(|row| to_stored(row.stored.version)).transpose()?;
@@ -173,7 +187,11 @@ impl CassandraRegistry {
                 let found: Option<(Option<i64>,)> = self.cluster.first(SETTLE_VERSION, ()).await?;
                 Ok(found == Some((Some(version),)))
             };
-            if self.cluster.conditional(REPLACE_VERSION, (version, version), read_back).await? {
+            if self
+                .cluster
+                .conditional(REPLACE_VERSION, (version, version), read_back)
+                .await?
+            {
                 return Ok(());
             }
             contention.wait().await?;
@@ -189,7 +207,9 @@ impl Registry for CassandraRegistry {
 
     async fn tenants(&self) -> Result<Vec<TenantId>> {
         let ids: Vec<(String,)> = self.cluster.all(TENANTS, ()).await?;
-        ids.iter().map(|(id,)| TenantId::new(id).map_err(damaged_value)).collect()
+        ids.iter()
+            .map(|(id,)| TenantId::new(id).map_err(damaged_value))
+            .collect()
     }
 
     async fn put_venue(&self, tenant: &TenantId, venue: &Venue, version: Option<u64>) -> Result<Flip> {
@@ -216,14 +236,18 @@ impl Registry for CassandraRegistry {
     }
 
     async fn venue(&self, key: &VenueKey) -> Result<Option<StoredVenue>> {
-        let row = self.venue_row(READ_VENUE, key.tenant.as_str(), key.venue.as_str()).await?;
+        let row = self
+            .venue_row(READ_VENUE, key.tenant.as_str(), key.venue.as_str())
+            .await?;
         Ok(row.map(|row| row.stored))
     }
 
     async fn venues(&self, tenant: &TenantId) -> Result<Vec<StoredVenue>> {
         let ids: Vec<(String,)> = self.cluster.all(VENUE_IDS, (tenant.as_str(),)).await?;
-        let reads = ids.iter().map(|(id,)| self.venue_row(READ_VENUE, tenant.as_str(), id));
-        let rows: Vec<Option<VenueRow>> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+        let reads = ids
+            .iter()
+            .map(|(id,)| self.venue_row(READ_VENUE, tenant.as_str(), id));
+        let rows: Vec<Option<VenueRow>> = several::in_order(reads, READS_AT_ONCE).try_collect().await?;
         Ok(rows.into_iter().flatten().map(|row| row.stored).collect())
     }
 
@@ -240,7 +264,9 @@ impl Registry for CassandraRegistry {
         if self.key_row(READ_KEY, &key.id).await?.is_some() {
             return Err(taken());
         }
-        self.cluster.execute(ADD_KEY_ID, (key.tenant.as_str(), &key.id)).await?;
+        self.cluster
+            .execute(ADD_KEY_ID, (key.tenant.as_str(), &key.id))
+            .await?;
         self.change_version().await?;
         let (json, mine) = (to_json(key)?, stamp()?);
         let mut contention = Contention::new(&self.cluster, ADD_KEY.doing());
@@ -271,7 +297,7 @@ impl Registry for CassandraRegistry {
     async fn keys(&self, tenant: &TenantId) -> Result<Vec<AccessKey>> {
         let ids: Vec<(String,)> = self.cluster.all(KEY_IDS, (tenant.as_str(),)).await?;
         let reads = ids.iter().map(|(id,)| self.key_row(READ_KEY, id));
-        let rows: Vec<Option<KeyRow>> = stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await?;
+        let rows: Vec<Option<KeyRow>> = several::in_order(reads, READS_AT_ONCE).try_collect().await?;
         let keys = rows.into_iter().flatten().map(|row| row.key);
         // Whoever lost the race for an id has left an entry for a key of another tenant.
         Ok(keys.filter(|key| key.tenant == *tenant).collect())
@@ -281,7 +307,10 @@ impl Registry for CassandraRegistry {
         let mut contention = Contention::new(&self.cluster, REVOKE_KEY.doing());
         let mut announced = false;
         loop {
-            let found = self.key_row(SETTLE_KEY, id).await?.filter(|row| row.key.tenant == *tenant);
+            let found = self
+                .key_row(SETTLE_KEY, id)
+                .await?
+                .filter(|row| row.key.tenant == *tenant);
             let Some(KeyRow { key, .. }) = found else {
                 let why = format!("there is no access key with the id {id}");
                 return Err(StorageError::new(ErrorKind::NotFound, why));

@@ -1,6 +1,6 @@
 //! Many rows of one partition, written in batches.
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{TryStreamExt, stream};
 use scylla::serialize::row::SerializeRow;
 
 use super::cluster::{Cluster, Cql};
@@ -42,7 +42,10 @@ fn batches<V>(rows: Vec<SizedRow<V>>) -> Vec<Vec<V>> {
     let mut room = 0;
     for SizedRow { bytes, values } in rows {
         let bytes = bytes + ROW_BYTES;
-        match batches.last_mut().filter(|batch| bytes <= room && batch.len() < BATCH_ROWS) {
+        match batches
+            .last_mut()
+            .filter(|batch| bytes <= room && batch.len() < BATCH_ROWS)
+        {
             Some(batch) => {
                 room -= bytes;
                 batch.push(values);
@@ -68,7 +71,10 @@ mod tests {
         assert_eq!(sizes((0..600).map(|n| row(0, n)).collect()), [256, 256, 88]);
         // 10,064 bytes each: three in 32,768.
         assert_eq!(sizes((0..7).map(|n| row(10_000, n)).collect()), [3, 3, 1]);
-        assert_eq!(sizes(vec![row(1, 0), row(1 << 20, 1), row(1, 2), row(1, 3)]), [1, 1, 2]);
+        assert_eq!(
+            sizes(vec![row(1, 0), row(1 << 20, 1), row(1, 2), row(1, 3)]),
+            [1, 1, 2]
+        );
         let kept: Vec<i32> = batches((0..600).map(|n| row(500, n)).collect()).concat();
         assert_eq!(kept, (0..600).collect::<Vec<_>>());
     }

@@ -76,7 +76,10 @@ impl CassandraSessions {
     ) -> Result<()> {
         let (tenant, venue, day) = (venue.tenant.as_str(), venue.venue.as_str(), date(day));
         let key = (time_us, tenant, venue, day, to_stored(generation)?);
-        futures::try_join!(self.cluster.execute(DELETE, key), self.cluster.execute(DELETE_STARTS, key))?;
+        futures::try_join!(
+            self.cluster.execute(DELETE, key),
+            self.cluster.execute(DELETE_STARTS, key)
+        )?;
         Ok(())
     }
 }
@@ -91,7 +94,8 @@ impl SessionsWriter for CassandraSessions {
         sessions: Vec<StoredSession>,
     ) -> Result<()> {
         let time = self.write_times.next();
-        self.delete_before(venue, day, generation, time.deletion_us).await?;
+        self.delete_before(venue, day, generation, time.deletion_us)
+            .await?;
         let (tenant, venue, day) = (venue.tenant.as_str(), venue.venue.as_str(), date(day));
         let generation = to_stored(generation)?;
         let (mut in_order, mut starts) = (Vec::new(), Vec::new());
@@ -104,7 +108,16 @@ impl SessionsWriter for CassandraSessions {
             });
             in_order.push(SizedRow {
                 bytes: bytes + blob.len(),
-                values: (tenant, venue, day, generation, start, id.as_str(), blob, time.rows_us),
+                values: (
+                    tenant,
+                    venue,
+                    day,
+                    generation,
+                    start,
+                    id.as_str(),
+                    blob,
+                    time.rows_us,
+                ),
             });
         }
         rows::write(&self.cluster, INSERT, in_order).await?;

@@ -16,12 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{LocalDay, TsMs};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::TryStreamExt;
 use scylla::value::{CqlDate, CqlTimestamp};
 
 use super::cluster::{Cluster, Cql};
 use super::contention::{Contention, is_stamp, stamp};
 use super::encoding::{from_json, to_json};
+use super::several;
 use super::values::{damaged_value, date, day as day_from, from_stored, to_stored};
 use crate::api::{
     Flip, Generation, GenerationInfo, Lease, Marks, VenueDay, VenueDaysReader, VenueDaysWriter,
@@ -115,7 +116,13 @@ impl CassandraVenueDays {
     }
 
     async fn lease_row(&self, cql: Cql, key: Key<'_>) -> Result<Option<LeaseRow>> {
-        type Columns = (Option<i64>, Option<String>, Option<CqlTimestamp>, Option<i64>, Option<Blob>);
+        type Columns = (
+            Option<i64>,
+            Option<String>,
+            Option<CqlTimestamp>,
+            Option<i64>,
+            Option<Blob>,
+        );
         let row: Option<Columns> = self.cluster.first(cql, key).await?;
         row.map(|(fence, holder, expires_at, published, stamp)| {
             Ok(LeaseRow {
@@ -179,7 +186,9 @@ impl VenueDaysWriter for CassandraVenueDays {
                         return Ok(None);
                     }
                     let fence = row.fence + 1;
-                    let row = (fence, holder, until, stamp, tenant, venue_id, year, date, row.stamp);
+                    let row = (
+                        fence, holder, until, stamp, tenant, venue_id, year, date, row.stamp,
+                    );
                     (self.cluster.conditional(NEXT_LEASE, row, read_back).await?, fence)
                 }
             };
@@ -197,8 +206,21 @@ impl VenueDaysWriter for CassandraVenueDays {
         let mut contention = Contention::new(&self.cluster, RENEW.doing());
         loop {
             let mine = stamp()?;
-            let row = (&lease.holder, until, mine.as_slice(), tenant, venue, year, day, fence);
-            if self.cluster.conditional(RENEW, row, self.stands(key, &mine)).await? {
+            let row = (
+                &lease.holder,
+                until,
+                mine.as_slice(),
+                tenant,
+                venue,
+                year,
+                day,
+                fence,
+            );
+            if self
+                .cluster
+                .conditional(RENEW, row, self.stands(key, &mine))
+                .await?
+            {
                 return Ok(Flip::Done);
             }
             match self.lease_row(SETTLE_LEASE, key).await? {
@@ -216,7 +238,11 @@ impl VenueDaysWriter for CassandraVenueDays {
         loop {
             let mine = stamp()?;
             let row = (mine.as_slice(), tenant, venue, year, day, fence);
-            if self.cluster.conditional(RELEASE, row, self.stands(key, &mine)).await? {
+            if self
+                .cluster
+                .conditional(RELEASE, row, self.stands(key, &mine))
+                .await?
+            {
                 return Ok(());
             }
             match self.lease_row(SETTLE_LEASE, key).await? {
@@ -246,7 +272,10 @@ impl VenueDaysWriter for CassandraVenueDays {
         }
         let key = key_of(&lease.venue, lease.day);
         let (tenant, venue, year, day) = key;
-        let (generation, before) = (to_stored(info.generation)?, published_before.map(to_stored).transpose()?);
+        let (generation, before) = (
+            to_stored(info.generation)?,
+            published_before.map(to_stored).transpose()?,
+        );
         let json = to_json(&info)?;
         // Whether any try of this call may have happened without our knowing.
         let in_doubt = AtomicBool::new(false);
@@ -254,7 +283,17 @@ impl VenueDaysWriter for CassandraVenueDays {
         loop {
             let mine = stamp()?;
             let row = (
-                generation, &json, generation, &json, mine.as_slice(), tenant, venue, year, day, generation, before,
+                generation,
+                &json,
+                generation,
+                &json,
+                mine.as_slice(),
+                tenant,
+                venue,
+                year,
+                day,
+                generation,
+                before,
             );
             let read_back = async {
                 in_doubt.store(true, Ordering::Relaxed);
@@ -298,8 +337,22 @@ impl VenueDaysWriter for CassandraVenueDays {
             info.marks.merge(marks);
             info.provisional = provisional;
             let (json, mine) = (to_json(&info)?, stamp()?);
-            let row = (&json, generation, &json, mine.as_slice(), tenant, venue, year, day, stamp_before);
-            if self.cluster.conditional(RAISE_MARKS, row, self.stands(key, &mine)).await? {
+            let row = (
+                &json,
+                generation,
+                &json,
+                mine.as_slice(),
+                tenant,
+                venue,
+                year,
+                day,
+                stamp_before,
+            );
+            if self
+                .cluster
+                .conditional(RAISE_MARKS, row, self.stands(key, &mine))
+                .await?
+            {
                 return Ok(Flip::Done);
             }
             contention.wait().await?;
@@ -320,7 +373,7 @@ impl VenueDaysReader for CassandraVenueDays {
             let key = (tenant, venue, year, date(from), date(to));
             self.cluster.all::<DayColumns>(LIST_DAYS, key).await
         });
-        let years: Vec<Vec<DayColumns>> = stream::iter(years).buffered(READS_AT_ONCE).try_collect().await?;
+        let years: Vec<Vec<DayColumns>> = several::in_order(years, READS_AT_ONCE).try_collect().await?;
         years.into_iter().flatten().map(day_from_row).collect()
     }
 

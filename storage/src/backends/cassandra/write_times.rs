@@ -59,7 +59,13 @@ mod tests {
         let clock = ManualClock::at_ms(5_000);
         let times = WriteTimes::new(clock.shared());
         let first = times.next();
-        assert_eq!(first, WriteTime { deletion_us: 4_999_999, rows_us: 5_000_000 });
+        assert_eq!(
+            first,
+            WriteTime {
+                deletion_us: 4_999_999,
+                rows_us: 5_000_000
+            }
+        );
         let second = times.next();
         assert!(second.deletion_us > first.rows_us && second.rows_us > second.deletion_us);
         clock.set_ms(1_000);

@@ -15,9 +15,10 @@ use async_trait::async_trait;
 use dwell_model::ids::VenueKey;
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::tasks::{TaskPolicy, Tasks};
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use tokio::sync::watch;
 
+use super::super::several;
 use crate::api::LiveVenue;
 use crate::error::{ErrorKind, Result, StorageError};
 
@@ -83,7 +84,9 @@ struct Entry {
 
 impl<L> Clone for Board<L> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner) }
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
     }
 }
 
@@ -95,7 +98,9 @@ impl<L: Look> Board<L> {
             tasks,
             known: Mutex::default(),
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// A venue's state, at most [`FRESH_FOR`] old.
@@ -140,7 +145,9 @@ impl<L: Look> Inner<L> {
         }
         if known.venues.len() >= UNWATCHED_MAX {
             let now = self.clock.monotonic();
-            known.venues.retain(|_, entry| entry.is_watched() || entry.age(now).is_some_and(|age| age < FRESH_FOR));
+            known
+                .venues
+                .retain(|_, entry| entry.is_watched() || entry.age(now).is_some_and(|age| age < FRESH_FOR));
         }
         let entry = Arc::new(Entry {
             looking: tokio::sync::Mutex::new(()),
@@ -170,7 +177,9 @@ impl<L: Look> Inner<L> {
                 *entry.looked_at() = Some(now);
                 Ok(())
             }
-            Err(error) if error.kind().is_retryable() && entry.age(now).is_some_and(|age| age < ANSWERS_FOR) => {
+            Err(error)
+                if error.kind().is_retryable() && entry.age(now).is_some_and(|age| age < ANSWERS_FOR) =>
+            {
                 tracing::debug!(%venue, %error, "the last known live state goes on answering");
                 Ok(())
             }
@@ -232,8 +241,7 @@ async fn keep_looking<L: Look>(board: Weak<Inner<L>>, clock: SharedClock) {
         let looks = watched
             .iter()
             .map(|(venue, entry)| async move { board.look(venue, entry, FRESH_FOR).await });
-        let failed = stream::iter(looks)
-            .buffer_unordered(LOOKS_AT_ONCE)
+        let failed = several::as_ready(looks, LOOKS_AT_ONCE)
             .filter_map(async |outcome| outcome.err())
             .collect::<Vec<StorageError>>()
             .await;

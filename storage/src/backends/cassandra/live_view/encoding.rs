@@ -49,7 +49,12 @@ struct StoredRow {
 }
 
 pub(super) fn encode(state: &LiveVenue) -> Result<Vec<u8>> {
-    let refuse = |error: String| StorageError::new(ErrorKind::Invalid, format!("a live state is not to be encoded: {error}"));
+    let refuse = |error: String| {
+        StorageError::new(
+            ErrorKind::Invalid,
+            format!("a live state is not to be encoded: {error}"),
+        )
+    };
     let stored = Stored {
         watermark: state.watermark,
         occupancy: state.occupancy.clone(),
@@ -76,9 +81,8 @@ pub(super) fn decode(bytes: &[u8], venue: &VenueKey, (fence, as_of): (u64, TsMs)
         }
     };
     let mut plain = Vec::new();
-    let unpacking = zstd::stream::read::Decoder::new(packed).and_then(|unpacked| {
-        unpacked.take(UNPACKED_BYTES_MAX).read_to_end(&mut plain)
-    });
+    let unpacking = zstd::stream::read::Decoder::new(packed)
+        .and_then(|unpacked| unpacked.take(UNPACKED_BYTES_MAX).read_to_end(&mut plain));
     unpacking.map_err(damaged_value)?;
     let stored: Stored = match postcard::take_from_bytes(&plain) {
         Ok((stored, [])) => stored,
@@ -158,7 +162,13 @@ mod tests {
         assert_eq!(decode(&good, &shop(), (1, 2)).unwrap(), state);
         let mut newer = good.clone();
         newer[0] = 2;
-        for damaged in [&good[..good.len() - 3], &newer, &[], &[VERSION], &[VERSION, 1, 2, 3][..]] {
+        for damaged in [
+            &good[..good.len() - 3],
+            &newer,
+            &[],
+            &[VERSION],
+            &[VERSION, 1, 2, 3][..],
+        ] {
             let error = decode(damaged, &shop(), (1, 2)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
         }

@@ -32,7 +32,12 @@ impl Look for Table {
         if *self.is_away.lock().unwrap() {
             return Err(StorageError::new(ErrorKind::Unavailable, "away"));
         }
-        Ok(self.state.lock().unwrap().clone().map_or(Newest::Nothing, Newest::State))
+        Ok(self
+            .state
+            .lock()
+            .unwrap()
+            .clone()
+            .map_or(Newest::Nothing, Newest::State))
     }
 }
 
@@ -60,7 +65,12 @@ fn setting() -> Setting {
     let (table, clock) = (Table::default(), ManualClock::at_ms(0));
     let tasks = Tasks::new(ShutdownController::new(PhaseBounds::default()));
     let board = Board::new(table.clone(), clock.shared(), tasks.clone());
-    Setting { table, clock, tasks, board }
+    Setting {
+        table,
+        clock,
+        tasks,
+        board,
+    }
 }
 
 impl Setting {
@@ -96,7 +106,12 @@ async fn a_venue_is_looked_for_at_most_twice_a_second_however_many_ask() {
 #[tokio::test]
 async fn a_state_is_never_followed_by_an_older_one() {
     let setting = setting();
-    for (fence, as_of, expected) in [(2, 10, (2, 10)), (1, 99, (2, 10)), (2, 9, (2, 10)), (3, 5, (3, 5))] {
+    for (fence, as_of, expected) in [
+        (2, 10, (2, 10)),
+        (1, 99, (2, 10)),
+        (2, 9, (2, 10)),
+        (3, 5, (3, 5)),
+    ] {
         setting.table.show(fence, as_of);
         setting.clock.advance(FRESH_FOR);
         let shown = setting.board.venue(&shop()).await.unwrap().unwrap();
@@ -111,7 +126,10 @@ async fn a_state_is_never_followed_by_an_older_one() {
 async fn the_last_known_state_answers_for_a_minute_while_the_table_is_away() {
     let setting = setting();
     *setting.table.is_away.lock().unwrap() = true;
-    assert!(setting.board.venue(&shop()).await.is_err(), "nothing is known yet");
+    assert!(
+        setting.board.venue(&shop()).await.is_err(),
+        "nothing is known yet"
+    );
     *setting.table.is_away.lock().unwrap() = false;
     setting.table.show(1, 10);
     assert_eq!(setting.as_of().await, Some(10));
@@ -141,7 +159,11 @@ async fn one_task_follows_all_subscriptions_and_ends_with_the_last_one() {
 
     drop((first, second));
     setting.pass(LOOK_EVERY).await;
-    assert_eq!(setting.tasks.running().len(), 1, "somebody still listens to the other venue");
+    assert_eq!(
+        setting.tasks.running().len(),
+        1,
+        "somebody still listens to the other venue"
+    );
     drop(other);
     setting.pass(LOOK_EVERY).await;
     while !setting.tasks.running().is_empty() {
@@ -152,7 +174,11 @@ async fn one_task_follows_all_subscriptions_and_ends_with_the_last_one() {
     assert_eq!(setting.table.looks(), looks, "nobody looks any more");
 
     let _again = setting.board.subscribe(&shop()).await.unwrap();
-    assert_eq!(setting.tasks.running().len(), 1, "the next subscription starts it anew");
+    assert_eq!(
+        setting.tasks.running().len(),
+        1,
+        "the next subscription starts it anew"
+    );
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ impl Platform {
     /// Opens the stores for a command.
     pub(crate) async fn open_for_command(config: Config) -> Result<Self> {
         let base = Base::new();
-        let engines = Engines::open(&config, &base.clock).await?;
+        let engines = Engines::open(&config, &base).await?;
         Self::assemble(config, base, engines, Roles::Command).await
     }
 

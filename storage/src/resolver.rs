@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use dwell_runtime::clock::SharedClock;
+use dwell_runtime::tasks::Tasks;
 use url::Url;
 
 use crate::api::{Archive, Stores};
@@ -202,8 +203,8 @@ impl EngineSettings {
     }
 }
 
-/// Opens the stores. For `embedded:` the caller holds the directory's [`DataDirLock`](crate::lock::DataDirLock).
-pub async fn open_stores(settings: &EngineSettings, clock: SharedClock) -> Result<Stores> {
+/// Opens the stores; what they have to do from time to time is done by tasks among `tasks`. For `embedded:` the caller holds the directory's [`DataDirLock`](crate::lock::DataDirLock).
+pub async fn open_stores(settings: &EngineSettings, clock: SharedClock, tasks: &Tasks) -> Result<Stores> {
     settings.check()?;
     let archive: Arc<dyn Archive> = Arc::new(open_archive(settings, &clock)?);
     match &settings.tables {
@@ -215,7 +216,8 @@ pub async fn open_stores(settings: &EngineSettings, clock: SharedClock) -> Resul
             let (kafka, cassandra) = (settings.kafka()?, settings.cassandra()?);
             let log = KafkaEventLog::open(&kafka, Arc::clone(&clock)).await?;
             let tables = CassandraStores::open(&cassandra, clock).await?;
-            Ok(tables.with(Arc::new(log), archive))
+            let live = tables.live_view(tasks.clone());
+            Ok(tables.with(Arc::new(log), archive, live))
         }
     }
 }

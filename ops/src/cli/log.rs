@@ -2,13 +2,12 @@
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use dwell_runtime::clock::SystemClock;
 use dwell_storage::api::{ConsumerPosition, Partition, Position, RAW_WRITER, RawWrite, Stores};
 use serde::Serialize;
 
 use super::EngineArgs;
 use crate::output::{Output, count, table};
-use crate::platform::Engines;
+use crate::platform::{Base, Engines};
 
 /// `dwell log …`
 #[derive(Debug, Subcommand)]
@@ -47,7 +46,7 @@ pub(crate) async fn run(command: &LogCommand) -> Result<()> {
         LogCommand::Positions(args) => args,
         LogCommand::AcceptGap(args) => &args.engines,
     };
-    let engines = Engines::open(&args.load_config()?, &SystemClock::shared()).await?;
+    let engines = Engines::open(&args.load_config()?, &Base::new()).await?;
     let output = Output::from_flag(args.json);
     let outcome = match command {
         LogCommand::Positions(_) => positions(&engines.stores, output).await,

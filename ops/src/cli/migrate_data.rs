@@ -1,18 +1,16 @@
 //! `dwell migrate-data`
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use dwell_runtime::clock::SystemClock;
 use dwell_storage::resolver;
 
 use super::EngineArgs;
 use crate::config::Config;
 use crate::moving::{self, Side};
 use crate::output::{Output, count};
-use crate::platform::Engines;
+use crate::platform::{Base, Engines};
 
 /// Flags of `dwell migrate-data`.
 #[derive(Debug, Args)]
@@ -35,26 +33,22 @@ pub(crate) async fn run(args: &MigrateDataArgs) -> Result<()> {
             "the configuration to move to keeps everything in a folder: name engines in [storage], with --config"
         );
     }
-    let clock = SystemClock::shared();
+    let base = Base::new();
+    let clock = &base.clock;
     let (source, target) = (
-        Engines::open(&from, &clock).await?,
-        Engines::open(&to, &clock).await?,
+        Engines::open(&from, &base).await?,
+        Engines::open(&to, &base).await?,
     );
     let side = |engines: &Engines, config: &Config| -> Result<Side> {
         Ok(Side {
             stores: engines.stores.clone(),
-            archive: resolver::open_archive(&config.engines()?, &clock)?,
+            archive: resolver::open_archive(&config.engines()?, clock)?,
         })
     };
     let output = Output::from_flag(args.to.json);
-    let moved = moving::move_all(
-        &side(&source, &from)?,
-        &side(&target, &to)?,
-        &Arc::clone(&clock),
-        &|doing| {
-            output.note(doing);
-        },
-    )
+    let moved = moving::move_all(&side(&source, &from)?, &side(&target, &to)?, clock, &|doing| {
+        output.note(doing);
+    })
     .await;
     source.hold.release();
     target.hold.release();

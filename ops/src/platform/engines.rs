@@ -61,7 +61,7 @@ impl Hold {
 
 impl Engines {
     /// Opens the stores, once.
-    pub(crate) async fn open(config: &Config, clock: &SharedClock) -> Result<Self> {
+    pub(crate) async fn open(config: &Config, base: &Base) -> Result<Self> {
         let settings = config.engines()?;
         let embedded = settings.is_embedded();
         let (paths, hold) = match embedded {
@@ -77,7 +77,7 @@ impl Engines {
                 (paths, Hold::Scratch(root))
             }
         };
-        match resolver::open_stores(&settings, Arc::clone(clock)).await {
+        match resolver::open_stores(&settings, Arc::clone(&base.clock), &base.tasks).await {
             Ok(stores) => Ok(Self {
                 stores: instrument(stores),
                 paths,
@@ -96,7 +96,7 @@ impl Engines {
         let check = base.readiness.register("engines");
         loop {
             let opened = tokio::select! {
-                opened = Self::open(config, &base.clock) => opened,
+                opened = Self::open(config, base) => opened,
                 () = base.controller.triggered() => return Ok(None),
             };
             let error = match opened {

@@ -221,7 +221,7 @@ impl Jobs for CassandraJobs {
         let mine = stamp()?;
         let is_mine = async || {
             let found = self.read(SETTLE, &job.id).await?;
-            Ok(found.map(|found| is_stamp(found.creation.as_ref(), &mine)))
+            Ok::<_, StorageError>(found.map(|found| is_stamp(found.creation.as_ref(), &mine)))
         };
         let mut contention = Contention::new(&self.cluster, CREATE.doing());
         loop {

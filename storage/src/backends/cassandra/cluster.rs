@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use dwell_runtime::clock::{self, SharedClock};
+use dwell_runtime::clock::{self, Clock, SharedClock};
 use hashbrown::HashMap;
 use scylla::client::execution_profile::{ExecutionProfile, ExecutionProfileHandle};
 use scylla::client::session::Session;
@@ -313,7 +313,7 @@ impl Cluster {
     ) -> Result<bool> {
         debug_assert_eq!(cql.manner, Manner::Conditional, "{}", cql.text);
         let outcome = self.run(cql, values).await?;
-        self.settle(cql.doing, outcome, read_back).await
+        settle(cql.doing, &*self.inner.clock, outcome, read_back).await
     }
 
     /// Several writes in one request. Of one partition they are applied together or not at all; of several they all
@@ -339,7 +339,7 @@ impl Cluster {
             let _permit = self.permit(doing).await?;
             self.inner.session.batch(&batch, values).await
         };
-        self.settle(doing, outcome, read_back).await
+        settle(doing, &*self.inner.clock, outcome, read_back).await
     }
 
     /// Runs a batch that its caller keeps (see [`batch_of_one`](Self::batch_of_one)).
@@ -383,25 +383,6 @@ impl Cluster {
         let statement = self.prepared(cql).await?;
         let _permit = self.permit(cql.doing).await?;
         Ok(self.inner.session.execute_unpaged(&statement, values).await)
-    }
-
-    async fn settle(
-        &self,
-        doing: &'static str,
-        outcome: Result<QueryResult, ExecutionError>,
-        read_back: impl Future<Output = Result<bool>>,
-    ) -> Result<bool> {
-        let error = match outcome {
-            Ok(result) => return was_applied(doing, result),
-            Err(error) => error,
-        };
-        match errors::outcome(&error) {
-            Outcome::NotDone => return Err(errors::failed(doing, error)),
-            Outcome::Unknown => {}
-            Outcome::Open => self.inner.clock.sleep(CONDITIONAL_SETTLES_AFTER).await,
-        }
-        tracing::debug!(doing, %error, "the outcome of a conditional write is read back");
-        read_back.await
     }
 
     async fn batch_of(
@@ -581,6 +562,26 @@ fn local_datacenter(session: &Session, config: &CassandraConfig) -> Result<Strin
     }
 }
 
+/// What became of a conditional write.
+async fn settle(
+    doing: &'static str,
+    clock: &dyn Clock,
+    outcome: Result<QueryResult, ExecutionError>,
+    read_back: impl Future<Output = Result<bool>>,
+) -> Result<bool> {
+    let error = match outcome {
+        Ok(result) => return was_applied(doing, result),
+        Err(error) => error,
+    };
+    match errors::outcome(&error) {
+        Outcome::NotDone => return Err(errors::failed(doing, error)),
+        Outcome::Unknown => {}
+        Outcome::Open => clock.sleep(CONDITIONAL_SETTLES_AFTER).await,
+    }
+    tracing::debug!(doing, %error, "the outcome of a conditional write is read back");
+    read_back.await
+}
+
 /// The `[applied]` column of a conditional write's answer. Cassandra gives the row only when it was not applied,
 /// ScyllaDB always, so nothing but that column is looked at.
 fn was_applied(doing: &'static str, result: QueryResult) -> Result<bool> {
@@ -603,5 +604,59 @@ fn was_applied(doing: &'static str, result: QueryResult) -> Result<bool> {
             ErrorKind::Bug,
             format!("{doing} in Cassandra: the answer does not say whether it was applied"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use dwell_runtime::clock::ManualClock;
+    use futures::poll;
+    use scylla::errors::{DbError, RequestAttemptError, WriteType};
+
+    use super::*;
+
+    fn answered(error: DbError) -> ExecutionError {
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(error, String::new()))
+    }
+
+    fn contended() -> ExecutionError {
+        answered(DbError::WriteTimeout {
+            consistency: Consistency::LocalSerial,
+            received: 1,
+            required: 2,
+            write_type: WriteType::Cas,
+        })
+    }
+
+    #[tokio::test]
+    async fn an_unknown_outcome_is_read_back_and_a_refusal_is_not() {
+        let clock = ManualClock::at_ms(0);
+        for stored in [true, false] {
+            let settled = settle("test", &clock, Err(contended()), async { Ok(stored) }).await;
+            assert_eq!(settled.unwrap(), stored);
+        }
+        let refused = settle("test", &clock, Err(answered(DbError::Overloaded)), async {
+            Ok(true)
+        })
+        .await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Busy);
+        let unreadable = settle("test", &clock, Err(contended()), async {
+            Err(StorageError::new(ErrorKind::Unavailable, "gone"))
+        });
+        assert_eq!(unreadable.await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_nobody_heard_of_is_read_back_once_its_coordinator_has_given_up() {
+        let clock = ManualClock::at_ms(0);
+        let silent = ExecutionError::RequestTimeout(Duration::from_secs(12));
+        let mut settled = pin!(settle("test", &clock, Err(silent), async { Ok(true) }));
+        assert!(poll!(&mut settled).is_pending());
+        clock.advance(CONDITIONAL_SETTLES_AFTER - Duration::from_millis(1));
+        assert!(poll!(&mut settled).is_pending());
+        clock.advance(Duration::from_millis(1));
+        assert!(settled.await.unwrap());
     }
 }

@@ -1,8 +1,8 @@
 //! The driver's errors, told by what the caller can do about them.
 
 use scylla::errors::{
-    DbError, ExecutionError, IntoRowsResultError, MetadataError, NewSessionError, PrepareError,
-    RequestAttemptError, SchemaAgreementError, WriteType,
+    DbError, ExecutionError, IntoRowsResultError, NewSessionError, PrepareError, RequestAttemptError,
+    SchemaAgreementError,
 };
 
 use crate::error::{ErrorKind, StorageError};
@@ -43,11 +43,6 @@ pub(super) fn not_connected(points: &str, error: NewSessionError) -> StorageErro
 
 /// The nodes do not agree on the schema.
 pub(super) fn not_agreed(doing: &str, error: SchemaAgreementError) -> StorageError {
-    StorageError::with_source(ErrorKind::Unavailable, format!("{doing} in Cassandra"), error)
-}
-
-/// The cluster's description could not be read.
-pub(super) fn not_described(doing: &str, error: MetadataError) -> StorageError {
     StorageError::with_source(ErrorKind::Unavailable, format!("{doing} in Cassandra"), error)
 }
 
@@ -142,11 +137,60 @@ fn db_kind(error: &DbError, message: &str) -> ErrorKind {
         | DbError::Unauthorized
         | DbError::AlreadyExists { .. } => ErrorKind::Invalid,
         DbError::SyntaxError | DbError::ProtocolError | DbError::FunctionFailure { .. } => ErrorKind::Bug,
-        // The coordinator gave up among several that wanted the same row at once: nothing is broken.
-        DbError::WriteTimeout {
-            write_type: WriteType::Cas,
-            ..
-        } => ErrorKind::Unavailable,
         _ => ErrorKind::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scylla::statement::Consistency;
+
+    use super::*;
+
+    fn told(error: DbError, message: &str) -> ErrorKind {
+        let attempt = RequestAttemptError::DbError(error, message.to_owned());
+        failed("test", ExecutionError::LastAttemptError(attempt)).kind()
+    }
+
+    #[test]
+    fn a_failure_says_what_the_caller_can_do() {
+        let away = DbError::Unavailable {
+            consistency: Consistency::LocalQuorum,
+            required: 2,
+            alive: 1,
+        };
+        for (error, message, expected) in [
+            (away, "", ErrorKind::Unavailable),
+            (DbError::Overloaded, "", ErrorKind::Busy),
+            (DbError::IsBootstrapping, "", ErrorKind::Unavailable),
+            (
+                DbError::Invalid,
+                "Guardrail replica disk usage violated: no writes",
+                ErrorKind::Full,
+            ),
+            (
+                DbError::Invalid,
+                "unconfigured table sessions",
+                ErrorKind::Invalid,
+            ),
+            (DbError::Unauthorized, "", ErrorKind::Invalid),
+            (DbError::SyntaxError, "", ErrorKind::Bug),
+        ] {
+            assert_eq!(told(error.clone(), message), expected, "{error} {message}");
+        }
+        let silent = ExecutionError::RequestTimeout(std::time::Duration::from_secs(1));
+        assert_eq!(outcome(&silent), Outcome::Open);
+        assert_eq!(failed("test", silent).kind(), ErrorKind::Unavailable);
+        let refused = RequestAttemptError::DbError(DbError::Invalid, String::new());
+        assert_eq!(
+            outcome(&ExecutionError::LastAttemptError(refused)),
+            Outcome::NotDone
+        );
+        let unknown = RequestAttemptError::DbError(DbError::Other(CAS_WRITE_UNKNOWN), String::new());
+        assert_eq!(
+            outcome(&ExecutionError::LastAttemptError(unknown)),
+            Outcome::Unknown
+        );
+        assert_eq!(outcome(&ExecutionError::EmptyPlan), Outcome::NotDone);
     }
 }

@@ -11,6 +11,7 @@ use dwell_ingest::sources::http::HttpConfig;
 use dwell_runtime::limits::{ByteSize, HumanDuration, RateLimit};
 use dwell_serving_api::Config as ServingConfig;
 use dwell_speed_layer::Config as SpeedConfig;
+use dwell_storage::archive::RemoteArchiveConfig;
 use dwell_storage::backends::cassandra::CassandraConfig;
 use dwell_storage::backends::kafka::KafkaConfig;
 use dwell_storage::resolver::{EngineSettings, StoreUri};
@@ -68,6 +69,8 @@ pub(crate) struct StorageConfig {
     pub(crate) kafka: KafkaConfig,
     /// How `cassandra://` tables are used.
     pub(crate) cassandra: CassandraConfig,
+    /// How the object store of an `s3://`, `gs://` or `az://` archive is used.
+    pub(crate) s3: RemoteArchiveConfig,
 }
 
 /// What gateways may send.
@@ -191,6 +194,7 @@ impl Default for Config {
                 archive: EMBEDDED.into(),
                 kafka: KafkaConfig::default(),
                 cassandra: CassandraConfig::default(),
+                s3: RemoteArchiveConfig::default(),
             },
             ingest: IngestConfig::default(),
             speed: SpeedConfig::default(),
@@ -289,6 +293,7 @@ impl Config {
                 single_node: self.single_node,
                 ..self.storage.cassandra.clone()
             },
+            objects: self.storage.s3.clone(),
         };
         settings.check().context(UNUSABLE)?;
         Ok(settings)

@@ -10,6 +10,7 @@
 //! - `rewrite` over `stretches`, `unite` and `day_files`: a day's rows, united with what is archived, as new
 //!   files that are verified and not yet visible.
 //! - `table_log` and `delta`: commits, and the traits of the archive. `copy`: moving it as it is.
+//! - `remote`: the object stores of clouds.
 
 mod copy;
 mod day_files;
@@ -22,6 +23,7 @@ mod layout;
 mod order;
 mod parquet_schema;
 mod reader;
+mod remote;
 mod rewrite;
 mod sorter;
 mod stretches;
@@ -31,4 +33,5 @@ mod writer;
 
 pub use copy::CopiedArchive;
 pub use delta::{DeltaArchive, Vacuumed};
+pub use remote::{RemoteArchiveConfig, open_remote_archive};
 pub use sorter::{BulkSorter, SortedDay, SortedDays};

@@ -14,7 +14,7 @@ use dwell_runtime::tasks::Tasks;
 use url::Url;
 
 use crate::api::{Archive, Stores};
-use crate::archive::DeltaArchive;
+use crate::archive::{DeltaArchive, RemoteArchiveConfig, open_remote_archive};
 use crate::backends::cassandra::{CassandraConfig, CassandraStores};
 use crate::backends::kafka::{KafkaConfig, KafkaEventLog};
 use crate::backends::sqlite::SqliteStores;
@@ -132,6 +132,8 @@ pub struct EngineSettings {
     pub kafka: KafkaConfig,
     /// How Cassandra is used; contact points and keyspace come from `tables`.
     pub cassandra: CassandraConfig,
+    /// How an object store is used; bucket and folder come from `archive`.
+    pub objects: RemoteArchiveConfig,
 }
 
 impl EngineSettings {
@@ -227,6 +229,9 @@ pub fn open_archive(settings: &EngineSettings, clock: &SharedClock) -> Result<De
     let folder = match &settings.archive {
         StoreUri::Embedded(dir) => DataPaths::new(dir).archive,
         StoreUri::Folder(dir) => dir.clone(),
+        StoreUri::Objects(location) => {
+            return open_remote_archive(location, &settings.objects, Arc::clone(clock));
+        }
         other => {
             return Err(StorageError::new(
                 ErrorKind::Invalid,

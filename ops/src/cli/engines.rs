@@ -1,15 +1,200 @@
 //! `dwell migrate` and `dwell doctor`: what the engines need, and whether they have it.
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
+use dwell_runtime::clock::{SharedClock, SystemClock};
+use dwell_storage::api::ArchiveReader;
+use dwell_storage::backends::cassandra::{self, FindingLevel};
+use dwell_storage::backends::kafka::KafkaLogAdmin;
+use dwell_storage::resolver::{self, EngineSettings, StoreUri};
+use serde::Serialize;
 
 use super::EngineArgs;
+use crate::output::{Output, table};
+use crate::platform::{Base, Engines};
 
+/// What `migrate` did.
+#[derive(Debug, Serialize)]
+struct Migrated {
+    /// Topics that were made.
+    topics: Vec<String>,
+    /// Epoch of the log; `null` where it is embedded.
+    epoch: Option<u64>,
+    /// Version of the tables' schema; `null` where they are embedded.
+    schema: Option<u32>,
+}
+
+/// Makes topics and tables that are missing. Run it again after an upgrade; what is there is left as it is.
 pub(crate) async fn migrate(args: &EngineArgs) -> Result<()> {
-    let _ = args.load_config()?;
+    let config = args.load_config()?;
+    let settings = config.engines()?;
+    let output = Output::from_flag(args.json);
+    if settings.is_embedded() {
+        // Opening brings the files up to date.
+        Engines::open(&config, &Base::new()).await?.hold.release();
+        let migrated = Migrated {
+            topics: Vec::new(),
+            epoch: None,
+            schema: None,
+        };
+        return output.result(&migrated, || {
+            format!("the files in {} are up to date", config.data_dir.display())
+        });
+    }
+    let clock = SystemClock::shared();
+    let schema = cassandra::migrate(&settings.cassandra()?, SharedClock::clone(&clock))
+        .await
+        .context("the tables")?;
+    let created = KafkaLogAdmin::create(&settings.kafka()?, &*clock)
+        .await
+        .context("the event log")?;
+    let migrated = Migrated {
+        topics: created.topics,
+        epoch: Some(created.epoch),
+        schema: Some(schema),
+    };
+    output.result(&migrated, || {
+        format!(
+            "tables at schema version {schema}; event log of epoch {}, {} topics made",
+            created.epoch,
+            migrated.topics.len()
+        )
+    })
+}
+
+/// How a thing that was looked at is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Health {
+    Good,
+    Warning,
+    Wrong,
+}
+
+/// A thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    engine: &'static str,
+    health: Health,
+    what: String,
+    /// What to do about it.
+    remedy: Option<String>,
+}
+
+/// Looks at every connection. The exit code says whether anything is wrong.
+pub(crate) async fn doctor(args: &EngineArgs) -> Result<()> {
+    let config = args.load_config().context("the configuration")?;
+    let settings = config.engines()?;
+    let clock = SystemClock::shared();
+    let mut findings = Vec::new();
+    match settings.is_embedded() {
+        true => findings.push(embedded(&config).await),
+        false => {
+            log(&settings, &mut findings).await?;
+            tables(&settings, &clock, &mut findings).await?;
+        }
+    }
+    findings.push(archive(&settings, &clock).await);
+    let wrong = findings
+        .iter()
+        .filter(|finding| finding.health == Health::Wrong)
+        .count();
+    Output::from_flag(args.json).result(&findings, || {
+        let row = |finding: &Finding| {
+            let health = match finding.health {
+                Health::Good => "good",
+                Health::Warning => "look at it",
+                Health::Wrong => "WRONG",
+            };
+            let remedy = finding.remedy.clone().unwrap_or_default();
+            vec![
+                finding.engine.to_owned(),
+                health.to_owned(),
+                finding.what.clone(),
+                remedy,
+            ]
+        };
+        table(
+            &["engine", "", "found", "what to do"],
+            &[],
+            findings.iter().map(row),
+        )
+    })?;
+    match wrong {
+        0 => Ok(()),
+        _ => bail!("{wrong} of {} things are wrong", findings.len()),
+    }
+}
+
+async fn embedded(config: &crate::config::Config) -> Finding {
+    let folder = config.data_dir.display();
+    let opened = Engines::open(config, &Base::new()).await;
+    let (health, what, remedy) = match opened {
+        Ok(engines) => {
+            engines.hold.release();
+            (Health::Good, format!("log and tables in {folder}"), None)
+        }
+        Err(error) => (Health::Wrong, format!("{error:#}"), None),
+    };
+    Finding {
+        engine: "folder",
+        health,
+        what,
+        remedy,
+    }
+}
+
+async fn log(settings: &EngineSettings, findings: &mut Vec<Finding>) -> Result<()> {
+    let found = KafkaLogAdmin::inspect(&settings.kafka()?).await;
+    findings.extend(found.into_iter().map(|found| Finding {
+        engine: "event log",
+        health: if found.is_ok() {
+            Health::Good
+        } else {
+            Health::Wrong
+        },
+        what: format!("{}: {}", found.about, found.found),
+        remedy: found.remedy,
+    }));
     Ok(())
 }
 
-pub(crate) async fn doctor(args: &EngineArgs) -> Result<()> {
-    let _ = args.load_config()?;
+async fn tables(settings: &EngineSettings, clock: &SharedClock, findings: &mut Vec<Finding>) -> Result<()> {
+    let found = cassandra::inspect(&settings.cassandra()?, SharedClock::clone(clock)).await;
+    findings.extend(found.into_iter().map(|found| Finding {
+        engine: "tables",
+        health: match found.level {
+            FindingLevel::Good => Health::Good,
+            FindingLevel::Warning => Health::Warning,
+            FindingLevel::Error => Health::Wrong,
+        },
+        what: found.what,
+        remedy: None,
+    }));
     Ok(())
+}
+
+async fn archive(settings: &EngineSettings, clock: &SharedClock) -> Finding {
+    let looked = async { resolver::open_archive(settings, clock)?.tables().await };
+    let (health, what, remedy) = match looked.await {
+        Ok(tables) => (
+            Health::Good,
+            format!("{} with {} tables", settings.archive, tables.len()),
+            None,
+        ),
+        Err(error) => {
+            let remedy = match &settings.archive {
+                StoreUri::Objects(_) => {
+                    "make the bucket, or correct address, region or credentials in [storage.s3]"
+                }
+                _ => "make the folder, or correct its permissions",
+            };
+            (Health::Wrong, error.to_string(), Some(remedy.to_owned()))
+        }
+    };
+    Finding {
+        engine: "archive",
+        health,
+        what,
+        remedy,
+    }
 }

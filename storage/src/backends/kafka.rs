@@ -149,6 +149,12 @@ impl EventLogAdmin for KafkaEventLog {
             .get_or_try_init(async || Admin::start(&self.config))
             .await?;
         admin.delete_records(self.layout.place(partition)?, until).await?;
+        let reader = Arc::clone(&self.reader);
+        blocking("kafka-trim", move || {
+            reader.forget(partition, until);
+            Ok(())
+        })
+        .await?;
         Ok(until.abs_diff(start))
     }
 }

@@ -112,7 +112,11 @@ async fn let_time_pass(clock: Option<&ManualClock>) {
 }
 
 async fn start(log: &dyn EventLog, venue: &VenueKey) -> (Partition, Position) {
-    let partition = log.partition_of(venue, Kind::Position);
+    start_of(log, venue, Kind::Position).await
+}
+
+async fn start_of(log: &dyn EventLog, venue: &VenueKey, kind: Kind) -> (Partition, Position) {
+    let partition = log.partition_of(venue, kind);
     (partition, log.bounds(partition).await.unwrap().end)
 }
 
@@ -242,7 +246,7 @@ async fn a_record_that_cannot_be_right_is_refused_with_its_whole_call(under_test
 
 async fn a_repeated_record_is_there_twice(under_test: LogUnderTest) {
     let log = under_test.log;
-    let (partition, first) = start(&*log, &shop()).await;
+    let (partition, first) = start_of(&*log, &shop(), Kind::Count).await;
     let again = record(&shop(), 1, events(Kind::Count, DAY_START, 2, 0));
     let one = log.append(vec![again.clone()]).await.unwrap();
     let two = log.append(vec![again]).await.unwrap();
@@ -383,9 +387,9 @@ async fn a_records_own_time_is_kept_and_moves_no_other(under_test: LogUnderTest)
 async fn reading_before_the_start_or_beyond_the_end_is_a_gap(under_test: LogUnderTest) {
     let log = under_test.log;
     let (partition, _) = start(&*log, &shop()).await;
-    let one = || vec![record(&shop(), 1, position("s", "t", DAY_START, 1.0, 1.0))];
-    for _ in 0..4 {
-        log.append(one()).await.unwrap();
+    let one = |number| vec![record(&shop(), number, position("s", "t", DAY_START, 1.0, 1.0))];
+    for number in 0..4 {
+        log.append(one(number)).await.unwrap();
     }
     let LogBounds { start, end } = log.bounds(partition).await.unwrap();
     assert!(log.read(partition, start, 1).await.is_ok());
@@ -477,7 +481,7 @@ async fn positions_and_times_go_on_after_everything_was_trimmed(under_test: LogU
 
 async fn lag_counts_the_events_after_a_position(under_test: LogUnderTest) {
     let log = under_test.log;
-    let (partition, first) = start(&*log, &shop()).await;
+    let (partition, first) = start_of(&*log, &shop(), Kind::Reading).await;
     let mut appended = Vec::new();
     for (i, n) in [3_usize, 1, 10, 7].into_iter().enumerate() {
         if let Some(clock) = &under_test.clock {

@@ -171,7 +171,7 @@ async fn an_old_file_does_not_let_younger_records_before_it_go() {
     let log = open_log(&dir.path().join("log.db"), &clock, AppendLimits::default());
     let records = [100, 200, 300, 50, 400].map(|time| LogRecord {
         received_at: Some(time),
-        ..one(1)[0].clone()
+        ..one(1).remove(0)
     });
     log.append(records.to_vec()).await.unwrap();
     assert_eq!(

@@ -96,6 +96,12 @@ impl Reader {
         first_since(self.consumer(), self.layout.place(partition)?, time)
     }
 
+    /// Drops what was fetched of a partition before a position: it was deleted. Blocking.
+    pub(super) fn forget(&self, partition: Partition, before: Position) {
+        let lanes = lock(&self.lanes).clone();
+        lanes.iter().for_each(|lane| lane.forget(partition, before));
+    }
+
     /// See [`EventLogReader::lag`](crate::api::EventLogReader::lag).
     pub(super) async fn lag(self: &Arc<Self>, partition: Partition, position: Position) -> Result<LogLag> {
         let LogBounds { start, end } = self.bounds(partition).await?;

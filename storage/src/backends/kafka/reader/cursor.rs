@@ -164,7 +164,7 @@ impl Cursor {
         if self.is_assigned && self.start == from {
             return Ok(());
         }
-        if from == self.after_damage() {
+        if from > NOWHERE && from == self.after_damage() {
             self.trouble = None;
             self.next = from;
             self.start = from;

@@ -144,7 +144,9 @@ impl Lane {
     pub(super) fn stands_at(&self, partition: Partition, from: Position) -> bool {
         self.slots.get(partition as usize).is_some_and(|slot| {
             let at = [&slot.position, &slot.after_damage].map(|at| at.load(Ordering::Acquire));
-            at.contains(&from) && !matches!(slot.cursor.try_lock(), Err(TryLockError::WouldBlock))
+            from > NOWHERE
+                && at.contains(&from)
+                && !matches!(slot.cursor.try_lock(), Err(TryLockError::WouldBlock))
         })
     }
 
@@ -178,6 +180,20 @@ impl Lane {
             .ok_or_else(|| StorageError::new(ErrorKind::Bug, format!("no cursor for partition {partition}")))
     }
 
+    /// Drops what was fetched of a partition before a position, after whoever reads it now.
+    pub(super) fn forget(&self, partition: Partition, before: Position) {
+        let Some(slot) = self.slots.get(partition as usize) else {
+            return;
+        };
+        let mut cursor = lock(&slot.cursor);
+        if let Ok(io) = self.io(slot, partition)
+            && (NOWHERE + 1..before).contains(&cursor.position())
+        {
+            cursor.let_go(&io);
+            slot.lie_idle();
+        }
+    }
+
     /// Lets go of what nobody reads.
     fn rest(&self) {
         for (partition, slot) in (0..).zip(&self.slots) {
@@ -186,9 +202,7 @@ impl Lane {
             }
             if let (Ok(mut cursor), Ok(io)) = (slot.cursor.try_lock(), self.io(slot, partition)) {
                 cursor.let_go(&io);
-                for at in [&slot.position, &slot.after_damage] {
-                    at.store(NOWHERE, Ordering::Release);
-                }
+                slot.lie_idle();
             }
         }
     }
@@ -217,6 +231,13 @@ impl Slot {
         self.position.store(cursor.position(), Ordering::Release);
         self.after_damage.store(cursor.after_damage(), Ordering::Release);
         *lock(&self.used) = Stopwatch::start();
+    }
+
+    /// Says that the cursor fetches nothing.
+    fn lie_idle(&self) {
+        for at in [&self.position, &self.after_damage] {
+            at.store(NOWHERE, Ordering::Release);
+        }
     }
 
     fn idle(&self) -> Duration {

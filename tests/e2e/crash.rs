@@ -1,6 +1,6 @@
 //! `kill -9` in the middle: what was acknowledged is there, what was not is sent again, and no number changes.
 
-use crate::harness::{Instance, file, json};
+use crate::harness::{Instance, file, json, place, raw_writer};
 use crate::oracle::{Days, assert_equal, compute, exported};
 use crate::walkers::{Dice, arrival, ndjson, venues, walk, zones};
 
@@ -42,6 +42,7 @@ fn kill_9_at_random_moments_loses_nothing_acknowledged_and_counts_nothing_twice(
     }
     instance.kill();
 
+    let _raw_writer = raw_writer(&data_dir);
     let failpoints = [
         "batch.after_archive=kill",
         "batch.after_rows=kill",
@@ -49,16 +50,8 @@ fn kill_9_at_random_moments_loses_nothing_acknowledged_and_counts_nothing_twice(
     ];
     for failpoint in failpoints {
         let died = std::process::Command::new(crate::harness::DWELL)
-            .args([
-                "jobs",
-                "run",
-                "recompute",
-                "--venue",
-                "all",
-                "--wait",
-                "--data-dir",
-            ])
-            .arg(&data_dir)
+            .args(["jobs", "run", "recompute", "--venue", "all", "--wait"])
+            .args(place(&data_dir))
             .env("DWELL_FAILPOINTS", failpoint)
             .output()
             .expect("dwell runs");

@@ -195,6 +195,11 @@ pub(crate) fn admin_key(data_dir: &Path) -> String {
     key
 }
 
+/// On engines, a raw writer for commands: on a folder a command copies the log itself.
+pub(crate) fn raw_writer(data_dir: &Path) -> Option<Process> {
+    on_engines().then(|| Process::start("raw-writer", data_dir, &[]))
+}
+
 /// An HTTP client that keeps no connection: one that the other side has closed would fail the next request.
 pub(crate) fn agent() -> ureq::Agent {
     ureq::Agent::config_builder()

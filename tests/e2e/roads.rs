@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::harness::{Instance, eventually, file, json, run};
+use crate::harness::{Instance, eventually, file, json, on_engines, raw_writer, run};
 use crate::oracle::{Days, Tables, assert_equal, compute, exported};
 use crate::walkers::{Event, arrival, ndjson, venues, walk, zones};
 
@@ -77,6 +77,7 @@ fn files_by_the_log_and_by_the_archive_give_the_oracles_numbers() {
     for (road, flags) in [("log", &[][..]), ("archive", &["--to", "archive"][..])] {
         let data_dir = folder.path().join(road);
         prepare(&data_dir);
+        let _raw_writer = raw_writer(&data_dir);
         let a = file(&data_dir, "a.ndjson", &ndjson(first));
         let b = file(&data_dir, "b.ndjson", &ndjson(second));
         let mut args = vec!["import", b.to_str().expect("a path"), a.to_str().expect("a path")];
@@ -260,6 +261,10 @@ fn a_lone_event_shows_in_the_live_view_within_a_second_or_so() {
 
 #[test]
 fn a_second_process_on_one_folder_says_so_and_stops() {
+    if on_engines() {
+        // Engines are there to be shared.
+        return;
+    }
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("d");
     let mut instance = Instance::start(&data_dir);

@@ -1,9 +1,9 @@
 //! Checkpoints: the little that cannot be made again from raw and log.
 //!
 //! Everything a venue's live numbers are made of stands in the raw table and in the log, so a checkpoint holds only
-//! where we stand (a position in each partition of the shard), how far time is settled, and how many events came late; the days are built anew from
-//! raw on start (see docs/decisions). It is a few dozen bytes per venue whatever the day holds, so it can be stored
-//! every second.
+//! where we stand (a position in each partition of the shard), how far time is settled, and how many events came late;
+//! the days are built anew from raw on start (see docs/decisions). It is a few dozen bytes per venue whatever the day
+//! holds, so it can be stored every second.
 //!
 //! Form: one byte for the version, the state in postcard, eight bytes of xxh3 over both. Whatever does not read back
 //! exactly is refused, and the shard starts from raw alone.

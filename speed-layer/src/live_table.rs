@@ -196,6 +196,15 @@ impl TableQueue {
         self.changed.notify_one();
     }
 
+    /// Shows everything that waits, one after the other.
+    #[cfg(test)]
+    pub(crate) async fn show_waiting(&self, table: &dyn LiveViewWriter, at: Duration) {
+        while let Some(state) = self.take() {
+            let result = table.show(&state).await;
+            self.settle(&state, result.as_ref().err(), at);
+        }
+    }
+
     fn is_done(&self) -> bool {
         let queue = self.lock();
         queue.is_closed && queue.waiting.is_empty()

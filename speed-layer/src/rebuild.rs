@@ -143,13 +143,13 @@ impl Sources {
         })
     }
 
-    /// Builds a day from raw and its venue's tail. The time up to which the log was read and the reorder window bound
-    /// what may be settled.
+    /// Builds a day from raw and its venue's tail. `settle_until` (the time up to which the log was read) and the reorder
+    /// window bound what may be settled.
     pub(crate) async fn build(
         &self,
         plan: DayPlan,
         tail: Arc<VenueTail>,
-        log_time: TsMs,
+        settle_until: TsMs,
         config: &Arc<Config>,
     ) -> Result<Built> {
         let plan = Arc::new(plan);
@@ -170,7 +170,7 @@ impl Sources {
                     doing: "read raw events",
                     source,
                 })?;
-            let settle_before = stretch.start.min(log_time) - config.reorder_window.as_ms();
+            let settle_before = stretch.start.min(settle_until) - config.reorder_window.as_ms();
             let (tail, range) = (Arc::clone(&tail), stretch.clone());
             let fold = move || fold_stretch(built, kinds, &tail, range, settle_before);
             let rows;

@@ -46,6 +46,8 @@ pub(crate) struct Shop {
     pub(crate) clock: ManualClock,
     pub(crate) stores: SqliteStores,
     pub(crate) deps: Deps,
+    /// The log, where it was split.
+    pub(crate) kind_log: Option<Arc<KindLog>>,
     pub(crate) config: Config,
     pub(crate) handle: Handle,
     pub(crate) venue: VenueKey,
@@ -100,6 +102,7 @@ impl Shop {
             clock,
             stores,
             deps,
+            kind_log: None,
             config,
             handle,
             venue,
@@ -286,10 +289,54 @@ impl Shop {
         }
     }
 
+    /// Puts rows of some tracks into raw that the raw writer has not copied, as a restore would.
+    pub(crate) async fn write_lost_rows(&self, tracks: &[&str]) {
+        let posted = self.posted.lock().unwrap().clone();
+        let mut write = RawWrite::default();
+        for (events, delivery) in posted {
+            if !tracks.contains(&events.key(0)) {
+                continue;
+            }
+            let slots = events.ts.iter().map(|&ts| slot_of(ts));
+            write.marks.extend(slots.map(|slot| Mark {
+                venue: self.venue.clone(),
+                slot,
+                source: MarkSource::job("restore"),
+                position: 1,
+            }));
+            let rows = RawRows::delivered_once(events, delivery);
+            write.rows.push((self.venue.clone(), rows));
+        }
+        self.stores.raw.apply(write).await.unwrap();
+    }
+
+    /// Registers a venue with the same description that lies in another shard.
+    pub(crate) async fn put_venue_elsewhere(&self) -> VenueKey {
+        let mine = self.deps.log.shard_of(&self.venue);
+        let key = (0..)
+            .map(|n| VenueId::new(&format!("shop{n}")).unwrap())
+            .map(|id| VenueKey::new(self.venue.tenant.clone(), id))
+            .find(|key| self.deps.log.shard_of(key) != mine)
+            .unwrap();
+        let mut venue = self.described().await;
+        venue.id = key.venue.clone();
+        let put = self.stores.registry.put_venue(&key.tenant, &venue, None).await;
+        assert_eq!(put.unwrap(), Flip::Done);
+        key
+    }
+
+    /// Spoils the bytes of a record of the embedded log.
+    pub(crate) fn damage_record(&self, position: i64) {
+        let log = rusqlite::Connection::open(DataPaths::new(self.folder.path()).log_db).unwrap();
+        let spoiled = log.execute("UPDATE records SET batch = x'07' WHERE position = ?1", [position]);
+        assert_eq!(spoiled.unwrap(), 1);
+    }
+
     /// A log of several shards with a partition for each kind, in place of the embedded one.
     pub(crate) fn split_log(mut self, shards: u32) -> Self {
-        let log = KindLog::open(self.folder.path(), shards, self.clock.shared());
-        self.deps.log = Arc::new(log);
+        let log = Arc::new(KindLog::open(self.folder.path(), shards, self.clock.shared()));
+        self.deps.log = Arc::clone(&log) as Arc<dyn EventLog>;
+        self.kind_log = Some(log);
         self
     }
 

@@ -1,16 +1,17 @@
 //! The running service, on the machine's clock.
 
+mod groups;
+mod outages;
+
 use std::time::Duration;
 
 use dwell_model::testing::position_batch;
 use dwell_runtime::clock::{SystemClock, timeout};
 use dwell_runtime::shutdown::{Phase, ShutdownController};
-use dwell_storage::api::{EventLogAdmin, LiveVenue, LiveView};
+use dwell_storage::api::{LiveVenue, LiveView};
 
 use super::*;
 use crate::checkpoint;
-use crate::error::Error;
-use crate::handle::Stage;
 use crate::testing::Shop;
 
 struct Running {
@@ -26,6 +27,16 @@ struct Running {
 impl Running {
     async fn start(prepare: impl AsyncFnOnce(&Shop)) -> Self {
         let shop = Shop::open("Europe/Madrid", "2026-03-10", 12.0).await;
+        Self::start_in(shop, prepare).await
+    }
+
+    /// The same on a log of two shards with a partition for each kind.
+    async fn start_split(prepare: impl AsyncFnOnce(&Shop)) -> Self {
+        let shop = Shop::open("Europe/Madrid", "2026-03-10", 12.0).await;
+        Self::start_in(shop.split_log(2), prepare).await
+    }
+
+    async fn start_in(shop: Shop, prepare: impl AsyncFnOnce(&Shop)) -> Self {
         let (controller, clock) = (ShutdownController::default(), SystemClock::shared());
         shop.clock.set_ms(clock.now_ms());
         prepare(&shop).await;
@@ -66,6 +77,16 @@ impl Running {
             .unwrap_or_else(|_| panic!("never: {what}"));
     }
 
+    /// What the check says, once there is one: without any the process counts as ready.
+    fn is_ready(&self) -> Option<bool> {
+        let report = self.readiness.report();
+        (!report.checks.is_empty()).then_some(report.ready)
+    }
+
+    async fn until_ready(&self) {
+        self.until("ready", async || self.is_ready() == Some(true)).await;
+    }
+
     async fn stop(self) -> Result<()> {
         self.controller.trigger();
         let report = self
@@ -81,9 +102,7 @@ impl Running {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_posted_event_is_seen_within_a_second_and_a_stop_leaves_a_checkpoint_of_it() {
     let running = Running::start(async |_| {}).await;
-    running
-        .until("ready", async || running.readiness.report().ready)
-        .await;
+    running.until_ready().await;
     let mut watching = running.handle.subscribe(&running.shop.venue).await.unwrap();
     let occupied = |receiver: &mut tokio::sync::watch::Receiver<Option<Arc<LiveVenue>>>| {
         let shown = receiver.borrow_and_update();
@@ -116,50 +135,5 @@ async fn a_posted_event_is_seen_within_a_second_and_a_stop_leaves_a_checkpoint_o
         .unwrap()
         .unwrap();
     let state = checkpoint::decode(&stored.bytes).unwrap();
-    assert_eq!((state.position, state.venues[0].latest_ts), (end, now));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gap_makes_the_partition_not_ready_by_name_until_the_shutdown() {
-    let running = Running::start(async |shop: &Shop| {
-        // A checkpoint, then records that nobody copied to raw, and then a log that has lost them.
-        let mut shard = shop.start().await;
-        shop.catch_up(&mut shard).await;
-        shard.checkpoint().await.unwrap();
-        for _ in 0..3 {
-            shop.post(position_batch(&[("s1", "t1", shop.now(), 1.0, 1.0)]))
-                .await;
-        }
-        let end = shop.deps.log.bounds(0).await.unwrap().end;
-        shop.stores.log.trim(0, shop.now() + 1, end).await.unwrap();
-    })
-    .await;
-    running
-        .until("stopped", async || {
-            matches!(
-                running.handle.partitions().first().map(|p| p.stage.clone()),
-                Some(Stage::Stopped(_))
-            )
-        })
-        .await;
-    let report = running.readiness.report();
-    let check = report
-        .checks
-        .iter()
-        .find(|check| check.name == "speed layer, partition 0")
-        .unwrap();
-    assert!(!check.state.ok);
-    assert!(
-        check
-            .state
-            .detail
-            .as_deref()
-            .unwrap()
-            .contains("the event log has a gap: partition 0"),
-        "{check:?}"
-    );
-    assert!(matches!(
-        running.stop().await,
-        Err(Error::Gap { partition: 0, .. })
-    ));
+    assert_eq!((state.position(0), state.venues[0].latest_ts), (Some(end), now));
 }

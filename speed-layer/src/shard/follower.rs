@@ -17,6 +17,8 @@ use crate::health::{Health, Part};
 /// Delays between attempts after a failure of a store.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often the log is read although nothing new was heard of: who waits for a log that is away hears nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// How the following of a shard ended.
 #[derive(Debug)]
@@ -139,6 +141,7 @@ async fn follow_opened(shard: &mut Shard, context: &Context, health: &Health, st
     let mut caring = Patience::new(context, health, Part::Upkeep(shard.number()));
     let mut rebuild: Option<BoxFuture<'static, RebuildOutcome>> = None;
     let mut tick_at = clock.monotonic();
+    let mut look_at = tick_at + LOOK_EVERY;
     while !stop.is_requested() {
         if clock.monotonic() >= tick_at {
             shard.tick()?;
@@ -154,7 +157,8 @@ async fn follow_opened(shard: &mut Shard, context: &Context, health: &Health, st
         }
         let until_tick = tick_at.saturating_sub(clock.monotonic());
         let running = OptionFuture::from(rebuild.as_mut());
-        let (has_more, may_read) = (!shard.is_caught_up(), reading.is_due());
+        let has_more = !shard.is_caught_up() || clock.monotonic() >= look_at;
+        let may_read = reading.is_due();
         tokio::select! {
             biased;
             () = stop.requested() => break,
@@ -164,6 +168,7 @@ async fn follow_opened(shard: &mut Shard, context: &Context, health: &Health, st
             }
             () = std::future::ready(()), if has_more && may_read => {
                 reading.judge(gap_passes(shard.follow().await)?)?;
+                look_at = clock.monotonic() + LOOK_EVERY;
                 // Reading an embedded log may never wait: others get their turn.
                 tokio::task::yield_now().await;
             }

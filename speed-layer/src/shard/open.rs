@@ -15,6 +15,7 @@ use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::reader::{ShardReader, Start};
+use super::rebuilds::settle_until;
 use super::{Context, Due, Shard};
 use crate::checkpoint::{self, ShardState, VenueCheckpoint};
 use crate::config::Config;
@@ -156,6 +157,7 @@ impl Shard {
         let at = self.moment();
         let config = &self.context.config;
         let mut state = VenueState::new(key.clone(), venue, Arc::clone(config), at.now);
+        let settle_until = settle_until(&*self.context.deps.log, &self.reader, &key, at);
         let live = state.live_days();
         let today = state.today();
         let first = live.first().map_or(today, |(day, _, _)| *day);
@@ -177,7 +179,7 @@ impl Shard {
                 let plan = state.begin_rebuild(day);
                 let built = self
                     .sources
-                    .build(plan, Arc::clone(&tail), at.log_time, config)
+                    .build(plan, Arc::clone(&tail), settle_until, config)
                     .await?;
                 state.adopt(built.state, built.latest_ts, Duration::ZERO, at);
             }

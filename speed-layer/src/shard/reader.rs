@@ -173,11 +173,28 @@ impl ShardReader {
         }
     }
 
+    /// What was received before this time has been taken of one partition.
+    pub(crate) fn log_time_of(&self, partition: Partition) -> TsMs {
+        let mut known = self
+            .partitions
+            .iter()
+            .filter(|reader| reader.partition == partition && !reader.is_at_end());
+        known.next().map_or(TsMs::MAX, PartitionReader::next_received_at)
+    }
+
     /// How far the shard is behind.
     pub(crate) async fn lag(&self) -> Result<LogLag> {
         let behind = self.partitions.iter().filter(|reader| !reader.is_at_end());
-        let lags = behind.map(|reader| self.log.lag(reader.partition, reader.position));
-        let lags: Result<Vec<LogLag>, _> = join_all(lags).await.into_iter().collect();
+        let lags = behind.map(|reader| async {
+            // The log is asked where it is read, which costs it nothing; what lies before is here.
+            let beyond = self.log.lag(reader.partition, reader.next).await?;
+            let ahead = LogLag {
+                events: reader.ahead.iter().map(|record| record.events.len() as u64).sum(),
+                oldest_received_at: reader.ahead.front().map(|record| record.received_at),
+            };
+            Ok(sum_of_lags([ahead, beyond].into_iter()))
+        });
+        let lags: Result<Vec<LogLag>> = join_all(lags).await.into_iter().collect();
         Ok(sum_of_lags(lags?.into_iter()))
     }
 

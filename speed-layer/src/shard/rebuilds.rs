@@ -8,12 +8,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dwell_model::event::Kind;
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{LocalDay, TsMs};
 use dwell_runtime::clock::Stopwatch;
-use dwell_storage::api::{Partition, Position};
+use dwell_storage::api::{EventLog, Partition, Position};
 
 use super::Shard;
+use super::reader::ShardReader;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::live_sessions::{DayPlan, Moment, Reason};
@@ -30,6 +32,8 @@ pub(crate) struct RebuildJob {
     reason: Reason,
     plan: DayPlan,
     begun: Moment,
+    /// Time before which the order of positions is settled.
+    settle_until: TsMs,
     /// Everything before these is to be in the state.
     until: Vec<(Partition, Position)>,
 }
@@ -76,9 +80,16 @@ impl RebuildJob {
         let (bytes, events_max) = (self.config.read_bytes, self.config.tail_events_max);
         let tail = self.sources.tail(&stretches, bytes, events_max, wanted).await?;
         self.sources
-            .build(self.plan, tail.of(&self.key), self.begun.log_time, &self.config)
+            .build(self.plan, tail.of(&self.key), self.settle_until, &self.config)
             .await
     }
+}
+
+/// Time up to which a day that is built now may settle its positions: how far the log was read of their partition.
+/// Other kinds need no order, so how far theirs have been read does not matter.
+pub(super) fn settle_until(log: &dyn EventLog, reader: &ShardReader, venue: &VenueKey, at: Moment) -> TsMs {
+    let positions = log.partition_of(venue, Kind::Position);
+    reader.log_time_of(positions).min(at.now)
 }
 
 impl Shard {
@@ -105,6 +116,7 @@ impl Shard {
             return Ok(None);
         };
         self.is_rebuilding = true;
+        let settle_until = settle_until(&*self.context.deps.log, &self.reader, &key, at);
         Ok(Some(RebuildJob {
             sources: self.sources.clone(),
             config: Arc::clone(&self.context.config),
@@ -112,6 +124,7 @@ impl Shard {
             key,
             reason,
             begun: at,
+            settle_until,
             until: self.reader.positions(),
         }))
     }

@@ -1,6 +1,9 @@
-//! Partitions on the embedded stores, step by step.
+//! A shard on the embedded stores, step by step.
 
+mod gaps;
 mod golden;
+mod owners;
+mod partitions;
 
 use dwell_model::event::EventBatch;
 use dwell_model::testing::position_batch;
@@ -372,25 +375,6 @@ async fn events_of_a_closed_day_that_was_never_live_bring_it_back_until_it_is_pu
     assert_eq!(days, ["2026-03-09", "2026-03-10"]);
     shop.assert_equals_batch("2026-03-09").await;
     assert_eq!(shop.live().late_events, 40);
-}
-
-#[tokio::test]
-async fn a_gap_in_the_log_is_named_and_not_jumped_over() {
-    use dwell_storage::api::EventLogAdmin;
-    let shop = Shop::open("Europe/Madrid", DAY, 12.0).await;
-    let mut shard = shop.start().await;
-    for i in 0..50 {
-        shop.post(walker("t1", shop.now() + i * 1_000, 1, 1.0)).await;
-    }
-    let end = shop.deps.log.bounds(0).await.unwrap().end;
-    shop.stores.log.trim(0, shop.now() + 1, end).await.unwrap();
-    let error = shard.follow().await.unwrap_err();
-    assert!(matches!(error, Error::Gap { partition: 0, .. }), "{error}");
-    assert!(!error.is_retryable());
-    assert!(
-        error.to_string().contains("partition 0 no longer holds position"),
-        "{error}"
-    );
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +30,10 @@ pub(crate) struct KindLog {
     shards: u32,
     /// What the members of its groups are given; a member sees what stands here.
     pub(crate) given: watch::Sender<BTreeSet<Shard>>,
+    /// Reads so far.
+    pub(crate) reads: AtomicU64,
+    /// A partition whose reads fail, and how.
+    pub(crate) broken: Mutex<Option<(Partition, ErrorKind)>>,
 }
 
 struct Member(watch::Receiver<BTreeSet<Shard>>);
@@ -42,6 +48,8 @@ impl KindLog {
             logs: (0..shards * KINDS).map(open).collect(),
             shards,
             given: watch::Sender::new((0..shards).collect()),
+            reads: AtomicU64::new(0),
+            broken: Mutex::default(),
         }
     }
 
@@ -95,7 +103,12 @@ impl EventLogReader for KindLog {
     }
 
     async fn read(&self, partition: Partition, from: Position, max_bytes: usize) -> Result<LogChunk> {
-        self.log(partition)?.read(0, from, max_bytes).await
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let broken = *self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        match broken {
+            Some((broken, kind)) if broken == partition => Err(StorageError::new(kind, "made to fail")),
+            _ => self.log(partition)?.read(0, from, max_bytes).await,
+        }
     }
 
     async fn bounds(&self, partition: Partition) -> Result<LogBounds> {

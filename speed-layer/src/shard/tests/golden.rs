@@ -77,8 +77,18 @@ async fn play(
 
 #[tokio::test]
 async fn the_night_of_the_clock_change_and_the_end_of_its_day_equal_the_batch_computation() {
+    the_night_of_the_clock_change(Shop::open("Europe/Madrid", "2026-10-24", 23.5).await).await;
+}
+
+#[tokio::test]
+async fn the_same_night_from_a_partition_for_each_kind_equals_the_batch_computation() {
+    let mut shop = Shop::open("Europe/Madrid", "2026-10-24", 23.5).await.split_log(2);
+    shop.config.read_bytes = 3_000;
+    the_night_of_the_clock_change(shop).await;
+}
+
+async fn the_night_of_the_clock_change(shop: Shop) {
     let (before, dst, after) = ("2026-10-24", "2026-10-25", "2026-10-26");
-    let shop = Shop::open("Europe/Madrid", before, 23.5).await;
     let mut dice = Dice(11);
     let midnight = shop.at(dst, 0.0).await;
     let end = shop.at(after, 0.0).await;
@@ -185,17 +195,22 @@ async fn a_file_received_before_what_it_repeats_can_change_which_payload_counts(
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
-    /// Any order of arrival, any repetition, corrections, any number of restarts.
+    /// Any order of arrival, any repetition, corrections, any number of restarts, from one partition or from several.
     #[test]
     fn whatever_the_arrival_the_live_rows_end_equal_to_the_batch_computation(
         seed in any::<u64>(),
         people in 1_usize..5,
         posts in 3_usize..14,
         kill_every in 2_usize..9,
+        shards in 0_u32..4,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let shop = Shop::open("Australia/Lord_Howe", "2026-04-05", 12.0).await;
+            let mut shop = Shop::open("Australia/Lord_Howe", "2026-04-05", 12.0).await;
+            if shards > 0 {
+                shop = shop.split_log(shards);
+                shop.config.read_bytes = 1 << (seed % 16);
+            }
             let mut dice = Dice(seed);
             let noon = shop.now();
             let mut events = Vec::new();
@@ -232,8 +247,11 @@ proptest! {
                         shop.post(batch).await;
                     }
                 }
-                if dice.below(2) == 0 {
-                    shop.write_raw().await;
+                match dice.below(4) {
+                    0 => shop.write_raw().await,
+                    // It is further in some partitions than in others.
+                    1 => shop.write_raw_of(dice.below(u64::from(shop.deps.log.partitions())) as u32).await,
+                    _ => {}
                 }
                 if i % kill_every == kill_every - 1 {
                     shard = shop.start().await;

@@ -10,8 +10,12 @@
 )]
 
 mod conformance;
+mod lost_answers;
+mod proxy;
+mod races;
 mod raw_events;
 mod schema;
+mod tables;
 
 use std::panic::AssertUnwindSafe;
 

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use dwell_model::ids::{TenantId, VenueId};
-use scylla::value::CqlTimestamp;
+use scylla::value::{Counter, CqlTimestamp};
 
 use super::cluster::{Cluster, Cql};
 use super::rows::{self, SizedRow};
@@ -92,9 +92,9 @@ impl CassandraQuarantine {
     /// Adds one tenant's entries; returns how many were kept or there.
     async fn add_of(&self, tenant: &str, entries: &[&QuarantineEntry], max_entries: u64) -> Result<u64> {
         let known = self.known(tenant, entries).await?;
-        let count: Option<(i64,)> = self.cluster.first(COUNT, (tenant,)).await?;
+        let count: Option<(Counter,)> = self.cluster.first(COUNT, (tenant,)).await?;
         // A counter that miscounted downwards is no reason to fail.
-        let count = u64::try_from(count.map_or(0, |(count,)| count)).unwrap_or(0);
+        let count = u64::try_from(count.map_or(0, |(count,)| count.0)).unwrap_or(0);
         let room = usize::try_from(max_entries.saturating_sub(count)).unwrap_or(usize::MAX);
         let mut taken: BTreeMap<&str, &QuarantineEntry> = BTreeMap::new();
         let mut kept = 0;
@@ -115,14 +115,14 @@ impl CassandraQuarantine {
             let row = sized_row(tenant, entry)?;
             buckets.entry(bucket_of(&entry.id)).or_default().push(row);
         }
-        let added = i64::try_from(taken.len()).unwrap_or(i64::MAX);
+        let added = Counter(i64::try_from(taken.len()).unwrap_or(i64::MAX));
         for (bucket, rows) in buckets {
             self.cluster.execute(ADD_BUCKET, (tenant, bucket)).await?;
             rows::write(&self.cluster, INSERT, rows).await?;
         }
         // The entries are there: a count that failed is no reason to send them again.
         if let Err(error) = self.cluster.execute(RAISE_COUNT, (added, tenant)).await {
-            tracing::warn!(tenant, added, %error, "entries of the quarantine may not have been counted");
+            tracing::warn!(tenant, added = added.0, %error, "entries of the quarantine may not have been counted");
         }
         Ok(kept)
     }

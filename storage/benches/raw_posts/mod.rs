@@ -11,25 +11,25 @@ use dwell_runtime::clock::Stopwatch;
 use dwell_storage::api::{ConsumerPosition, Mark, MarkSource, RawWrite};
 
 /// 2026-03-29T00:00:00Z.
-pub const FIRST_TS: i64 = 1_774_742_400_000;
+pub(crate) const FIRST_TS: i64 = 1_774_742_400_000;
 /// Venues that take turns.
-pub const VENUES: usize = 20;
+pub(crate) const VENUES: usize = 20;
 const TRACKS_AT_ONCE: u64 = 150;
 /// Rows of a post.
-pub const ROWS_PER_POST: usize = 1_000;
+pub(crate) const ROWS_PER_POST: usize = 1_000;
 /// Posts of a write.
-pub const POSTS_PER_WRITE: usize = 10;
+pub(crate) const POSTS_PER_WRITE: usize = 10;
 
 /// Posts in arrival order.
-pub struct Source {
-    pub venues: Vec<VenueKey>,
+pub(crate) struct Source {
+    pub(crate) venues: Vec<VenueKey>,
     seed: u64,
     posts: u64,
     last: Vec<(VenueKey, EventBatch)>,
 }
 
 impl Source {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let venue = |n| {
             VenueKey::new(
                 TenantId::new("acme").unwrap(),
@@ -52,7 +52,7 @@ impl Source {
         (self.seed >> 33) % limit
     }
 
-    pub fn write(&mut self, position: i64) -> RawWrite {
+    pub(crate) fn write(&mut self, position: i64) -> RawWrite {
         let posts: Vec<(VenueKey, EventBatch)> = (0..POSTS_PER_WRITE)
             .map(|_| {
                 let post = self.posts;
@@ -105,7 +105,7 @@ impl Source {
         batch
     }
 
-    pub fn repeat_last(&self, position: i64) -> RawWrite {
+    pub(crate) fn repeat_last(&self, position: i64) -> RawWrite {
         delivered(&self.last, position)
     }
 }
@@ -145,14 +145,14 @@ fn delivered(posts: &[(VenueKey, EventBatch)], position: i64) -> RawWrite {
 
 /// Time spent in some calls, everything around them left out.
 #[derive(Default)]
-pub struct Cost {
+pub(crate) struct Cost {
     wall_seconds: f64,
     slowest_seconds: f64,
     cpu_seconds: f64,
 }
 
 impl Cost {
-    pub async fn of<T>(&mut self, call: impl Future<Output = T>) -> T {
+    pub(crate) async fn of<T>(&mut self, call: impl Future<Output = T>) -> T {
         let (stopwatch, cpu) = (Stopwatch::start(), cpu_seconds());
         let outcome = call.await;
         let took = stopwatch.elapsed_seconds();
@@ -162,7 +162,7 @@ impl Cost {
         outcome
     }
 
-    pub fn report(&self, what: &str, rows: u64) {
+    pub(crate) fn report(&self, what: &str, rows: u64) {
         let per_row = |seconds: f64| seconds * 1e6 / rows as f64;
         let (wall, cpu) = (per_row(self.wall_seconds), per_row(self.cpu_seconds));
         let slowest_ms = self.slowest_seconds * 1e3;

@@ -96,12 +96,16 @@ fn a_raw_writer_killed_around_its_commit_is_exact_afterwards() {
 
         let mut instance = Instance::start_with(&data_dir, &[("DWELL_FAILPOINTS", failpoint)]);
         for body in &batches {
-            if !instance.try_post("/v1/events", body.as_bytes()) {
+            if !instance.try_post("/v1/events", body.as_bytes()) || !instance.is_running() {
                 // Dead by its failpoint: a fresh one takes the rest, and this batch again.
                 instance.kill();
                 instance = Instance::start(&data_dir);
                 assert!(instance.try_post("/v1/events", body.as_bytes()));
             }
+        }
+        if !instance.is_running() {
+            instance.kill();
+            instance = Instance::start(&data_dir);
         }
         let job = json(
             &["jobs", "run", "recompute", "--venue", "all", "--wait"],
@@ -111,5 +115,6 @@ fn a_raw_writer_killed_around_its_commit_is_exact_afterwards() {
         let out = data_dir.join("out");
         json(&["export", "--out", out.to_str().expect("a path")], &data_dir);
         assert_equal(&exported(&out), &expected);
+        drop(instance);
     }
 }

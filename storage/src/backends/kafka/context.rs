@@ -3,7 +3,7 @@
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// Hands the lines of a client to `tracing`, under the client's role.
 #[derive(Debug, Clone)]
@@ -37,5 +37,9 @@ pub(super) fn log(role: &'static str, level: RDKafkaLogLevel, facility: &str, li
 
 /// Errors of a whole client (a broker is away, a name cannot be resolved): it goes on trying.
 pub(super) fn log_error(role: &'static str, error: &KafkaError, reason: &str) {
+    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+        // News for those who asked to be told of it, and for nobody else.
+        return;
+    }
     tracing::warn!(target: "librdkafka", role, %error, "{reason}");
 }

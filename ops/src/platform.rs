@@ -152,8 +152,10 @@ impl Platform {
 
         let mut router = Router::new();
         if roles.has(Role::Ingest) || roles == Roles::Command {
-            let lag = lag_source(&base, &stores, raw_writer.as_ref().filter(|_| embedded));
-            let ingest = http::HttpState::new(config.http(), intake, Some(lag), Arc::clone(&base.clock));
+            // A command posts nothing for long enough to be held back.
+            let lag = (roles != Roles::Command)
+                .then(|| lag_source(&base, &stores, raw_writer.as_ref().filter(|_| embedded)));
+            let ingest = http::HttpState::new(config.http(), intake, lag, Arc::clone(&base.clock));
             router = router.merge(http::authenticated_router(ingest, Arc::clone(&verifier)));
         }
         if roles.has(Role::Serve) || roles == Roles::Command {

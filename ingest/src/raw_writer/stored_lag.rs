@@ -57,7 +57,11 @@ impl StoredLag {
         shutdown: ShutdownToken,
     ) {
         loop {
-            if let Err(error) = self.run_once(&*log, &*raw).await {
+            let measured = tokio::select! {
+                () = shutdown.requested() => return,
+                measured = self.run_once(&*log, &*raw) => measured,
+            };
+            if let Err(error) = measured {
                 tracing::debug!(%error, "the raw writers' lag cannot be measured");
             }
             tokio::select! {

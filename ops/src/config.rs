@@ -240,20 +240,16 @@ impl Config {
             }
             None => {}
         }
-        // Not options: a key for commands, failpoints and servers for tests, folders for CI.
-        let ignored = [
-            "key",
-            "url",
-            "failpoints",
-            "ci_target",
-            "servers_cache",
-            "test_kafka",
-            "test_cassandra",
-            "test_s3",
-            "test_config",
-        ];
+        // Not options: a key and an address for commands, failpoints, and what tests and CI are told.
+        let is_option = |name: &figment::value::UncasedStr| {
+            let name = name.as_str().to_ascii_lowercase();
+            let of_tests = ["test_", "ci_", "chaos_"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix));
+            !of_tests && !["key", "url", "failpoints", "servers_cache"].contains(&name.as_str())
+        };
         let config: Config = figment
-            .merge(Env::prefixed("DWELL_").ignore(&ignored).split("__"))
+            .merge(Env::prefixed("DWELL_").filter(is_option).split("__"))
             .merge(Serialized::defaults(flags))
             .extract()
             .map_err(|error| anyhow::anyhow!("{error}"))

@@ -5,6 +5,7 @@
 //! the former ones (see [`write_times`](super::write_times)).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use dwell_model::ids::VenueKey;
@@ -91,7 +92,7 @@ type Found = BTreeMap<(LocalDay, Generation), Vec<AggregateRow>>;
 
 impl CassandraAggregates {
     pub(super) fn new(cluster: Cluster) -> Self {
-        let write_times = WriteTimes::new(cluster.clock().clone());
+        let write_times = WriteTimes::new(Arc::clone(cluster.clock()));
         Self { cluster, write_times }
     }
 

@@ -5,6 +5,8 @@
 //! the owner's fence is still the highest. So a state is replaced at one time however large it is, and an owner that
 //! was paused leaves at most chunks that nobody finds; the next state removes them, and all older ones.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use futures::{TryStreamExt, stream};
 
@@ -76,13 +78,13 @@ struct Owner {
 
 impl CassandraCheckpoints {
     pub(super) fn new(cluster: Cluster) -> Self {
-        let numbers = WriteTimes::new(cluster.clock().clone());
+        let numbers = WriteTimes::new(Arc::clone(cluster.clock()));
         Self { cluster, numbers }
     }
 
     async fn owner(&self, cql: Cql, name: &str) -> Result<Option<Owner>> {
-        let row: Option<(Option<i64>, Option<Vec<u8>>, Option<i64>)> =
-            self.cluster.first(cql, (name,)).await?;
+        type Columns = (Option<i64>, Option<Vec<u8>>, Option<i64>);
+        let row: Option<Columns> = self.cluster.first(cql, (name,)).await?;
         row.map(|(fence, owner, last_state)| {
             Ok(Owner {
                 fence: fence.ok_or_else(|| damaged_value("a checkpoint has no fence"))?,

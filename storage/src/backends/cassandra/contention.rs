@@ -53,7 +53,8 @@ impl<'a> Contention<'a> {
         }
     }
 
-    /// Waits a random while before the next round; `Busy` when there were too many. Nothing was done then.
+    /// Waits a random while before the next round; `Busy` when there were too many: every round found the row as it
+    /// was, or another's.
     pub(super) async fn wait(&mut self) -> Result<()> {
         self.tries += 1;
         if self.tries >= TRIES_MAX {

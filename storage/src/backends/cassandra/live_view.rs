@@ -70,7 +70,7 @@ pub struct CassandraLiveView {
 impl CassandraLiveView {
     /// The task that looks after subscriptions runs among `tasks`, as long as there are any.
     pub(super) fn new(cluster: Cluster, tasks: Tasks) -> Self {
-        let clock = cluster.clock().clone();
+        let clock = Arc::clone(cluster.clock());
         let table = LiveTable { cluster };
         let board = Board::new(table.clone(), clock, tasks);
         Self { table, board }

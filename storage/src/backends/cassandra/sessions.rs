@@ -3,6 +3,8 @@
 //! Writing a generation again replaces it: a deletion just before the new rows takes the former ones (see
 //! [`write_times`](super::write_times)).
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use dwell_model::ids::VenueKey;
 use dwell_model::session::Session;
@@ -63,7 +65,7 @@ pub struct CassandraSessions {
 
 impl CassandraSessions {
     pub(super) fn new(cluster: Cluster) -> Self {
-        let write_times = WriteTimes::new(cluster.clock().clone());
+        let write_times = WriteTimes::new(Arc::clone(cluster.clock()));
         Self { cluster, write_times }
     }
 

@@ -32,8 +32,9 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOKS_AT_ONCE: usize = 16;
 /// Venues that one process may be subscribed to.
 const SUBSCRIBED_MAX: usize = 10_000;
-/// States kept of venues that nobody is subscribed to.
-const UNWATCHED_MAX: usize = 4_096;
+/// Venues known, from which on those that nobody is subscribed to are forgotten as soon as they are not fresh. Below
+/// it they are forgotten when they would not answer any more.
+const KNOWN_MAX: usize = 512;
 
 /// Where states come from.
 #[async_trait]
@@ -143,12 +144,13 @@ impl<L: Look> Inner<L> {
         if let Some(entry) = known.venues.get(venue) {
             return Arc::clone(entry);
         }
-        if known.venues.len() >= UNWATCHED_MAX {
-            let now = self.clock.monotonic();
-            known
-                .venues
-                .retain(|_, entry| entry.is_watched() || entry.age(now).is_some_and(|age| age < FRESH_FOR));
-        }
+        // A state may be of megabytes: what nobody asks for any more goes when another venue comes.
+        let (now, is_crowded) = (self.clock.monotonic(), known.venues.len() >= KNOWN_MAX);
+        let kept_for = if is_crowded { FRESH_FOR } else { ANSWERS_FOR };
+        known.venues.retain(|_, entry| {
+            let is_young = entry.age(now).is_some_and(|age| age < kept_for);
+            is_young || entry.is_watched() || entry.is_looked_for()
+        });
         let entry = Arc::new(Entry {
             looking: tokio::sync::Mutex::new(()),
             looked_at: Mutex::new(None),
@@ -204,6 +206,10 @@ impl<L: Look> Inner<L> {
 impl Entry {
     fn is_watched(&self) -> bool {
         self.state.receiver_count() > 0
+    }
+
+    fn is_looked_for(&self) -> bool {
+        self.looking.try_lock().is_err()
     }
 
     fn looked_at(&self) -> MutexGuard<'_, Option<Duration>> {

@@ -198,3 +198,28 @@ async fn subscribers_keep_the_last_state_while_the_table_is_away_and_see_the_nex
     states.changed().await.unwrap();
     assert_eq!(states.borrow().as_ref().unwrap().as_of, 12);
 }
+
+#[tokio::test]
+async fn venues_that_nobody_asks_for_are_forgotten_and_subscribed_ones_are_not() {
+    let setting = setting();
+    let known = || setting.board.inner.known().venues.len();
+    let _states = setting.board.subscribe(&shop()).await.unwrap();
+    for n in 0..10 {
+        setting.board.venue(&venue("acme", &n.to_string())).await.unwrap();
+    }
+    assert_eq!(known(), 11);
+    setting.clock.advance(ANSWERS_FOR);
+    setting.board.venue(&venue("acme", "next")).await.unwrap();
+    assert_eq!(known(), 2);
+    for n in 0..KNOWN_MAX - 2 {
+        setting
+            .board
+            .venue(&venue("other", &n.to_string()))
+            .await
+            .unwrap();
+    }
+    assert_eq!(known(), KNOWN_MAX);
+    setting.clock.advance(FRESH_FOR);
+    setting.board.venue(&venue("acme", "last")).await.unwrap();
+    assert_eq!(known(), 2, "a crowd is forgotten sooner");
+}

@@ -5,8 +5,9 @@
 //! stands at the position asked for goes on without asking the broker anything. Several readers follow the same
 //! partition (raw writer, speed layer), each at its own position: for them there are up to [`LANES_MAX`] lanes, and a
 //! read takes the lane whose cursor stands there, or else the one that was idle longest. Cursors that nobody has read for
-//! a while stop fetching.
+//! a while stop fetching. What brokers are asked besides goes over connections of its own ([`Asker`]).
 
+mod asker;
 mod cursor;
 mod holes;
 mod lane;
@@ -17,16 +18,15 @@ use std::time::Duration;
 
 use dwell_model::time::TsMs;
 use dwell_runtime::clock::{self, SharedClock};
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaResult;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::consumer::BaseConsumer;
 
+use self::asker::Asker;
 use self::lane::Lane;
+use super::blocking;
 use super::config::KafkaConfig;
 use super::context::Logging;
-use super::layout::{Layout, Place};
+use super::layout::Layout;
 use super::writer::lock;
-use super::{blocking, failure};
 use crate::api::{LogBounds, LogChunk, LogLag, Partition, Position};
 use crate::error::Result;
 
@@ -44,6 +44,7 @@ pub(super) struct Reader {
     config: KafkaConfig,
     layout: Arc<Layout>,
     clock: SharedClock,
+    asker: Arc<Asker>,
     /// The lane that is there from the start.
     first: Arc<Lane>,
     /// All lanes.
@@ -53,11 +54,13 @@ pub(super) struct Reader {
 impl Reader {
     /// Starts the first consumer. Blocking, though it does not wait for brokers.
     pub(super) fn start(config: &KafkaConfig, layout: Arc<Layout>, clock: SharedClock) -> Result<Arc<Self>> {
-        let first = Lane::start(config, &layout)?;
+        let asker = Arc::new(Asker::start(config)?);
+        let first = Lane::start(config, &layout, &asker)?;
         Ok(Arc::new(Self {
             config: config.clone(),
             layout,
             clock,
+            asker,
             lanes: Mutex::new(vec![Arc::clone(&first)]),
             first,
         }))
@@ -85,15 +88,14 @@ impl Reader {
         self.layout.place(partition)?;
         let reader = Arc::clone(self);
         blocking("kafka-bounds", move || {
-            let place = reader.layout.place(partition)?;
-            bounds_of(reader.consumer(), place)
+            reader.asker.bounds(reader.layout.place(partition)?)
         })
         .await
     }
 
     /// Position of a partition's first record that was not appended before `time`, if there is one. Blocking.
     pub(super) fn first_since(&self, partition: Partition, time: TsMs) -> Result<Option<Position>> {
-        first_since(self.consumer(), self.layout.place(partition)?, time)
+        self.asker.first_since(self.layout.place(partition)?, time)
     }
 
     /// Drops what was fetched of a partition before a position: it was deleted. Blocking.
@@ -165,11 +167,6 @@ impl Reader {
         }
     }
 
-    /// A consumer to ask brokers with.
-    pub(super) fn consumer(&self) -> &LogConsumer {
-        self.first.consumer()
-    }
-
     /// The lane to read a partition from a position with.
     fn lane(&self, partition: Partition, from: Position) -> Result<Arc<Lane>> {
         let mut lanes = lock(&self.lanes);
@@ -180,41 +177,11 @@ impl Reader {
             return Ok(Arc::clone(lane));
         }
         if lanes.len() < LANES_MAX {
-            let lane = Lane::start(&self.config, &self.layout)?;
+            let lane = Lane::start(&self.config, &self.layout, &self.asker)?;
             lanes.push(Arc::clone(&lane));
             return Ok(lane);
         }
         let idle_longest = lanes.iter().max_by_key(|lane| lane.idle(partition));
         Ok(Arc::clone(idle_longest.unwrap_or(&self.first)))
     }
-}
-
-/// Asks the broker what a partition holds.
-pub(super) fn bounds_of(consumer: &LogConsumer, place: Place<'_>) -> Result<LogBounds> {
-    consumer
-        .fetch_watermarks(place.topic, place.number(), REQUEST_TIMEOUT)
-        .map(|(start, end)| LogBounds {
-            // Without records the start can be told as unknown.
-            start: start.clamp(0, end.max(0)),
-            end: end.max(0),
-        })
-        .map_err(|error| failure::failed(format!("look at the bounds of {place}"), error))
-}
-
-/// Position of the first record whose time of append is not before `time`, if there is one.
-fn first_since(consumer: &LogConsumer, place: Place<'_>, time: TsMs) -> Result<Option<Position>> {
-    let ask = || -> KafkaResult<Option<Position>> {
-        let mut times = TopicPartitionList::new();
-        // Negative times have meanings of their own in the protocol.
-        times.add_partition_offset(place.topic, place.number(), Offset::Offset(time.max(0)))?;
-        let found = consumer.offsets_for_times(times, REQUEST_TIMEOUT)?;
-        for element in found.elements() {
-            element.error()?;
-            if let Offset::Offset(position) = element.offset() {
-                return Ok(Some(position));
-            }
-        }
-        Ok(None)
-    };
-    ask().map_err(|error| failure::failed(format!("look up a time in {place}"), error))
 }

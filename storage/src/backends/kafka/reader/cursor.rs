@@ -18,9 +18,10 @@ use super::super::damaged::DamagedRecord;
 use super::super::failure;
 use super::super::layout::Place;
 use super::super::record::{Decoder, Runs};
+use super::LogConsumer;
+use super::asker::Asker;
 use super::holes::only_holes_from;
 use super::times::latest_before;
-use super::{LogConsumer, bounds_of, first_since};
 use crate::api::{LogBounds, LogChunk, Position};
 use crate::error::{ErrorKind, Result, StorageError};
 use crate::metrics;
@@ -39,6 +40,7 @@ const PATIENCE_WITHOUT: Duration = Duration::from_secs(3);
 pub(super) struct Io<'a> {
     pub(super) config: &'a KafkaConfig,
     pub(super) consumer: &'a Arc<LogConsumer>,
+    pub(super) asker: &'a Asker,
     pub(super) place: Place<'a>,
     pub(super) wake: &'a Arc<Notify>,
 }
@@ -171,7 +173,7 @@ impl Cursor {
             return Ok(());
         }
         let place = io.place;
-        let LogBounds { start, end } = bounds_of(io.consumer, place)?;
+        let LogBounds { start, end } = io.asker.bounds(place)?;
         if from < start || from > end {
             return Err(gap(place, from, start, end));
         }
@@ -260,7 +262,7 @@ impl Cursor {
         }
         let time = message.timestamp().to_millis().unwrap_or(TsMs::MIN);
         if !self.knows_time {
-            let before = latest_before(position, time, |time| first_since(io.consumer, io.place, time))?;
+            let before = latest_before(position, time, |time| io.asker.first_since(io.place, time))?;
             self.time = before.unwrap_or(time);
             self.knows_time = true;
         }
@@ -296,7 +298,7 @@ impl Cursor {
                     return Err(error);
                 }
                 // What the consumer calls out of range the broker's answer tells more exactly.
-                let LogBounds { start, end } = bounds_of(io.consumer, io.place)?;
+                let LogBounds { start, end } = io.asker.bounds(io.place)?;
                 match (start..=end).contains(&from) {
                     true => Err(StorageError::with_source(
                         ErrorKind::Unavailable,
@@ -310,7 +312,7 @@ impl Cursor {
     }
 
     fn ask_end(&mut self, io: &Io<'_>) -> Result<Position> {
-        let LogBounds { start, end } = bounds_of(io.consumer, io.place)?;
+        let LogBounds { start, end } = io.asker.bounds(io.place)?;
         if self.next < start || self.next > end {
             let from = self.next;
             self.let_go(io);

@@ -15,6 +15,7 @@ use super::super::failure;
 use super::super::layout::Layout;
 use super::super::writer::lock;
 use super::LogConsumer;
+use super::asker::Asker;
 use super::cursor::{Cursor, Io, NOWHERE};
 use crate::api::{Partition, Position};
 use crate::error::{ErrorKind, Result, StorageError};
@@ -30,6 +31,7 @@ pub(super) struct Lane {
     config: KafkaConfig,
     layout: Arc<Layout>,
     consumer: Arc<LogConsumer>,
+    asker: Arc<Asker>,
     slots: Vec<Slot>,
     stop: Arc<AtomicBool>,
 }
@@ -72,7 +74,7 @@ impl std::fmt::Debug for Lane {
 }
 
 impl Lane {
-    pub(super) fn start(config: &KafkaConfig, layout: &Arc<Layout>) -> Result<Arc<Self>> {
+    pub(super) fn start(config: &KafkaConfig, layout: &Arc<Layout>, asker: &Arc<Asker>) -> Result<Arc<Self>> {
         let consumer: LogConsumer = config
             .reader()
             .create_with_context(Logging { role: "reader" })
@@ -84,6 +86,7 @@ impl Lane {
             config: config.clone(),
             layout: Arc::clone(layout),
             consumer: Arc::new(consumer),
+            asker: Arc::clone(asker),
             slots,
             stop: Arc::new(AtomicBool::new(false)),
         });
@@ -96,10 +99,6 @@ impl Lane {
             StorageError::with_source(ErrorKind::Unavailable, "start a Kafka consumer's thread", error)
         })?;
         Ok(lane)
-    }
-
-    pub(super) fn consumer(&self) -> &Arc<LogConsumer> {
-        &self.consumer
     }
 
     /// Does something with a partition's cursor, after whoever has it now.
@@ -168,6 +167,7 @@ impl Lane {
         Ok(Io {
             config: &self.config,
             consumer: &self.consumer,
+            asker: &self.asker,
             place: self.layout.place(partition)?,
             wake: &slot.wake,
         })

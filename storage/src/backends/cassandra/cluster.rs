@@ -124,9 +124,6 @@ impl Cql {
     }
 }
 
-/// Values of a statement in a batch that was put together at run time.
-pub(super) type BoxedValues = Box<dyn SerializeRow + Send + Sync>;
-
 /// A connected cluster. Clones share everything.
 #[derive(Clone)]
 pub(super) struct Cluster {
@@ -316,32 +313,6 @@ impl Cluster {
         settle(cql.doing, &*self.inner.clock, outcome, read_back).await
     }
 
-    /// Several writes in one request. Of one partition they are applied together or not at all; of several they all
-    /// are applied in the end (a logged batch), not at one time.
-    pub(super) async fn together(&self, doing: &'static str, writes: Vec<(Cql, BoxedValues)>) -> Result<()> {
-        let (batch, values) = self.batch_of(Manner::Write, writes).await?;
-        let _permit = self.permit(doing).await?;
-        let done = self.inner.session.batch(&batch, values).await;
-        done.map_err(|error| errors::failed(doing, error))?;
-        Ok(())
-    }
-
-    /// Several writes of one partition, some of them with `IF …`: all are applied or none
-    /// (see [`conditional`](Self::conditional)).
-    pub(super) async fn together_if(
-        &self,
-        doing: &'static str,
-        writes: Vec<(Cql, BoxedValues)>,
-        read_back: impl Future<Output = Result<bool>>,
-    ) -> Result<bool> {
-        let (batch, values) = self.batch_of(Manner::Conditional, writes).await?;
-        let outcome = {
-            let _permit = self.permit(doing).await?;
-            self.inner.session.batch(&batch, values).await
-        };
-        settle(doing, &*self.inner.clock, outcome, read_back).await
-    }
-
     /// Runs a batch that its caller keeps (see [`batch_of_one`](Self::batch_of_one)).
     pub(super) async fn run_batch(
         &self,
@@ -383,26 +354,6 @@ impl Cluster {
         let statement = self.prepared(cql).await?;
         let _permit = self.permit(cql.doing).await?;
         Ok(self.inner.session.execute_unpaged(&statement, values).await)
-    }
-
-    async fn batch_of(
-        &self,
-        manner: Manner,
-        writes: Vec<(Cql, BoxedValues)>,
-    ) -> Result<(Batch, Vec<BoxedValues>)> {
-        let kind = match manner {
-            Manner::Conditional => BatchType::Unlogged,
-            _ => BatchType::Logged,
-        };
-        let mut batch = Batch::new(kind);
-        let mut values = Vec::with_capacity(writes.len());
-        for (cql, bound) in writes {
-            batch.append_statement(self.prepared(cql).await?);
-            values.push(bound);
-        }
-        batch.set_is_idempotent(manner == Manner::Write);
-        batch.set_execution_profile_handle(Some(self.inner.profiles.of(manner).clone()));
-        Ok((batch, values))
     }
 
     /// A place among the requests in flight.

@@ -77,27 +77,29 @@ pub(super) fn not_rows(doing: &str, error: IntoRowsResultError) -> StorageError 
 
 /// What became of a write that failed so.
 pub(super) fn outcome(error: &ExecutionError) -> Outcome {
-    match error {
-        ExecutionError::RequestTimeout(_) => Outcome::Open,
-        ExecutionError::LastAttemptError(attempt) => match attempt {
-            RequestAttemptError::BrokenConnectionError(_) => Outcome::Open,
-            RequestAttemptError::DbError(db, _) => match db {
-                DbError::WriteTimeout { .. }
-                | DbError::WriteFailure { .. }
-                | DbError::ReadTimeout { .. }
-                | DbError::ReadFailure { .. }
-                | DbError::ServerError
-                // Before the write or between its rounds: an earlier round may have been accepted.
-                | DbError::Unavailable { .. }
-                | DbError::Other(CAS_WRITE_UNKNOWN) => Outcome::Unknown,
-                _ => Outcome::NotDone,
-            },
-            RequestAttemptError::CqlResultParseError(_)
-            | RequestAttemptError::CqlErrorParseError(_)
-            | RequestAttemptError::BodyExtensionsParseError(_)
-            | RequestAttemptError::UnexpectedResponse(_) => Outcome::Unknown,
+    let ExecutionError::LastAttemptError(attempt) = error else {
+        return match error {
+            ExecutionError::RequestTimeout(_) => Outcome::Open,
             _ => Outcome::NotDone,
-        },
+        };
+    };
+    match attempt {
+        RequestAttemptError::BrokenConnectionError(_) => Outcome::Open,
+        RequestAttemptError::DbError(
+            DbError::WriteTimeout { .. }
+            | DbError::WriteFailure { .. }
+            | DbError::ReadTimeout { .. }
+            | DbError::ReadFailure { .. }
+            | DbError::ServerError
+            // Before the write or between its rounds: an earlier round may have been accepted.
+            | DbError::Unavailable { .. }
+            | DbError::Other(CAS_WRITE_UNKNOWN),
+            _,
+        )
+        | RequestAttemptError::CqlResultParseError(_)
+        | RequestAttemptError::CqlErrorParseError(_)
+        | RequestAttemptError::BodyExtensionsParseError(_)
+        | RequestAttemptError::UnexpectedResponse(_) => Outcome::Unknown,
         _ => Outcome::NotDone,
     }
 }

@@ -188,3 +188,74 @@ fn post_job(shop: &Shop) -> (u16, String) {
         .to_owned();
     (answer.status().as_u16(), id)
 }
+
+/// Offsets in the groups are for lag tools only: without them everybody goes on where the tables say.
+#[test]
+fn offsets_of_the_groups_are_never_needed() {
+    let Some(stack) = Stack::take() else { return };
+    let mut shop = Shop::open(&stack);
+    for role in ["ingest", "raw-writer", "speed", "serve", "batch"] {
+        shop.start(role);
+    }
+    let batches = shop.batches(20, 25);
+    let (first, last) = batches.split_at(batches.len() / 2);
+    shop.post_all(first);
+    shop.until_ready();
+    for role in ["raw-writer", "speed"] {
+        shop.kill(role);
+    }
+    // An empty group can be deleted once its members' sessions are over.
+    let prefix = shop.log_prefix();
+    for group in ["raw-writer", "speed"] {
+        stack.delete_group(&format!("{prefix}.{group}"));
+    }
+    shop.post_all(last);
+    for role in ["raw-writer", "speed"] {
+        shop.start(role);
+    }
+    shop.check();
+}
+
+/// Records that the log has deleted before they were copied stop the raw writer at that partition; a command lets it
+/// go on, and sending again brings the events.
+#[test]
+fn a_gap_in_the_log_is_named_and_passed_only_by_command() {
+    let Some(stack) = Stack::take() else { return };
+    let mut shop = Shop::open(&stack);
+    for role in ["ingest", "raw-writer", "serve", "batch"] {
+        shop.start(role);
+    }
+    let batches = shop.batches(20, 26);
+    let third = batches.len() / 3;
+    shop.post_all(&batches[..third]);
+    shop.until_copied();
+    shop.kill("raw-writer");
+    shop.post_all(&batches[third..2 * third]);
+    // As if the raw writer had been away for longer than the log's retention.
+    stack.delete_records(&shop.log_prefix());
+    shop.post_all(&batches[2 * third..]);
+    shop.start("raw-writer");
+    let mut told = String::new();
+    eventually("the gap is named", || {
+        told = shop.process("raw-writer").ready().1.to_string();
+        told.contains("events may be missing")
+    });
+    let positions = crate::harness::json(&["log", "positions"], &shop.data_dir());
+    let lost: Vec<u64> = positions
+        .as_array()
+        .expect("partitions")
+        .iter()
+        .filter(|at| at["lost"].as_i64() > Some(0))
+        .map(|at| at["partition"].as_u64().expect("a number"))
+        .collect();
+    assert!(!lost.is_empty(), "{positions}");
+    for partition in lost {
+        let number = partition.to_string();
+        crate::harness::json(&["log", "accept-gap", "--partition", &number], &shop.data_dir());
+    }
+    shop.kill("raw-writer");
+    shop.start("raw-writer");
+    // The gateway still has what the log lost.
+    shop.post_all(&batches[third..2 * third]);
+    shop.check();
+}

@@ -196,6 +196,29 @@ impl Shop {
         }
     }
 
+    /// What the names of this installation's topics begin with.
+    pub(crate) fn log_prefix(&self) -> String {
+        let config = std::fs::read_to_string(self.data_dir().join("dwell.toml")).expect("a configuration");
+        let line = config
+            .lines()
+            .find(|line| line.starts_with("log = "))
+            .expect("a log");
+        let (_, prefix) = line.rsplit_once('/').expect("a URI");
+        prefix.split('"').next().expect("a prefix").to_owned()
+    }
+
+    /// Waits until the raw writers have copied all of the log.
+    pub(crate) fn until_copied(&self) {
+        crate::harness::eventually("the log is copied", || {
+            let partitions = json(&["log", "positions"], &self.data_dir());
+            let all = partitions.as_array().expect("partitions");
+            all.iter().all(|at| {
+                let copied_to = at["copied_to"].as_i64().unwrap_or(0);
+                copied_to >= at["end"].as_i64().expect("an end")
+            })
+        });
+    }
+
     /// Asks a serving process.
     pub(crate) fn get(&self, path: &str) -> (u16, serde_json::Value) {
         let serve = self

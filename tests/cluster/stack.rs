@@ -104,6 +104,79 @@ impl Stack {
         self.script("up", &["--only", server]);
     }
 
+    /// Deletes a consumer group and its offsets, as Kafka does with groups that were empty for a week.
+    pub(crate) fn delete_group(&self, group: &str) {
+        let started = std::time::Instant::now();
+        loop {
+            let done = self.kafka_tool(
+                "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+                &["--delete", "--group", group],
+            );
+            if done {
+                return;
+            }
+            assert!(
+                started.elapsed().as_secs() < 60,
+                "the group {group} cannot be deleted"
+            );
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        }
+    }
+
+    /// Deletes all records that the topics of a prefix hold now.
+    pub(crate) fn delete_records(&self, prefix: &str) {
+        let kinds = [
+            "position",
+            "crossing",
+            "count",
+            "presence",
+            "transaction",
+            "reading",
+            "status",
+        ];
+        let places: Vec<String> = kinds
+            .iter()
+            .flat_map(|kind| {
+                (0..4).map(move |partition| {
+                    format!(r#"{{"topic":"{prefix}.{kind}","partition":{partition},"offset":-1}}"#)
+                })
+            })
+            .collect();
+        let file = self.dir.join("delete-records.json");
+        let text = format!(r#"{{"partitions":[{}],"version":1}}"#, places.join(","));
+        std::fs::write(&file, text).expect("a file");
+        let file = file.to_str().expect("a path");
+        let args = ["--offset-json-file", file];
+        assert!(self.kafka_tool("org.apache.kafka.tools.DeleteRecordsCommand", &args));
+    }
+
+    /// Runs one of Kafka's own tools against the broker; whether it succeeded.
+    fn kafka_tool(&self, class: &str, args: &[&str]) -> bool {
+        let env = std::fs::read_to_string(self.dir.join("stack.env")).expect("stack.env");
+        let line = env
+            .lines()
+            .find_map(|line| line.strip_prefix("export DWELL_TEST_KAFKA="))
+            .expect("the broker");
+        let output = Command::new("java")
+            .args(["-cp", &self.kafka_jars(), class, "--bootstrap-server", line])
+            .args(args)
+            .output()
+            .expect("java");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        output.status.success() && !said.contains("Error")
+    }
+
+    /// Where the running broker has its classes.
+    fn kafka_jars(&self) -> String {
+        let cmdline = std::fs::read(format!("/proc/{}/cmdline", self.pid("kafka"))).expect("the broker runs");
+        let words: Vec<String> = cmdline
+            .split(|byte| *byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect();
+        let at = words.iter().position(|word| word == "-cp").expect("a class path");
+        words[at + 1].clone()
+    }
+
     fn signal(&self, server: &str, signal: &str) {
         let status = Command::new("kill")
             .args([signal, &self.pid(server)])

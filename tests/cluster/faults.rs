@@ -100,11 +100,11 @@ fn the_network_is_cut_while_events_are_posted() {
         config
             .replace(
                 &format!("cassandra://{tables}"),
-                &format!("cassandra://127.0.0.1:{}", to_tables.port()),
+                &format!("cassandra://{}", to_tables.address()),
             )
             .replace(
                 &format!("http://{objects}"),
-                &format!("http://127.0.0.1:{}", to_objects.port()),
+                &format!("http://{}", to_objects.address()),
             )
     });
     shop.start_all(1);

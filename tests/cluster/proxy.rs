@@ -9,17 +9,19 @@ use std::time::Duration;
 /// Passes bytes on to a server, until it is cut: then it swallows them, as a network does that has lost its way.
 #[derive(Clone)]
 pub(crate) struct Proxy {
-    port: u16,
+    address: String,
     cut: Arc<AtomicBool>,
     open: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Proxy {
-    /// A wire to the server at `target`; its own address is `127.0.0.1:<port>`.
+    /// A wire to the server at `target`, on the server's own address and another port: clients of Cassandra take the
+    /// address that a node tells them, and the port that they began with.
     pub(crate) fn to(target: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let (host, _) = target.rsplit_once(':').expect("host:port");
+        let listener = TcpListener::bind(format!("{host}:0")).expect("a port");
         let proxy = Self {
-            port: listener.local_addr().expect("an address").port(),
+            address: listener.local_addr().expect("an address").to_string(),
             cut: Arc::default(),
             open: Arc::default(),
         };
@@ -36,8 +38,8 @@ impl Proxy {
         proxy
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// From now on nothing passes; connections stay open.

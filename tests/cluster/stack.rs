@@ -11,10 +11,10 @@ static TURN: Mutex<()> = Mutex::new(());
 
 /// Addresses of a stack beside the suite's.
 const OTHER_PORTS: [(&str, &str); 4] = [
-    ("STACK_KAFKA_PORT", "29092"),
-    ("STACK_CASSANDRA_NET", "127.0.9"),
-    ("STACK_CASSANDRA_JMX_PORT", "27199"),
-    ("STACK_S3_PORT", "20333"),
+    ("STACK_KAFKA_PORT", "45092"),
+    ("STACK_CASSANDRA_NET", "127.0.45"),
+    ("STACK_CASSANDRA_JMX_PORT", "45199"),
+    ("STACK_S3_PORT", "45333"),
 ];
 
 /// The servers, this test's alone while it is held.

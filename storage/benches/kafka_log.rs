@@ -43,7 +43,8 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
-    let compressions = std::env::var("DWELL_BENCH_COMPRESSIONS").unwrap_or_else(|_| "none,lz4,gzip".to_owned());
+    let compressions =
+        std::env::var("DWELL_BENCH_COMPRESSIONS").unwrap_or_else(|_| "none,lz4,gzip".to_owned());
     for compression in compressions.split(',') {
         runtime.block_on(measure(&bootstrap, compression, events / EVENTS_PER_CALL));
     }
@@ -83,7 +84,10 @@ async fn measure(bootstrap: &str, compression: &str, calls: usize) {
     );
     if let Ok(dir) = std::env::var("DWELL_BENCH_KAFKA_DIR") {
         let bytes = segment_bytes(Path::new(&dir), &config.prefix);
-        println!("  {:.1} bytes per event in the topic", bytes as f64 / events as f64);
+        println!(
+            "  {:.1} bytes per event in the topic",
+            bytes as f64 / events as f64
+        );
     }
 
     let (stopwatch, cpu) = (Stopwatch::start(), cpu_seconds());
@@ -93,7 +97,11 @@ async fn measure(bootstrap: &str, compression: &str, calls: usize) {
             let (mut next, mut events) = (0, 0);
             loop {
                 let chunk = log.read(partition, next, 4 << 20).await.unwrap();
-                events += chunk.records.iter().map(|record| record.events.len()).sum::<usize>();
+                events += chunk
+                    .records
+                    .iter()
+                    .map(|record| record.events.len())
+                    .sum::<usize>();
                 if chunk.next == next {
                     return events;
                 }
@@ -102,7 +110,10 @@ async fn measure(bootstrap: &str, compression: &str, calls: usize) {
         }
     };
     let partitions = (0..SHARDS).map(|shard| shard * Kind::ALL.len() as u32 + Kind::Position as u32);
-    let read: usize = futures::future::join_all(partitions.map(read_all)).await.iter().sum();
+    let read: usize = futures::future::join_all(partitions.map(read_all))
+        .await
+        .iter()
+        .sum();
     let (wall, cpu) = (stopwatch.elapsed_seconds(), cpu_seconds() - cpu);
     assert_eq!(read, events);
     println!(
@@ -111,8 +122,10 @@ async fn measure(bootstrap: &str, compression: &str, calls: usize) {
         per_event(cpu)
     );
 
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .create()
+        .unwrap();
     let mut topics: Vec<String> = Kind::ALL.map(|kind| format!("{}.{kind}", config.prefix)).to_vec();
     topics.push(format!("{}.log", config.prefix));
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
@@ -123,7 +136,9 @@ async fn measure(bootstrap: &str, compression: &str, calls: usize) {
 fn record(caller: usize, call: usize) -> LogRecord {
     let mut dice = Dice::new((caller << 32 | call) as u64);
     let mut step = || dice.below(161) as f32 / 100.0 - 0.8;
-    let people: Vec<String> = (0..8).map(|person| format!("{:012x}", (call / 40 * 8 + person) * 7_919_003 + caller)).collect();
+    let people: Vec<String> = (0..8)
+        .map(|person| format!("{:012x}", (call / 40 * 8 + person) * 7_919_003 + caller))
+        .collect();
     let mut places = [(10.0_f32, 10.0_f32); 8];
     let mut rows = Vec::with_capacity(EVENTS_PER_CALL);
     for n in 0..EVENTS_PER_CALL {
@@ -146,11 +161,19 @@ fn record(caller: usize, call: usize) -> LogRecord {
 fn segment_bytes(dir: &Path, prefix: &str) -> u64 {
     let mut bytes = 0;
     for partition in std::fs::read_dir(dir).unwrap().flatten() {
-        if !partition.file_name().to_string_lossy().starts_with(&format!("{prefix}.position")) {
+        if !partition
+            .file_name()
+            .to_string_lossy()
+            .starts_with(&format!("{prefix}.position"))
+        {
             continue;
         }
         for file in std::fs::read_dir(partition.path()).unwrap().flatten() {
-            if file.path().extension().is_some_and(|extension| extension == "log") {
+            if file
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "log")
+            {
                 bytes += file.metadata().unwrap().len();
             }
         }

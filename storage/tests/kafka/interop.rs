@@ -55,7 +55,11 @@ async fn a_python_client_reads_and_writes_by_the_documentation() {
         .output()
         .unwrap();
     let said = String::from_utf8(run.stdout).unwrap();
-    assert!(run.status.success(), "{said}\n{}", String::from_utf8_lossy(&run.stderr));
+    assert!(
+        run.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
 
     // What it has written lies with the venue's other events, and means what it said.
     let partition = log.partition_of(&shop, Kind::Count);
@@ -63,7 +67,10 @@ async fn a_python_client_reads_and_writes_by_the_documentation() {
     assert_eq!(read.len(), 1, "{said}");
     let (logged, events) = (&read[0], &read[0].events);
     assert_eq!((&logged.venue, logged.receipt), (&shop, receipt(0xabc)));
-    assert_eq!((events.sensor(0), events.key(0), events.ts[0], events.revision[0]), ("door", "in", TS, 0));
+    assert_eq!(
+        (events.sensor(0), events.key(0), events.ts[0], events.revision[0]),
+        ("door", "in", TS, 0)
+    );
     assert_eq!((events.i64s(0), events.text(1, 0)), (&[42][..], Some("delta")));
     assert!(!events.text_ids(1).contains(&NO_TEXT));
 }

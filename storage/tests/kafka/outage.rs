@@ -29,7 +29,13 @@ impl Stack {
 
     fn kill(&self) {
         let pid = std::fs::read_to_string(format!("{}/kafka.pid", self.dir)).unwrap();
-        assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-9", pid.trim()])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     fn start(&self) {
@@ -72,7 +78,11 @@ async fn an_outage_fails_calls_in_time_loses_nothing_and_passes() {
     let stopwatch = Stopwatch::start();
     let error = log.append(call(100)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert!(stopwatch.elapsed() < Duration::from_secs(5), "{:?}", stopwatch.elapsed());
+    assert!(
+        stopwatch.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        stopwatch.elapsed()
+    );
     let error = log.bounds(partition).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     let error = log.read(partition, 0, 1).await.unwrap_err();
@@ -89,7 +99,10 @@ async fn an_outage_fails_calls_in_time_loses_nothing_and_passes() {
         tries += 1;
         assert!(tries < 20, "{error}");
     }
-    eprintln!("append works again {:?} after the broker's start", stopwatch.elapsed());
+    eprintln!(
+        "append works again {:?} after the broker's start",
+        stopwatch.elapsed()
+    );
     acknowledged.push(100);
     for number in 200..210 {
         log.append(call(number)).await.unwrap();

@@ -59,7 +59,10 @@ async fn records_of_other_producers_come_to_the_same_partitions_and_are_read() {
     let Some(kafka) = kafka() else { return };
     let (log, config) = kafka.fresh_log(7).await;
     // Kafka's default partitioner, as librdkafka has it.
-    let producer: FutureProducer = client(&config).set("partitioner", "murmur2_random").create().unwrap();
+    let producer: FutureProducer = client(&config)
+        .set("partitioner", "murmur2_random")
+        .create()
+        .unwrap();
     let topic = format!("{}.status", config.prefix);
     let venues: Vec<_> = (0..40).map(|n| venue("acme", &format!("shop-{n}"))).collect();
     let mut used: BTreeMap<u32, usize> = BTreeMap::new();
@@ -75,8 +78,14 @@ async fn records_of_other_producers_come_to_the_same_partitions_and_are_read() {
         read.extend(read_all(&*log, shard * 7 + Kind::Status as u32, 0).await);
     }
     read.sort_by_key(|logged| logged.events.ts[0]);
-    assert_eq!(read.iter().map(|logged| &logged.venue).collect::<Vec<_>>(), venues.iter().collect::<Vec<_>>());
-    assert!(read.iter().all(|logged| logged.receipt == receipt(0xff) && logged.events.len() == 1));
+    assert_eq!(
+        read.iter().map(|logged| &logged.venue).collect::<Vec<_>>(),
+        venues.iter().collect::<Vec<_>>()
+    );
+    assert!(
+        read.iter()
+            .all(|logged| logged.receipt == receipt(0xff) && logged.events.len() == 1)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,7 +106,13 @@ async fn a_damaged_record_is_named_and_can_be_stepped_over() {
     let (mut next, mut times, mut damaged) = (0, Vec::new(), Vec::new());
     while next < log.bounds(partition).await.unwrap().end {
         assert!(log.wait(partition, next, PATIENCE).await.unwrap());
-        assert!(log.lag(partition, next).await.unwrap().oldest_received_at.is_some());
+        assert!(
+            log.lag(partition, next)
+                .await
+                .unwrap()
+                .oldest_received_at
+                .is_some()
+        );
         match log.read(partition, next, usize::MAX).await {
             Ok(chunk) => {
                 times.extend(chunk.records.iter().flat_map(|logged| logged.events.ts.clone()));
@@ -120,7 +135,15 @@ async fn a_damaged_record_is_named_and_can_be_stepped_over() {
     assert_eq!(times, [1, 2]);
     assert_eq!(damaged, [(1, 6), (3, status("acme", "shop", 3).len()), (4, 0)]);
     // Another reader that begins in between finds the same.
-    assert_eq!(open(&config).await.read(partition, 3, 1).await.unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(
+        open(&config)
+            .await
+            .read(partition, 3, 1)
+            .await
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Damaged
+    );
     assert_eq!(log.read(partition, 2, 1).await.unwrap().next, 3);
 }
 
@@ -138,7 +161,15 @@ async fn positions_without_records_hold_nobody_up() {
     for (first_ts, commit) in [(10, true), (20, false), (30, true)] {
         producer.begin_transaction().unwrap();
         for ts in first_ts..first_ts + 3 {
-            produce(&producer, &topic, "acme/shop", &status("acme", "shop", ts), Some(0), None).await;
+            produce(
+                &producer,
+                &topic,
+                "acme/shop",
+                &status("acme", "shop", ts),
+                Some(0),
+                None,
+            )
+            .await;
         }
         match commit {
             true => producer.commit_transaction(PATIENCE).unwrap(),
@@ -170,9 +201,13 @@ async fn times_of_receipt_are_the_same_from_wherever_reading_starts() {
     let (_, config) = kafka.fresh_log(1).await;
     let topic = format!("{}.status", config.prefix);
     let set_type = async |of_times: &str| {
-        let change = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("message.timestamp.type", of_times);
+        let change =
+            AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("message.timestamp.type", of_times);
         let admin = admin_client(&config.bootstrap);
-        admin.alter_configs(&[change], &AdminOptions::new()).await.unwrap();
+        admin
+            .alter_configs(&[change], &AdminOptions::new())
+            .await
+            .unwrap();
     };
     // The broker's clock cannot be set, but for a while producers may say what the time is.
     set_type("CreateTime").await;
@@ -207,7 +242,10 @@ async fn a_record_that_kafka_does_not_take_is_invalid() {
     let items = large.strings.intern(&"x".repeat(3 << 20));
     large.payload[3] = Column::Text(vec![items]);
     let good = record(&shop(), 1, events(Kind::Transaction, DAY_START, 1, 0));
-    let error = log.append(vec![good.clone(), record(&shop(), 2, large)]).await.unwrap_err();
+    let error = log
+        .append(vec![good.clone(), record(&shop(), 2, large)])
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     log.append(vec![good]).await.unwrap();
 }
@@ -221,7 +259,13 @@ async fn several_readers_follow_one_partition_each_at_its_own_pace() {
     let write = async {
         for call in 0..CALLS {
             let records = (0..3)
-                .map(|part| record(&shop(), call as u128, position("s", "t", DAY_START + (call * 3 + part) as TsMs, 1.0, 1.0)))
+                .map(|part| {
+                    record(
+                        &shop(),
+                        call as u128,
+                        position("s", "t", DAY_START + (call * 3 + part) as TsMs, 1.0, 1.0),
+                    )
+                })
                 .collect();
             log.append(records).await.unwrap();
         }

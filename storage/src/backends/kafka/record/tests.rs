@@ -78,7 +78,13 @@ fn a_record_is_written_like_this() {
             r#","key":"door\u001fin\u001f3","line":"door","direction":"in","count":1,"seq":3,"weak":false}"#,
         ),
         (
-            one_event(Kind::Count, "c", -7, vec![number(i64::MAX), text(0)], &["cumulative"]),
+            one_event(
+                Kind::Count,
+                "c",
+                -7,
+                vec![number(i64::MAX), text(0)],
+                &["cumulative"],
+            ),
             r#","counter":"c","value":9223372036854775807,"mode":"cumulative","revision":-7}"#,
         ),
         (
@@ -102,7 +108,13 @@ fn a_record_is_written_like_this() {
             r#","number":"R1","amount":-1250,"currency":"EUR","void":true,"items":[{"sku":"a","quantity":1,"amount":-1250}]}"#,
         ),
         (
-            one_event(Kind::Reading, "temperature", 0, vec![Column::F64(vec![1e300]), text(0)], &["°C"]),
+            one_event(
+                Kind::Reading,
+                "temperature",
+                0,
+                vec![Column::F64(vec![1e300]), text(0)],
+                &["°C"],
+            ),
             r#","metric":"temperature","value":1e+300,"unit":"°C"}"#,
         ),
         (
@@ -119,7 +131,19 @@ fn a_record_is_written_like_this() {
         let expected = format!("{}{common}{tail}", head(record.events.kind.name()));
         assert_eq!(written(&record), [expected]);
     }
-    let mut of_a_file = one_event(Kind::Status, "", 0, vec![text(0), number(NO_I64), number(NO_I64), number(NO_I64), number(NO_I64)], &["ok"]);
+    let mut of_a_file = one_event(
+        Kind::Status,
+        "",
+        0,
+        vec![
+            text(0),
+            number(NO_I64),
+            number(NO_I64),
+            number(NO_I64),
+            number(NO_I64),
+        ],
+        &["ok"],
+    );
     of_a_file.received_at = Some(-5);
     let expected = format!("{},\"received_at\":-5{common},\"state\":\"ok\"}}", head("status"));
     assert_eq!(written(&of_a_file), [expected]);
@@ -150,7 +174,13 @@ fn neighbours_of_one_venue_receipt_and_time_are_one_record() {
         .into_iter()
         .map(|run| {
             run.events.check().unwrap();
-            (run.position, run.received_at, run.receipt, run.venue, run.events.len())
+            (
+                run.position,
+                run.received_at,
+                run.receipt,
+                run.venue,
+                run.events.len(),
+            )
         })
         .collect();
     let expected = [
@@ -173,16 +203,26 @@ fn what_other_writers_may_do() {
         (r#""ts":5"#, r#""ts" : 5 "#),
         (r#""sensor":"s""#, r#""sensor":"\u0073""#),
         (r#""sensor""#, r#""s\u0065nsor""#),
-        (r#""unit":"K""#, r#""unit":"K","revision":null,"received_at":null"#),
+        (
+            r#""unit":"K""#,
+            r#""unit":"K","revision":null,"received_at":null"#,
+        ),
         (r#"1.5"#, r#"15e-1"#),
         (r#"{"v":1,"tenant":"acme""#, r#"{"tenant":"acme","v":1"#),
     ] {
         assert!(READING.contains(change), "{change}");
-        assert_eq!(read_one(Kind::Reading, &READING.replace(change, to)).unwrap(), plain, "{to}");
+        assert_eq!(
+            read_one(Kind::Reading, &READING.replace(change, to)).unwrap(),
+            plain,
+            "{to}"
+        );
     }
     let flags = r#"{"v":1,"tenant":"acme","venue":"shop","kind":"transaction","receipt":"00000000000000000000000000000001","sensor":"s","ts":5,"number":"1","amount":1,"currency":"EUR","void":1}"#;
     for void in ["1", "true"] {
-        let batch = read_one(Kind::Transaction, &flags.replace("\"void\":1", &format!("\"void\":{void}")));
+        let batch = read_one(
+            Kind::Transaction,
+            &flags.replace("\"void\":1", &format!("\"void\":{void}")),
+        );
         assert_eq!(batch.unwrap().i64s(field::transaction::VOID), [1]);
     }
 }
@@ -191,7 +231,9 @@ fn what_other_writers_may_do() {
 fn what_cannot_be_read_says_why() {
     let change = |from: &str, to: &str| {
         assert!(READING.contains(from), "{from}");
-        read_one(Kind::Reading, &READING.replace(from, to)).unwrap_err().to_string()
+        read_one(Kind::Reading, &READING.replace(from, to))
+            .unwrap_err()
+            .to_string()
     };
     for (from, to, why) in [
         (r#""v":1"#, r#""v":2"#, "version 2"),
@@ -206,11 +248,19 @@ fn what_cannot_be_read_says_why() {
         (r#""ts":5"#, r#""ts":5.0"#, "ts is not an integer"),
         (r#""ts":5"#, r#""ts":-1"#, "ts is not a time"),
         (r#""unit":"K""#, r#""unit":["K"]"#, "unit is not a text"),
-        (r#""sensor":"s""#, r#""sensor":"s","sensor":"t""#, "sensor stands twice"),
+        (
+            r#""sensor":"s""#,
+            r#""sensor":"s","sensor":"t""#,
+            "sensor stands twice",
+        ),
         ("\"acme\"", "\"ac/me\"", "tenant is not"),
         ("\"shop\"", "\"\"", "venue is not"),
         ("00000000000000000000000000000001", "1", "receipt is not"),
-        ("\"reading\"", "\"count\"", "of kind count in a topic of kind reading"),
+        (
+            "\"reading\"",
+            "\"count\"",
+            "of kind count in a topic of kind reading",
+        ),
         ("\"unit\":\"K\"}", "\"unit\":\"K\"", "not JSON"),
         ("\"unit\":\"K\"}", "\"unit\":\"K\"} {}", "not JSON"),
     ] {
@@ -220,11 +270,16 @@ fn what_cannot_be_read_says_why() {
     let mut runs = Runs::default();
     let decoder = Decoder::new(Kind::Reading, 0, 1);
     assert_eq!(decoder.add(0, 1, None, &mut runs), Err(Damage::NoValue));
-    assert!(matches!(decoder.add(0, 1, Some(b"\xff"), &mut runs), Err(Damage::Syntax(_))));
+    assert!(matches!(
+        decoder.add(0, 1, Some(b"\xff"), &mut runs),
+        Err(Damage::Syntax(_))
+    ));
     assert!(runs.is_empty());
     let shards = 12;
     let own = shard_of_key(key_of(&shop()).as_bytes(), shards);
-    let add = |shard| Decoder::new(Kind::Reading, shard, shards).add(0, 1, Some(READING.as_bytes()), &mut Runs::default());
+    let add = |shard| {
+        Decoder::new(Kind::Reading, shard, shards).add(0, 1, Some(READING.as_bytes()), &mut Runs::default())
+    };
     assert_eq!(add(own), Ok(()));
     let elsewhere = Damage::Place {
         key: "acme/shop".to_owned(),
@@ -237,7 +292,15 @@ fn what_cannot_be_read_says_why() {
 #[test]
 fn what_could_not_be_read_again_is_not_written() {
     let text = |id: u32| Column::Text(vec![id]);
-    let reading = |value| one_event(Kind::Reading, "m", 0, vec![Column::F64(vec![value]), text(0)], &["K"]);
+    let reading = |value| {
+        one_event(
+            Kind::Reading,
+            "m",
+            0,
+            vec![Column::F64(vec![value]), text(0)],
+            &["K"],
+        )
+    };
     for bad in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
         let mut call = EncodedCall::default();
         let error = call.encode(&[reading(1.0), reading(bad)]).unwrap_err();
@@ -282,7 +345,13 @@ type Cell = (f32, f64, i64, String, bool);
 
 fn rows() -> impl Strategy<Value = (Kind, Vec<(TsMs, String, String, i64, Vec<Cell>)>)> {
     let cell = (f32_bits(), f64_bits(), i64_value(), text(), any::<bool>());
-    let row = (0..MAX_TS, text(), text(), any::<i64>(), prop::collection::vec(cell, 6));
+    let row = (
+        0..MAX_TS,
+        text(),
+        text(),
+        any::<i64>(),
+        prop::collection::vec(cell, 6),
+    );
     let kind = (0..Kind::ALL.len()).prop_map(|number| Kind::ALL[number]);
     (kind, prop::collection::vec(row, 1..12))
 }
@@ -303,7 +372,11 @@ fn bits(batch: &EventBatch, row: usize) -> String {
         })
         .collect();
     let (ts, revision) = (batch.ts[row], batch.revision[row]);
-    format!("{ts} {:?} {:?} {revision} {payload:?}", batch.sensor(row), batch.key(row))
+    format!(
+        "{ts} {:?} {:?} {revision} {payload:?}",
+        batch.sensor(row),
+        batch.key(row)
+    )
 }
 
 proptest! {
@@ -361,6 +434,10 @@ proptest! {
 fn types_of_all_kinds_have_room_in_the_decoder() {
     for kind in Kind::ALL {
         assert!(kind.fields().len() <= 6);
-        assert!(kind.fields().iter().all(|field| !super::is_flag(field.name) || field.ty == FieldType::I64));
+        assert!(
+            kind.fields()
+                .iter()
+                .all(|field| !super::is_flag(field.name) || field.ty == FieldType::I64)
+        );
     }
 }

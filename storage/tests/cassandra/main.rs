@@ -1,7 +1,7 @@
 //! The stores in Cassandra, on a real server: the conformance suite, and what it cannot ask of every backend.
 //!
 //! `DWELL_TEST_CASSANDRA` names contact points (`127.0.0.1:9042`); without it the tests say that they are skipped, and
-//! pass. Each test has a keyspace of its own, with a name made up, and drops it at its end.
+//! pass. Tests share keyspaces, with names made up, one after the other; the last one drops them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,12 +18,18 @@ mod schema;
 mod tables;
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dwell_runtime::clock::SystemClock;
 use dwell_storage::backends::cassandra::{CassandraConfig, CassandraStores, contact_points, migrate};
 use futures::FutureExt;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
+use tokio::sync::Semaphore;
+
+/// Names the contact points.
+const SERVER: &str = "DWELL_TEST_CASSANDRA";
 
 /// A keyspace for one test.
 struct Keyspace {
@@ -32,8 +38,45 @@ struct Keyspace {
     session: Session,
 }
 
-/// Runs a test on a fresh keyspace with all tables, and drops it whatever the test's outcome.
+/// Keyspaces that two tests at a time may use. Each table costs the server memory, that of dropped ones too, so hundreds
+/// of keyspaces with forty tables each are more than a small server bears.
+static ROOM: Semaphore = Semaphore::const_new(2);
+/// Keyspaces that no test uses.
+static IDLE: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Tests that use a keyspace or wait for one: the last one drops them all.
+static TESTS: AtomicUsize = AtomicUsize::new(0);
+
+/// Runs a test on a keyspace with all tables, empty.
 async fn in_fresh_keyspace(test: impl AsyncFnOnce(&Keyspace)) {
+    if is_skipped() {
+        return;
+    }
+    TESTS.fetch_add(1, Ordering::SeqCst);
+    let room = ROOM.acquire().await.unwrap();
+    let idle = IDLE.lock().unwrap().pop();
+    let keyspace = Keyspace::connect(idle.clone()).await;
+    let outcome = AssertUnwindSafe(async {
+        match idle {
+            None => drop(migrate(&keyspace.config, SystemClock::shared()).await.unwrap()),
+            Some(_) => drop(keyspace.emptied().await),
+        }
+        test(&keyspace).await;
+    });
+    let outcome = outcome.catch_unwind().await;
+    IDLE.lock().unwrap().push(keyspace.config.keyspace.clone());
+    if TESTS.fetch_sub(1, Ordering::SeqCst) == 1 {
+        for name in std::mem::take(&mut *IDLE.lock().unwrap()) {
+            keyspace.cql(&format!("DROP KEYSPACE IF EXISTS {name}")).await;
+        }
+    }
+    drop(room);
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs a test on a keyspace of its own with all tables, and drops it whatever the test's outcome.
+async fn in_own_keyspace(test: impl AsyncFnOnce(&Keyspace)) {
     in_unmade_keyspace(async |keyspace| {
         migrate(&keyspace.config, SystemClock::shared()).await.unwrap();
         test(keyspace).await;
@@ -41,27 +84,12 @@ async fn in_fresh_keyspace(test: impl AsyncFnOnce(&Keyspace)) {
     .await;
 }
 
-/// Like [`in_fresh_keyspace`], before the keyspace is created.
+/// Like [`in_own_keyspace`], before the keyspace is created.
 async fn in_unmade_keyspace(test: impl AsyncFnOnce(&Keyspace)) {
-    let Ok(points) = std::env::var("DWELL_TEST_CASSANDRA") else {
-        eprintln!("skipped: DWELL_TEST_CASSANDRA names no server");
+    if is_skipped() {
         return;
-    };
-    let mut random = [0; 6];
-    getrandom::fill(&mut random).unwrap();
-    let config = CassandraConfig {
-        contact_points: contact_points(&points).unwrap(),
-        keyspace: format!("dwell_test_{}", hex::encode(random)),
-        replication: 1,
-        single_node: true,
-        ..CassandraConfig::default()
-    };
-    let session = SessionBuilder::new()
-        .known_nodes(&config.contact_points)
-        .build()
-        .await
-        .unwrap();
-    let keyspace = Keyspace { config, session };
+    }
+    let keyspace = Keyspace::connect(None).await;
     let outcome = AssertUnwindSafe(test(&keyspace)).catch_unwind().await;
     keyspace.cql("DROP KEYSPACE IF EXISTS {ks}").await;
     if let Err(panic) = outcome {
@@ -69,7 +97,34 @@ async fn in_unmade_keyspace(test: impl AsyncFnOnce(&Keyspace)) {
     }
 }
 
+fn is_skipped() -> bool {
+    let is_skipped = std::env::var(SERVER).is_err();
+    if is_skipped {
+        eprintln!("skipped: {SERVER} names no server");
+    }
+    is_skipped
+}
+
 impl Keyspace {
+    /// A keyspace by its name, or by a new one.
+    async fn connect(name: Option<String>) -> Self {
+        let mut random = [0; 6];
+        getrandom::fill(&mut random).unwrap();
+        let config = CassandraConfig {
+            contact_points: contact_points(&std::env::var(SERVER).unwrap()).unwrap(),
+            keyspace: name.unwrap_or_else(|| format!("dwell_test_{}", hex::encode(random))),
+            replication: 1,
+            single_node: true,
+            ..CassandraConfig::default()
+        };
+        let session = SessionBuilder::new()
+            .known_nodes(&config.contact_points)
+            .build()
+            .await
+            .unwrap();
+        Self { config, session }
+    }
+
     /// Its stores, on a connection of their own.
     async fn stores(&self) -> CassandraStores {
         CassandraStores::open(&self.config, SystemClock::shared())

@@ -6,7 +6,7 @@ use dwell_storage::backends::cassandra::{
 };
 use dwell_storage::error::ErrorKind;
 
-use super::{Keyspace, in_fresh_keyspace, in_unmade_keyspace};
+use super::{Keyspace, in_own_keyspace, in_unmade_keyspace};
 
 async fn refused(config: &CassandraConfig) -> (ErrorKind, String) {
     let error = CassandraStores::open(config, SystemClock::shared())
@@ -83,7 +83,7 @@ async fn a_schema_that_is_missing_older_or_newer_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_migration_waits_for_one_that_holds_the_lock() {
-    in_fresh_keyspace(async |keyspace| {
+    in_own_keyspace(async |keyspace| {
         keyspace
             .cql("DELETE FROM {ks}.schema_version WHERE part = 'dwell'")
             .await;

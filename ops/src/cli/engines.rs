@@ -12,6 +12,9 @@ use super::EngineArgs;
 use crate::output::{Output, table};
 use crate::platform::{Base, Engines};
 
+/// Good findings of an engine that are shown one by one; more are counted. `--json` shows all.
+const GOOD_SHOWN: usize = 4;
+
 /// What `migrate` did.
 #[derive(Debug, Serialize)]
 struct Migrated {
@@ -98,31 +101,51 @@ pub(crate) async fn doctor(args: &EngineArgs) -> Result<()> {
         .iter()
         .filter(|finding| finding.health == Health::Wrong)
         .count();
-    Output::from_flag(args.json).result(&findings, || {
-        let row = |finding: &Finding| {
-            let health = match finding.health {
-                Health::Good => "good",
-                Health::Warning => "look at it",
-                Health::Wrong => "WRONG",
-            };
-            let remedy = finding.remedy.clone().unwrap_or_default();
-            vec![
-                finding.engine.to_owned(),
-                health.to_owned(),
-                finding.what.clone(),
-                remedy,
-            ]
-        };
-        table(
-            &["engine", "", "found", "what to do"],
-            &[],
-            findings.iter().map(row),
-        )
-    })?;
+    Output::from_flag(args.json).result(&findings, || human(&findings))?;
     match wrong {
         0 => Ok(()),
         _ => bail!("{wrong} of {} things are wrong", findings.len()),
     }
+}
+
+/// What is to be looked at, and for the rest a line per engine.
+fn human(findings: &[Finding]) -> String {
+    let row = |finding: &Finding| {
+        let health = match finding.health {
+            Health::Good => "good",
+            Health::Warning => "look at it",
+            Health::Wrong => "WRONG",
+        };
+        let remedy = finding.remedy.clone().unwrap_or_default();
+        vec![
+            finding.engine.to_owned(),
+            health.to_owned(),
+            finding.what.clone(),
+            remedy,
+        ]
+    };
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for of_engine in findings.chunk_by(|a, b| a.engine == b.engine) {
+        let (good, other): (Vec<&Finding>, Vec<&Finding>) = of_engine
+            .iter()
+            .partition(|finding| finding.health == Health::Good);
+        match good.as_slice() {
+            [] => {}
+            few if few.len() <= GOOD_SHOWN => rows.extend(few.iter().map(|finding| row(finding))),
+            many => rows.push(vec![
+                many[0].engine.to_owned(),
+                "good".to_owned(),
+                format!(
+                    "{}, and {} more things as they should be",
+                    many[0].what,
+                    many.len() - 1
+                ),
+                String::new(),
+            ]),
+        }
+        rows.extend(other.into_iter().map(row));
+    }
+    table(&["engine", "", "found", "what to do"], &[], rows)
 }
 
 async fn embedded(config: &crate::config::Config) -> Finding {

@@ -54,7 +54,7 @@ pub(super) struct Reader {
 impl Reader {
     /// Starts the first consumer. Blocking, though it does not wait for brokers.
     pub(super) fn start(config: &KafkaConfig, layout: Arc<Layout>, clock: SharedClock) -> Result<Arc<Self>> {
-        let asker = Arc::new(Asker::start(config)?);
+        let asker = Arc::new(Asker::start(config, SharedClock::clone(&clock))?);
         let first = Lane::start(config, &layout, &asker)?;
         Ok(Arc::new(Self {
             config: config.clone(),

@@ -2,15 +2,16 @@
 //! the broker on the same machine, and bytes per event in the topics.
 //!
 //! `DWELL_TEST_KAFKA=host:port cargo bench -p dwell-storage --bench kafka_log [-- EVENTS]` (default 1,000,000). Calls of
-//! 1,000 positions (8 people walking, five positions a second each) by 8 callers at once, with each compression that
-//! librdkafka has here; then reading all of it. CPU is that of all threads of this process (Linux); the broker's is not
-//! in it. Bytes are those of the log segments as the broker tells them by `DWELL_BENCH_KAFKA_DIR`, its `log.dirs`.
+//! 1,000 positions (8 people walking, five positions a second each) by 8 callers at once, with several compressions
+//! (`DWELL_BENCH_COMPRESSIONS`); then reading all of it. CPU is that of all threads of this process (Linux); the
+//! broker's is not in it. Bytes are those of the log segments in `DWELL_BENCH_KAFKA_DIR`, the broker's `log.dirs`.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     reason = "a benchmark fails loudly and prints its figures"
 )]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use dwell_model::event::Kind;
@@ -44,7 +45,7 @@ fn main() {
         .build()
         .unwrap();
     let compressions =
-        std::env::var("DWELL_BENCH_COMPRESSIONS").unwrap_or_else(|_| "none,lz4,gzip".to_owned());
+        std::env::var("DWELL_BENCH_COMPRESSIONS").unwrap_or_else(|_| "none,lz4,zstd,gzip".to_owned());
     for compression in compressions.split(',') {
         runtime.block_on(measure(&bootstrap, compression, events / EVENTS_PER_CALL));
     }
@@ -53,12 +54,14 @@ fn main() {
 async fn measure(bootstrap: &str, compression: &str, calls: usize) {
     let mut random = [0; 6];
     getrandom::fill(&mut random).unwrap();
+    let mut properties = properties();
+    properties.insert("compression.type".to_owned(), compression.to_owned());
     let config = KafkaConfig {
         bootstrap: bootstrap.to_owned(),
         prefix: format!("dwellbench-{}", hex::encode(random)),
         shards: SHARDS,
         single_node: true,
-        properties: [("compression.type".to_owned(), compression.to_owned())].into(),
+        properties,
         ..KafkaConfig::default()
     };
     KafkaLogAdmin::create(&config, &SystemClock::new()).await.unwrap();
@@ -130,6 +133,15 @@ async fn measure(bootstrap: &str, compression: &str, calls: usize) {
     topics.push(format!("{}.log", config.prefix));
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     admin.delete_topics(&topics, &AdminOptions::new()).await.unwrap();
+}
+
+/// Further settings of librdkafka: `DWELL_BENCH_PROPERTIES`, as `name=value,name=value`.
+fn properties() -> BTreeMap<String, String> {
+    let text = std::env::var("DWELL_BENCH_PROPERTIES").unwrap_or_default();
+    text.split(',')
+        .filter_map(|setting| setting.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// What a gateway sends every 25 seconds: eight people, five positions a second each.

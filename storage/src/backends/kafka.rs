@@ -138,8 +138,7 @@ impl EventLogGroups for KafkaEventLog {
 impl EventLogAdmin for KafkaEventLog {
     async fn trim(&self, partition: Partition, before: TsMs, keep_from: Position) -> Result<u64> {
         let LogBounds { start, end } = self.bounds(partition).await?;
-        let reader = Arc::clone(&self.reader);
-        let young = blocking("kafka-trim", move || reader.first_since(partition, before)).await?;
+        let young = self.reader.first_since(partition, before).await?;
         let until = young.unwrap_or(end).min(end).min(keep_from);
         if until <= start {
             return Ok(0);
@@ -149,12 +148,7 @@ impl EventLogAdmin for KafkaEventLog {
             .get_or_try_init(async || Admin::start(&self.config))
             .await?;
         admin.delete_records(self.layout.place(partition)?, until).await?;
-        let reader = Arc::clone(&self.reader);
-        blocking("kafka-trim", move || {
-            reader.forget(partition, until);
-            Ok(())
-        })
-        .await?;
+        self.reader.forget(partition, until).await?;
         Ok(until.abs_diff(start))
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use dwell_model::event::Kind;
 use dwell_model::ids::VenueKey;
 use dwell_model::time::TsMs;
-use dwell_runtime::clock::{ManualClock, SystemClock};
+use dwell_runtime::clock::{self, ManualClock, SystemClock};
 
 use super::samples::{DAY_START, describe, events, position, receipt, record, shop, strangers};
 use super::{assert_kind, run_cases};
@@ -144,7 +144,7 @@ async fn the_only_member_of_a_group_is_given_every_shard(under_test: LogUnderTes
     let member = log.join("raw-writer").await.unwrap();
     let mut shards = member.shards();
     let all = |given: &BTreeSet<u32>| given.iter().copied().eq(0..log.shards());
-    let given = tokio::time::timeout(Duration::from_secs(60), shards.wait_for(all)).await;
+    let given = clock::timeout(&SystemClock::new(), Duration::from_secs(60), shards.wait_for(all)).await;
     given.expect("the group answers").unwrap();
     member.mirror(0, 1);
 }

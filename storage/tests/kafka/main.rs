@@ -2,7 +2,8 @@
 //! and their life, records of other producers, an outage.
 //!
 //! `DWELL_TEST_KAFKA` names the broker (`deploy/local/up` starts one); without it the tests say that they are skipped.
-//! Every log has topics of its own, deleted at the end of its test.
+//! `DWELL_TEST_PYTHON` and `DWELL_TEST_KAFKA_OUTAGE` let two more run (`interop`, `outage`). Every log has topics of its
+//! own, deleted at the end of its test.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

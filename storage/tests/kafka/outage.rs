@@ -1,8 +1,9 @@
 //! A broker that is killed, and comes back.
 //!
-//! Needs a broker that may be killed: `DWELL_TEST_KAFKA_OUTAGE` names a folder of `deploy/local/up` with one.
+//! With `DWELL_TEST_KAFKA_OUTAGE` set the test starts a broker of its own by `deploy/local/up`.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
@@ -13,22 +14,45 @@ use dwell_storage::backends::kafka::{KafkaConfig, KafkaEventLog, KafkaLogAdmin};
 use dwell_storage::conformance::samples::{DAY_START, events, record, shop};
 use dwell_storage::error::ErrorKind;
 
+use tempfile::TempDir;
+
 use super::Kafka;
 
-/// A stack of its own.
-struct Stack {
-    dir: String,
+/// A broker of its own, stopped and deleted when it is dropped.
+struct Broker {
+    dir: TempDir,
+    bootstrap: String,
 }
 
-impl Stack {
-    fn bootstrap(&self) -> String {
-        let settings = std::fs::read_to_string(format!("{}/stack.env", self.dir)).unwrap();
-        let line = settings.lines().find(|line| line.contains("DWELL_TEST_KAFKA="));
-        line.unwrap().rsplit('=').next().unwrap().to_owned()
+impl Broker {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let broker = Self {
+            dir,
+            bootstrap: format!("127.0.0.1:{port}"),
+        };
+        // The others are not started, but their addresses must be free as well.
+        broker.up(&[
+            ("STACK_KAFKA_PORT", port.to_string()),
+            ("STACK_CASSANDRA_JMX_PORT", free_port().to_string()),
+            ("STACK_S3_PORT", free_port().to_string()),
+            ("STACK_CASSANDRA_NET", format!("127.0.{}", 100 + port % 100)),
+        ]);
+        broker
+    }
+
+    fn up(&self, settings: &[(&str, String)]) {
+        let mut up = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/local/up"));
+        up.arg(self.dir.path()).args(["--only", "kafka"]);
+        let done = up
+            .envs(settings.iter().map(|(name, value)| (name, value)))
+            .status();
+        assert!(done.unwrap().success());
     }
 
     fn kill(&self) {
-        let pid = std::fs::read_to_string(format!("{}/kafka.pid", self.dir)).unwrap();
+        let pid = std::fs::read_to_string(self.dir.path().join("kafka.pid")).unwrap();
         assert!(
             Command::new("kill")
                 .args(["-9", pid.trim()])
@@ -37,13 +61,24 @@ impl Stack {
                 .success()
         );
     }
+}
 
-    fn start(&self) {
-        let up = std::env::var("DWELL_TEST_STACK_UP")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/local/up").to_owned());
-        let started = Command::new(up).args([&self.dir, "--only", "kafka"]).status();
-        assert!(started.unwrap().success());
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let down = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/local/down");
+        let _ = Command::new(down).arg(self.dir.path()).status();
     }
+}
+
+/// A port that is free, and the one after it, which a controller takes.
+fn free_port() -> u16 {
+    let found = (0..100).find_map(|_| {
+        let port = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
+        TcpListener::bind(("127.0.0.1", port.checked_add(1)?))
+            .ok()
+            .map(|_| port)
+    });
+    found.unwrap()
 }
 
 fn call(number: u128) -> Vec<LogRecord> {
@@ -52,12 +87,12 @@ fn call(number: u128) -> Vec<LogRecord> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_fails_calls_in_time_loses_nothing_and_passes() {
-    let Ok(dir) = std::env::var("DWELL_TEST_KAFKA_OUTAGE") else {
-        eprintln!("skipped: DWELL_TEST_KAFKA_OUTAGE names no stack whose broker may be killed");
+    if std::env::var_os("DWELL_TEST_KAFKA_OUTAGE").is_none() {
+        eprintln!("skipped: DWELL_TEST_KAFKA_OUTAGE does not ask for a broker to kill");
         return;
-    };
-    let stack = Stack { dir };
-    let kafka = Kafka::at(stack.bootstrap());
+    }
+    let broker = Broker::start();
+    let kafka = Kafka::at(broker.bootstrap.clone());
     let config = KafkaConfig {
         delivery_timeout_ms: 2_000,
         ..kafka.config(2)
@@ -74,7 +109,7 @@ async fn an_outage_fails_calls_in_time_loses_nothing_and_passes() {
     let mut shards = member.shards();
     shards.wait_for(|shards| shards.len() == 2).await.unwrap();
 
-    stack.kill();
+    broker.kill();
     let stopwatch = Stopwatch::start();
     let error = log.append(call(100)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -91,7 +126,7 @@ async fn an_outage_fails_calls_in_time_loses_nothing_and_passes() {
     SystemClock::shared().sleep(Duration::from_secs(8)).await;
     assert_eq!(shards.borrow().len(), 2);
 
-    stack.start();
+    broker.up(&[]);
     let stopwatch = Stopwatch::start();
     let mut tries = 0;
     while let Err(error) = log.append(call(100)).await {

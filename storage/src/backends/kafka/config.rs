@@ -252,9 +252,11 @@ impl KafkaConfig {
     pub(super) fn producer(&self) -> ClientConfig {
         let mut producer = ClientConfig::new();
         producer
-            .set("compression.type", "lz4")
+            // A third fewer bytes than lz4, at the same cost here and at the broker, which takes batches as they are.
+            .set("compression.type", "zstd")
             .set("linger.ms", "5")
-            .set("batch.size", "1000000")
+            // Larger ones are no smaller per event, and a reader always fetches a whole one.
+            .set("batch.size", "256000")
             .set("batch.num.messages", "10000")
             // The bound is the writer's own, which knows it before anything is enqueued; this one stands behind it.
             .set("queue.buffering.max.messages", "0")
@@ -274,9 +276,9 @@ impl KafkaConfig {
     pub(super) fn reader(&self) -> ClientConfig {
         let mut reader = ClientConfig::new();
         reader
-            // Bounds on what is fetched ahead, per partition: about 256 KiB, overshot by one response of 64 KiB
-            // or one batch, compressed.
-            .set("queued.max.messages.kbytes", "256")
+            // Bounds on what is fetched ahead, per partition: about 512 KiB, overshot by one response of 64 KiB or one
+            // batch, compressed.
+            .set("queued.max.messages.kbytes", "512")
             .set("queued.min.messages", "4000")
             .set("max.partition.fetch.bytes", "65536")
             .set("fetch.max.bytes", "16777216")

@@ -210,7 +210,12 @@ impl ConsumerContext for Assignments {
                 let shards = self.whole_shards(assigned);
                 tracing::info!(group = self.group, ?shards, "the group has shared out the shards");
                 metrics::kafka_shards(self.group, shards.len());
-                self.shards.send_replace(shards);
+                // Most rebalances leave most members what they had: nobody needs to be woken for that.
+                self.shards.send_if_modified(|held| {
+                    let is_news = *held != shards;
+                    *held = shards;
+                    is_news
+                });
                 consumer.assign(&TopicPartitionList::new())
             }
             _ => {

@@ -19,10 +19,10 @@ use std::time::Duration;
 use dwell_model::time::TsMs;
 use dwell_runtime::clock::{self, SharedClock};
 use rdkafka::consumer::BaseConsumer;
+use tokio::sync::Semaphore;
 
 use self::asker::Asker;
 use self::lane::Lane;
-use super::blocking;
 use super::config::KafkaConfig;
 use super::context::Logging;
 use super::layout::Layout;
@@ -32,6 +32,8 @@ use crate::error::Result;
 
 /// Most consumers of a process.
 const LANES_MAX: usize = 3;
+/// Most calls that block at a time: without a bound, an outage would take the threads that other parts need.
+const BLOCKING_MAX: usize = 32;
 /// Longest time that a question to the brokers may take.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -44,6 +46,7 @@ pub(super) struct Reader {
     config: KafkaConfig,
     layout: Arc<Layout>,
     clock: SharedClock,
+    blocking: Semaphore,
     asker: Arc<Asker>,
     /// The lane that is there from the start.
     first: Arc<Lane>,
@@ -60,6 +63,7 @@ impl Reader {
             config: config.clone(),
             layout,
             clock,
+            blocking: Semaphore::new(BLOCKING_MAX),
             asker,
             lanes: Mutex::new(vec![Arc::clone(&first)]),
             first,
@@ -75,7 +79,7 @@ impl Reader {
     ) -> Result<LogChunk> {
         self.layout.place(partition)?;
         let reader = Arc::clone(self);
-        blocking("kafka-read", move || {
+        self.blocking("kafka-read", move || {
             reader
                 .lane(partition, from)?
                 .with_cursor(partition, |cursor, io| cursor.read(io, from, max_bytes))
@@ -87,21 +91,33 @@ impl Reader {
     pub(super) async fn bounds(self: &Arc<Self>, partition: Partition) -> Result<LogBounds> {
         self.layout.place(partition)?;
         let reader = Arc::clone(self);
-        blocking("kafka-bounds", move || {
+        self.blocking("kafka-bounds", move || {
             reader.asker.bounds(reader.layout.place(partition)?)
         })
         .await
     }
 
-    /// Position of a partition's first record that was not appended before `time`, if there is one. Blocking.
-    pub(super) fn first_since(&self, partition: Partition, time: TsMs) -> Result<Option<Position>> {
-        self.asker.first_since(self.layout.place(partition)?, time)
+    /// Position of a partition's first record that was not appended before `time`, if there is one.
+    pub(super) async fn first_since(
+        self: &Arc<Self>,
+        partition: Partition,
+        time: TsMs,
+    ) -> Result<Option<Position>> {
+        let reader = Arc::clone(self);
+        self.blocking("kafka-time", move || {
+            reader.asker.first_since(reader.layout.place(partition)?, time)
+        })
+        .await
     }
 
-    /// Drops what was fetched of a partition before a position: it was deleted. Blocking.
-    pub(super) fn forget(&self, partition: Partition, before: Position) {
+    /// Drops what was fetched of a partition before a position: it was deleted.
+    pub(super) async fn forget(self: &Arc<Self>, partition: Partition, before: Position) -> Result<()> {
         let lanes = lock(&self.lanes).clone();
-        lanes.iter().for_each(|lane| lane.forget(partition, before));
+        self.blocking("kafka-forget", move || {
+            lanes.iter().for_each(|lane| lane.forget(partition, before));
+            Ok(())
+        })
+        .await
     }
 
     /// See [`EventLogReader::lag`](crate::api::EventLogReader::lag).
@@ -112,12 +128,13 @@ impl Reader {
             return Ok(LogLag::default());
         }
         let reader = Arc::clone(self);
-        let first = blocking("kafka-lag", move || {
-            reader
-                .lane(partition, from)?
-                .with_cursor(partition, |cursor, io| cursor.first_received_at(io, from))
-        })
-        .await?;
+        let first = self
+            .blocking("kafka-lag", move || {
+                reader
+                    .lane(partition, from)?
+                    .with_cursor(partition, |cursor, io| cursor.first_received_at(io, from))
+            })
+            .await?;
         Ok(match first {
             Some(oldest) => LogLag {
                 events: end.abs_diff(from),
@@ -142,6 +159,17 @@ impl Reader {
         }
     }
 
+    /// Runs what blocks, when it is its turn.
+    async fn blocking<T, F>(&self, name: &'static str, act: F) -> Result<T>
+    where
+        F: FnOnce() -> Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        // The semaphore is never closed.
+        let _turn = self.blocking.acquire().await;
+        super::blocking(name, act).await
+    }
+
     async fn wait_for_record(self: &Arc<Self>, partition: Partition, from: Position) -> Result<()> {
         loop {
             let lane = self.lane(partition, from)?;
@@ -154,7 +182,7 @@ impl Reader {
                 Some(found) => found?,
                 None => {
                     let lane = Arc::clone(&lane);
-                    blocking("kafka-wait", move || {
+                    self.blocking("kafka-wait", move || {
                         lane.with_cursor(partition, |cursor, io| cursor.has_record(io, from))
                     })
                     .await?

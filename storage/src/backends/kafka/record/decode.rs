@@ -157,7 +157,7 @@ impl Decoder {
         let raw = RawEventOf(self.kind).deserialize(&mut json).map_err(syntax)?;
         json.end().map_err(syntax)?;
         match raw.v {
-            Some(v) if v == "1" => {}
+            Some("1") => {}
             Some(v) => return Err(Damage::Version(v.chars().take(32).collect())),
             None => return Err(Damage::Missing("v")),
         }

@@ -343,7 +343,10 @@ fn i64_value() -> impl Strategy<Value = i64> {
 /// A value for each type of field, and whether an optional field has it.
 type Cell = (f32, f64, i64, String, bool);
 
-fn rows() -> impl Strategy<Value = (Kind, Vec<(TsMs, String, String, i64, Vec<Cell>)>)> {
+/// Time, sensor, key, revision and payload.
+type Row = (TsMs, String, String, i64, Vec<Cell>);
+
+fn rows() -> impl Strategy<Value = (Kind, Vec<Row>)> {
     let cell = (f32_bits(), f64_bits(), i64_value(), text(), any::<bool>());
     let row = (
         0..MAX_TS,

@@ -38,8 +38,12 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
+    /// A proxy before `host:port` on this machine.
     pub(crate) async fn before(server: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // The driver goes where the server says it is, with the port it came to first: so the proxy lies at the same
+        // address, on a port of its own.
+        let (host, _) = server.rsplit_once(':').unwrap();
+        let listener = TcpListener::bind((host, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let plan = Arc::new(Mutex::new(Plan::default()));
         let tasks = Tasks::new(ShutdownController::new(PhaseBounds::default()));

@@ -10,7 +10,7 @@
 //! - `rewrite` over `stretches`, `unite` and `day_files`: a day's rows, united with what is archived, as new
 //!   files that are verified and not yet visible.
 //! - `table_log` and `delta`: commits, and the traits of the archive. `copy`: moving it as it is.
-//! - `remote`: the object stores of clouds.
+//! - `remote`: the object stores of clouds. `inspect`: whether a store can hold an archive.
 
 mod copy;
 mod day_files;
@@ -19,6 +19,7 @@ mod delta;
 mod durable;
 mod encoding;
 mod files;
+mod inspect;
 mod layout;
 mod order;
 mod parquet_schema;
@@ -33,5 +34,6 @@ mod writer;
 
 pub use copy::CopiedArchive;
 pub use delta::{DeltaArchive, Vacuumed};
+pub use inspect::ArchiveFinding;
 pub use remote::{RemoteArchiveConfig, open_remote_archive};
 pub use sorter::{BulkSorter, SortedDay, SortedDays};

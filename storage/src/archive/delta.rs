@@ -442,7 +442,9 @@ impl ArchiveWriter for DeltaArchive {
                 let name = TableName::new(&day.venue.tenant, day.kind, dataset);
                 let table = self.table(&name)?;
                 let mut table = table.lock().await;
-                // A day that was partly committed, or whose commit's outcome was unknown, keeps what is in the log.
+                // A day that was partly committed, or whose commit's outcome was unknown, keeps what is in the log; and
+                // a commit that is still on its way must not name what is removed here.
+                table.settle().await?;
                 let active = if table.refresh().await? {
                     table.day(&day.venue.venue, day.day)
                 } else {

@@ -47,8 +47,16 @@ enum SinkTo {
         store: Arc<dyn ObjectStore>,
         runtime: Handle,
         held: Vec<u8>,
-        upload: Option<Box<dyn MultipartUpload>>,
+        upload: Option<PartedUpload>,
     },
+}
+
+/// An upload in parts, given up when it is dropped unfinished: stores keep, and bill, parts that belong to nothing.
+#[derive(Debug)]
+struct PartedUpload {
+    upload: Box<dyn MultipartUpload>,
+    runtime: Handle,
+    is_finished: bool,
 }
 
 impl DataFiles {
@@ -154,20 +162,11 @@ impl FileSink {
                 held,
                 upload,
             } => {
-                let put = async {
-                    match upload {
-                        None => store.put(&name, held.into()).await.map(|_| ()),
-                        Some(mut upload) => {
-                            if !held.is_empty() {
-                                upload.put_part(held.into()).await?;
-                            }
-                            upload.complete().await.map(|_| ())
-                        }
-                    }
+                let put = match upload {
+                    None => runtime.block_on(store.put(&name, held.into())).map(|_| ()),
+                    Some(upload) => upload.finish(held),
                 };
-                runtime
-                    .block_on(put)
-                    .map_err(|error| store_failed("write", &name, error))?;
+                put.map_err(|error| store_failed("write", &name, error))?;
             }
         }
         Ok(bytes)
@@ -188,14 +187,11 @@ impl Write for FileSink {
                 held.extend_from_slice(&bytes[..taken]);
                 if held.len() == UPLOAD_PART_BYTES {
                     let part = std::mem::take(held);
-                    let put = async {
-                        let upload = match upload {
-                            Some(upload) => upload,
-                            None => upload.insert(store.put_multipart(&self.name).await?),
-                        };
-                        upload.put_part(part.into()).await
+                    let upload = match upload {
+                        Some(upload) => upload,
+                        None => upload.insert(PartedUpload::begin(&**store, &self.name, runtime)?),
                     };
-                    runtime.block_on(put).map_err(io::Error::other)?;
+                    upload.put(part).map_err(io::Error::other)?;
                 }
                 taken
             }
@@ -206,6 +202,42 @@ impl Write for FileSink {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl PartedUpload {
+    fn begin(store: &dyn ObjectStore, name: &StorePath, runtime: &Handle) -> io::Result<Self> {
+        let upload = runtime.block_on(store.put_multipart(name));
+        Ok(Self {
+            upload: upload.map_err(io::Error::other)?,
+            runtime: runtime.clone(),
+            is_finished: false,
+        })
+    }
+
+    fn put(&mut self, part: Vec<u8>) -> object_store::Result<()> {
+        self.runtime.block_on(self.upload.put_part(part.into()))
+    }
+
+    fn finish(mut self, last: Vec<u8>) -> object_store::Result<()> {
+        if !last.is_empty() {
+            self.put(last)?;
+        }
+        self.runtime.block_on(self.upload.complete())?;
+        self.is_finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for PartedUpload {
+    /// Blocking, as all of a sink.
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        if let Err(error) = self.runtime.block_on(self.upload.abort()) {
+            tracing::warn!(%error, "an unfinished upload was not given up: its parts stay on the store");
+        }
     }
 }
 

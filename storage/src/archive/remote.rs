@@ -1,14 +1,18 @@
 //! Archives in the object stores of clouds, and in those that speak S3.
 //!
 //! A commit is a conditional put of the next log entry, so the store must honour `If-None-Match`; S3 itself, GCS, Azure
-//! and current S3-compatible servers do. Retries are bounded: a role has to say that its archive is away, not hang.
+//! and current S3-compatible servers do ([`DeltaArchive::inspect`] finds out). The client repeats a request that failed
+//! on its way, but not a conditional put whose answer was lost: what became of that one the log tells.
+//!
+//! Retries are bounded: a role has to say that its archive is away, not hang. With the defaults a store that refuses
+//! connections is given up after about 15 s, one that swallows them after 30 s.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dwell_runtime::clock::SharedClock;
-use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
@@ -93,24 +97,48 @@ pub fn open_remote_archive(
 }
 
 fn s3(bucket: &str, config: &RemoteArchiveConfig) -> object_store::Result<Arc<dyn ObjectStore>> {
-    let mut builder = AmazonS3Builder::from_env()
-        .with_bucket_name(bucket)
-        .with_conditional_put(S3ConditionalPut::ETagMatch)
-        .with_retry(retries(config))
-        .with_client_options(client(config));
-    if let Some(endpoint) = &config.endpoint {
+    let environment = AmazonS3Builder::from_env();
+    let from_environment = |key| environment.get_config_value(&key);
+    let endpoint = config
+        .endpoint
+        .clone()
+        .or_else(|| from_environment(AmazonS3ConfigKey::Endpoint));
+    let region = config
+        .region
+        .clone()
+        .or_else(|| from_environment(AmazonS3ConfigKey::Region));
+    let is_plain = endpoint
+        .as_ref()
+        .is_some_and(|endpoint| endpoint.starts_with("http://"));
+    // A session token of the environment does not belong to a configured key.
+    let mut builder = match (&config.access_key_id, &config.secret_access_key) {
+        (Some(id), Some(secret)) => AmazonS3Builder::new()
+            .with_access_key_id(id)
+            .with_secret_access_key(secret),
+        (None, None) => environment,
+        _ => {
+            return Err(object_store::Error::Generic {
+                store: "S3",
+                source: "access_key_id and secret_access_key are set together, or neither".into(),
+            });
+        }
+    };
+    if let Some(endpoint) = endpoint {
         // Servers other than S3 seldom have a host name per bucket.
         builder = builder
             .with_endpoint(endpoint)
             .with_virtual_hosted_style_request(false);
     }
-    if let Some(region) = &config.region {
+    if let Some(region) = region {
         builder = builder.with_region(region);
     }
-    if let (Some(id), Some(secret)) = (&config.access_key_id, &config.secret_access_key) {
-        builder = builder.with_access_key_id(id).with_secret_access_key(secret);
-    }
-    Ok(Arc::new(builder.build()?))
+    let store = builder
+        .with_bucket_name(bucket)
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_retry(retries(config))
+        .with_client_options(client(config).with_allow_http(is_plain))
+        .build()?;
+    Ok(Arc::new(store))
 }
 
 fn google(bucket: &str, config: &RemoteArchiveConfig) -> object_store::Result<Arc<dyn ObjectStore>> {
@@ -142,12 +170,75 @@ fn retries(config: &RemoteArchiveConfig) -> RetryConfig {
 }
 
 fn client(config: &RemoteArchiveConfig) -> ClientOptions {
-    let is_plain = config
-        .endpoint
-        .as_ref()
-        .is_some_and(|endpoint| endpoint.starts_with("http://"));
     ClientOptions::new()
         .with_connect_timeout(Duration::from_secs(3))
         .with_timeout(Duration::from_millis(config.request_timeout_ms))
-        .with_allow_http(is_plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use dwell_runtime::clock::SystemClock;
+
+    use super::*;
+
+    fn open(location: &str, config: &RemoteArchiveConfig) -> Result<DeltaArchive> {
+        open_remote_archive(&location.parse().unwrap(), config, SystemClock::shared())
+    }
+
+    fn with_keys() -> RemoteArchiveConfig {
+        RemoteArchiveConfig {
+            endpoint: Some("http://127.0.0.1:1".into()),
+            region: Some("us-east-1".into()),
+            access_key_id: Some("dwell".into()),
+            secret_access_key: Some("quite-secret".into()),
+            ..RemoteArchiveConfig::default()
+        }
+    }
+
+    #[test]
+    fn a_bucket_and_a_folder_below_it_make_an_archive() {
+        let archive = open("s3://dwell/some/folder", &with_keys()).unwrap();
+        let (store, folder) = archive.location();
+        assert_eq!(folder.as_ref(), "some/folder");
+        assert_eq!(store.to_string(), "AmazonS3(dwell)");
+        open("s3://dwell", &with_keys()).unwrap();
+        for (location, why) in [
+            ("s3:///folder", "a bucket is expected"),
+            ("ftp://bucket/folder", "there is no object store \"ftp\""),
+        ] {
+            let error = open(location, &with_keys()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn half_a_key_is_refused() {
+        let config = RemoteArchiveConfig {
+            secret_access_key: None,
+            ..with_keys()
+        };
+        let error = open("s3://dwell", &config).unwrap_err();
+        assert!(
+            error.to_string().contains("access_key_id and secret_access_key"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_secret_is_neither_printed_nor_written() {
+        let config = with_keys();
+        assert!(!format!("{config:?}").contains("quite-secret"));
+        let written = serde_json::to_string(&config).unwrap();
+        assert!(
+            !written.contains("quite-secret") && written.contains("dwell"),
+            "{written}"
+        );
+    }
+
+    #[test]
+    fn unknown_settings_are_refused() {
+        let error = serde_json::from_str::<RemoteArchiveConfig>(r#"{"acces_key_id":"x"}"#).unwrap_err();
+        assert!(error.to_string().contains("acces_key_id"), "{error}");
+    }
 }

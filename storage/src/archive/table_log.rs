@@ -2,7 +2,9 @@
 //!
 //! Opening a table replays its log with the Delta library; from then on new commits are read one by one and applied. A
 //! commit is one conditional put of the next version, never retried here: who loses gets to know what has changed since
-//! and decides anew ([`delta`](super::delta)).
+//! and decides anew ([`delta`](super::delta)). Over a network the answer to a put can be lost, and the put itself can
+//! arrive after its sender has given it up. Trying again is safe, whatever became of it, since a version is given out
+//! once; who wants to rely on its not having arrived [settles](TableLog::settle) that first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -78,6 +80,8 @@ pub(super) struct TableLog {
     log: LogStoreRef,
     clock: SharedClock,
     state: Option<State>,
+    /// Highest version for which a commit was sent off without its outcome being known.
+    unsettled: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -117,6 +121,7 @@ impl TableLog {
             log,
             clock,
             state: None,
+            unsettled: None,
         })
     }
 
@@ -245,7 +250,26 @@ impl TableLog {
         Ok(tried)
     }
 
-    async fn put(&self, version: u64, actions: Vec<Action>) -> Result<Tried> {
+    /// Makes sure that no commit of ours is still on its way: its version is in the log, as ours, as somebody else's, or
+    /// as an empty one that takes the place.
+    pub(super) async fn settle(&mut self) -> Result<()> {
+        while let Some(unsettled) = self.unsettled {
+            let exists = self.refresh().await?;
+            match self.state.as_ref().map(|state| state.version) {
+                Some(version) if version < unsettled => {
+                    let _: Tried = self.put(version + 1, Vec::new()).await?;
+                }
+                _ if exists || unsettled == 0 => self.unsettled = None,
+                _ => {
+                    let what = format!("archive table {} is gone", self.name);
+                    return Err(StorageError::new(ErrorKind::Damaged, what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self, version: u64, actions: Vec<Action>) -> Result<Tried> {
         let operation = DeltaOperation::Write {
             mode: SaveMode::Overwrite,
             partition_by: Some(PARTITION_COLUMNS.map(str::to_owned).into()),
@@ -261,7 +285,10 @@ impl TableLog {
         match put {
             Ok(()) => Ok(Tried::Committed),
             Err(TransactionError::VersionAlreadyExists(_)) => Ok(Tried::Overtaken),
-            Err(error) => Err(failed(&self.name, error.into())),
+            Err(error) => {
+                self.unsettled = self.unsettled.max(Some(version));
+                Err(failed(&self.name, error.into()))
+            }
         }
     }
 

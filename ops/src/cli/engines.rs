@@ -2,10 +2,9 @@
 
 use anyhow::{Context, Result, bail};
 use dwell_runtime::clock::{SharedClock, SystemClock};
-use dwell_storage::api::ArchiveReader;
 use dwell_storage::backends::cassandra::{self, FindingLevel};
 use dwell_storage::backends::kafka::KafkaLogAdmin;
-use dwell_storage::resolver::{self, EngineSettings, StoreUri};
+use dwell_storage::resolver::{self, EngineSettings};
 use serde::Serialize;
 
 use super::EngineArgs;
@@ -96,7 +95,7 @@ pub(crate) async fn doctor(args: &EngineArgs) -> Result<()> {
             tables(&settings, &clock, &mut findings).await?;
         }
     }
-    findings.push(archive(&settings, &clock).await);
+    archive(&settings, &clock, &mut findings).await;
     let wrong = findings
         .iter()
         .filter(|finding| finding.health == Health::Wrong)
@@ -196,28 +195,27 @@ async fn tables(settings: &EngineSettings, clock: &SharedClock, findings: &mut V
     Ok(())
 }
 
-async fn archive(settings: &EngineSettings, clock: &SharedClock) -> Finding {
-    let looked = async { resolver::open_archive(settings, clock)?.tables().await };
-    let (health, what, remedy) = match looked.await {
-        Ok(tables) => (
-            Health::Good,
-            format!("{} with {} tables", settings.archive, tables.len()),
-            None,
-        ),
+async fn archive(settings: &EngineSettings, clock: &SharedClock, findings: &mut Vec<Finding>) {
+    let archive = match resolver::open_archive(settings, clock) {
+        Ok(archive) => archive,
         Err(error) => {
-            let remedy = match &settings.archive {
-                StoreUri::Objects(_) => {
-                    "make the bucket, or correct address, region or credentials in [storage.s3]"
-                }
-                _ => "make the folder, or correct its permissions",
-            };
-            (Health::Wrong, error.to_string(), Some(remedy.to_owned()))
+            findings.push(Finding {
+                engine: "archive",
+                health: Health::Wrong,
+                what: error.to_string(),
+                remedy: Some("make the folder, or correct the configuration in [storage]".to_owned()),
+            });
+            return;
         }
     };
-    Finding {
+    findings.extend(archive.inspect().await.into_iter().map(|found| Finding {
         engine: "archive",
-        health,
-        what,
-        remedy,
-    }
+        health: if found.is_ok() {
+            Health::Good
+        } else {
+            Health::Wrong
+        },
+        what: format!("{}: {}", found.about, found.found),
+        remedy: found.remedy,
+    }));
 }

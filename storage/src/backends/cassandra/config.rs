@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 const SCHEME: &str = "cassandra://";
 const DEFAULT_PORT: u16 = 9042;
@@ -28,7 +28,8 @@ pub struct CassandraConfig {
     pub local_datacenter: Option<String>,
     /// User name, where the cluster asks for one.
     pub user: Option<String>,
-    /// Password of the user.
+    /// Password of the user; not shown.
+    #[serde(serialize_with = "without_secret")]
     pub password: Option<String>,
     /// Frames on the wire, compressed or not.
     pub compression: WireCompression,
@@ -71,6 +72,11 @@ impl Default for CassandraConfig {
             concurrency: 128,
         }
     }
+}
+
+/// What is printed of a configuration shows that there is a password, and not which.
+fn without_secret<S: Serializer>(secret: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(|_| "…").serialize(serializer)
 }
 
 /// The password does not show.
@@ -327,5 +333,6 @@ mod tests {
             ..CassandraConfig::default()
         };
         assert!(!format!("{config:?}").contains("hush"));
+        assert!(!serde_json::to_string(&config).unwrap().contains("hush"));
     }
 }

@@ -27,7 +27,7 @@ struct Broker {
 impl Broker {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = free_port();
+        let port = free_ports();
         let broker = Self {
             dir,
             bootstrap: format!("127.0.0.1:{port}"),
@@ -35,8 +35,8 @@ impl Broker {
         // The others are not started, but their addresses must be free as well.
         broker.up(&[
             ("STACK_KAFKA_PORT", port.to_string()),
-            ("STACK_CASSANDRA_JMX_PORT", free_port().to_string()),
-            ("STACK_S3_PORT", free_port().to_string()),
+            ("STACK_CASSANDRA_JMX_PORT", free_ports().to_string()),
+            ("STACK_S3_PORT", free_ports().to_string()),
             ("STACK_CASSANDRA_NET", format!("127.0.{}", 100 + port % 100)),
         ]);
         broker
@@ -70,13 +70,14 @@ impl Drop for Broker {
     }
 }
 
-/// A port that is free, and the one after it, which a controller takes.
-fn free_port() -> u16 {
+/// A number for ports of its own, below those that the system gives out: of ten in a row the first two are free.
+fn free_ports() -> u16 {
     let found = (0..100).find_map(|_| {
-        let port = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
-        TcpListener::bind(("127.0.0.1", port.checked_add(1)?))
-            .ok()
-            .map(|_| port)
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).unwrap();
+        let port = 20_000 + u16::from_be_bytes(random) % 1_000 * 10;
+        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        (is_free(port) && is_free(port + 1)).then_some(port)
     });
     found.unwrap()
 }

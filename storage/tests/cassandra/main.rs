@@ -1,7 +1,8 @@
 //! The stores in Cassandra, on a real server: the conformance suite, and what it cannot ask of every backend.
 //!
 //! `DWELL_TEST_CASSANDRA` names contact points (`127.0.0.1:9042`); without it the tests say that they are skipped, and
-//! pass. Tests share keyspaces, with names made up, one after the other; the last one drops them.
+//! pass. `DWELL_TEST_CASSANDRA_REPLICATION` says how many copies of each row there are. Tests share keyspaces, with names
+//! made up, one after the other; the last one drops them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -30,6 +31,8 @@ use tokio::sync::Semaphore;
 
 /// Names the contact points.
 const SERVER: &str = "DWELL_TEST_CASSANDRA";
+/// Copies of each row, where there are nodes for them; 1 without it.
+const COPIES: &str = "DWELL_TEST_CASSANDRA_REPLICATION";
 
 /// A keyspace for one test.
 struct Keyspace {
@@ -113,7 +116,7 @@ impl Keyspace {
         let config = CassandraConfig {
             contact_points: contact_points(&std::env::var(SERVER).unwrap()).unwrap(),
             keyspace: name.unwrap_or_else(|| format!("dwell_test_{}", hex::encode(random))),
-            replication: 1,
+            replication: std::env::var(COPIES).map_or(1, |copies| copies.parse().unwrap()),
             single_node: true,
             ..CassandraConfig::default()
         };

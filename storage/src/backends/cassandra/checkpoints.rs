@@ -197,7 +197,7 @@ impl Checkpoints for CassandraCheckpoints {
             if self.cluster.conditional(STORE, row, read_back).await? {
                 break;
             }
-            match self.owner(SETTLE_OWNER, name).await? {
+            match self.owner(READ_OWNER, name).await? {
                 Some(owner) if owner.fence > fence => return Err(taken_over(name, fence, owner.fence)),
                 // A later state of the same owner has overtaken this one, or an earlier try of it was late.
                 Some(owner) if owner.fence == fence && owner.last_state >= state => break,

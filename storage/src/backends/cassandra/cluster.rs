@@ -55,6 +55,11 @@ const PAGE_ROWS: i32 = 5_000;
 /// last word.
 const CONDITIONAL_SETTLES_AFTER: Duration = Duration::from_secs(4);
 
+/// Times that a SERIAL read is sent. Each one has the servers' `cas_contention_timeout`, 1 s.
+const SERIAL_READS_MAX: u32 = 6;
+/// Before the second time; longer before each further one.
+const SERIAL_READ_PAUSE: Duration = Duration::from_millis(30);
+
 /// A statement: what it is for (as messages say it), its text, and how it behaves.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cql {
@@ -352,8 +357,23 @@ impl Cluster {
 
     async fn run(&self, cql: Cql, values: impl SerializeRow) -> Result<Result<QueryResult, ExecutionError>> {
         let statement = self.prepared(cql).await?;
-        let _permit = self.permit(cql.doing).await?;
-        Ok(self.inner.session.execute_unpaged(&statement, values).await)
+        let mut tries = 0;
+        loop {
+            let outcome = {
+                let _permit = self.permit(cql.doing).await?;
+                self.inner.session.execute_unpaged(&statement, &values).await
+            };
+            // A SERIAL read gives way to conditional writes of its row, and changes nothing: it is sent again.
+            tries += 1;
+            let gave_way = |error: &ExecutionError| errors::outcome(error) == Outcome::Unknown;
+            if cql.manner != Manner::SerialRead
+                || tries == SERIAL_READS_MAX
+                || !outcome.as_ref().is_err_and(gave_way)
+            {
+                return Ok(outcome);
+            }
+            self.inner.clock.sleep(SERIAL_READ_PAUSE * tries).await;
+        }
     }
 
     /// A place among the requests in flight.

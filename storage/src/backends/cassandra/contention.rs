@@ -1,4 +1,8 @@
 //! What every conditional write needs beside the write itself: a stamp of its own, and patience with others.
+//!
+//! A write that was refused has seen the row at its newest, and brought it to a majority of its nodes; so what it rested
+//! on is read again by a plain read. SERIAL reads, which stand in the way of conditional writes as those do of each
+//! other, are for unknown outcomes, and for what is published.
 
 use std::time::Duration;
 

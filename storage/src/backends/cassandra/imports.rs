@@ -107,11 +107,11 @@ impl Imports for CassandraImports {
                 to_stored(claim.refused)?,
             );
             // Whoever's claim stands, it is read below.
-            let read_back = async { Ok(false) };
+            let read_back = async { self.read(SETTLE, tenant, claim.receipt).await.map(|_| false) };
             if self.cluster.conditional(CLAIM, row, read_back).await? {
                 return Ok(claim.clone());
             }
-            if let Some(standing) = self.read(SETTLE, tenant, claim.receipt).await? {
+            if let Some(standing) = self.read(READ, tenant, claim.receipt).await? {
                 return Ok(standing);
             }
             contention.wait().await?;
@@ -143,7 +143,7 @@ impl Imports for CassandraImports {
             if self.cluster.conditional(FINISH, row, read_back).await? {
                 return Ok(());
             }
-            if self.read(SETTLE, tenant, receipt).await?.is_none() {
+            if self.read(READ, tenant, receipt).await?.is_none() {
                 let why = format!("no import has the receipt {receipt}");
                 return Err(StorageError::new(ErrorKind::NotFound, why));
             }

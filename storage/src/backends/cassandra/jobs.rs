@@ -111,7 +111,7 @@ impl CassandraJobs {
     }
 
     async fn read_of(&self, tenant: &TenantId, id: &str) -> Result<StoredJob> {
-        let stored = self.read(SETTLE, id).await?;
+        let stored = self.read(READ, id).await?;
         stored
             .filter(|stored| stored.job.tenant == *tenant)
             .ok_or_else(|| {
@@ -170,7 +170,7 @@ impl CassandraJobs {
                 return Ok(Some(job));
             }
             contention.wait().await?;
-            found = self.read(SETTLE, &before.job.id).await?;
+            found = self.read(READ, &before.job.id).await?;
         }
         Ok(None)
     }
@@ -219,8 +219,8 @@ impl Jobs for CassandraJobs {
                 .execute(OPEN, (&job.id, CqlTimestamp(job.created_at))),
         )?;
         let mine = stamp()?;
-        let is_mine = async || {
-            let found = self.read(SETTLE, &job.id).await?;
+        let is_mine = async |cql| {
+            let found = self.read(cql, &job.id).await?;
             Ok::<_, StorageError>(found.map(|found| is_stamp(found.creation.as_ref(), &mine)))
         };
         let mut contention = Contention::new(&self.cluster, CREATE.doing());
@@ -236,11 +236,11 @@ impl Jobs for CassandraJobs {
                 mine.as_slice(),
                 mine.as_slice(),
             );
-            let read_back = async { Ok(is_mine().await? == Some(true)) };
+            let read_back = async { Ok(is_mine(SETTLE).await? == Some(true)) };
             if self.cluster.conditional(CREATE, row, read_back).await? {
                 return Ok(());
             }
-            match is_mine().await? {
+            match is_mine(READ).await? {
                 Some(true) => return Ok(()),
                 Some(false) => return Err(taken()),
                 None => contention.wait().await?,

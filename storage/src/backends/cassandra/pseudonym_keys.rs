@@ -159,7 +159,7 @@ impl CassandraPseudonymKeys {
             if self.cluster.conditional(DESTROY, row, read_back).await? {
                 break true;
             }
-            match self.read(SETTLE, key).await? {
+            match self.read(READ, key).await? {
                 // Its creation is under way, or was given up: the entry goes with its day.
                 None => return Ok(false),
                 Some(found) if found.key == PseudonymKey::Destroyed || found.keep_until > now => break false,
@@ -210,7 +210,7 @@ impl PseudonymKeys for CassandraPseudonymKeys {
         let mut found = self.read(READ, key).await?;
         loop {
             // Whatever a lost answer was, the row that stands is what counts.
-            let read_back = async { Ok(false) };
+            let read_back = async { self.read(SETTLE, key).await.map(|_| false) };
             match found {
                 // Most calls end here, without a write.
                 Some(known) if known.key == PseudonymKey::Destroyed || known.keep_until >= keep_until => {
@@ -231,7 +231,7 @@ impl PseudonymKeys for CassandraPseudonymKeys {
                     }
                 }
             }
-            found = self.read(SETTLE, key).await?;
+            found = self.read(READ, key).await?;
             let is_settled =
                 |known: &KnownKey| known.key == PseudonymKey::Destroyed || known.keep_until >= keep_until;
             if !found.as_ref().is_some_and(is_settled) {

@@ -167,7 +167,7 @@ impl CassandraRegistry {
         if stored {
             return Ok(Some(Flip::Done));
         }
-        let found = self.venue_row(SETTLE_VENUE, tenant, id).await?;
+        let found = self.venue_row(READ_VENUE, tenant, id).await?;
         if found
             .as_ref()
             .is_some_and(|row| is_stamp(row.stamp.as_ref(), mine))
@@ -280,7 +280,7 @@ impl Registry for CassandraRegistry {
             let is_added = self.cluster.conditional(ADD_KEY, row, read_back).await?;
             let found = match is_added {
                 true => None,
-                false => self.key_row(SETTLE_KEY, &key.id).await?,
+                false => self.key_row(READ_KEY, &key.id).await?,
             };
             match found {
                 Some(row) if !is_stamp(row.stamp.as_ref(), &mine) => return Err(taken()),
@@ -308,7 +308,7 @@ impl Registry for CassandraRegistry {
         let mut announced = false;
         loop {
             let found = self
-                .key_row(SETTLE_KEY, id)
+                .key_row(READ_KEY, id)
                 .await?
                 .filter(|row| row.key.tenant == *tenant);
             let Some(KeyRow { key, .. }) = found else {
@@ -324,7 +324,7 @@ impl Registry for CassandraRegistry {
                 announced = true;
             }
             // Whoever revoked it, it is seen above.
-            let read_back = async { Ok(false) };
+            let read_back = async { self.key_row(SETTLE_KEY, id).await.map(|_| false) };
             let row = (CqlTimestamp(now), id, tenant.as_str());
             if self.cluster.conditional(REVOKE_KEY, row, read_back).await? {
                 return self.change_version().await;

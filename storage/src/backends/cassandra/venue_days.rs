@@ -49,7 +49,7 @@ const LIST_DAYS: Cql = Cql::read(
     "SELECT day, fence, holder, expires_at, published, info FROM {ks}.venue_days
      WHERE tenant = ? AND venue = ? AND year = ? AND day >= ? AND day <= ?",
 );
-const READ_PUBLISHED: Cql = Cql::serial_read(
+const READ_PUBLISHED: Cql = Cql::read(
     "read the published generation of a venue-day",
     "SELECT fence, published, info, stamp FROM {ks}.venue_days WHERE tenant = ? AND venue = ? AND year = ? AND day = ?",
 );
@@ -223,7 +223,7 @@ impl VenueDaysWriter for CassandraVenueDays {
             {
                 return Ok(Flip::Done);
             }
-            match self.lease_row(SETTLE_LEASE, key).await? {
+            match self.lease_row(READ_LEASE, key).await? {
                 Some(row) if row.fence == fence => contention.wait().await?,
                 _ => return Ok(Flip::Lost),
             }
@@ -245,7 +245,7 @@ impl VenueDaysWriter for CassandraVenueDays {
             {
                 return Ok(());
             }
-            match self.lease_row(SETTLE_LEASE, key).await? {
+            match self.lease_row(READ_LEASE, key).await? {
                 Some(row) if row.fence == fence && row.holder.is_some() => contention.wait().await?,
                 _ => return Ok(()),
             }
@@ -302,7 +302,7 @@ impl VenueDaysWriter for CassandraVenueDays {
             if self.cluster.conditional(PUBLISH, row, read_back).await? {
                 return Ok(Flip::Done);
             }
-            let found = self.lease_row(SETTLE_LEASE, key).await?;
+            let found = self.lease_row(READ_LEASE, key).await?;
             if found.is_some_and(|row| row.fence == generation && row.published == before) {
                 contention.wait().await?;
             } else if in_doubt.load(Ordering::Relaxed) && self.was_published(key, generation).await? {

@@ -4,7 +4,11 @@
 //! `DWELL_TEST_S3` names the server (`deploy/local/up` starts one), `DWELL_TEST_S3_BUCKET` a bucket in it (default
 //! `dwell`); the key comes from `AWS_…`. Without it the tests of a server say that they are skipped; the others run in
 //! memory as well. Everything lies below a folder of its own, which is removed at the end.
-#![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "test code outside of test functions, which says what it skips"
+)]
 
 mod unsure;
 mod writers;

@@ -60,8 +60,12 @@ async fn in_fresh_keyspace(test: impl AsyncFnOnce(&Keyspace)) {
     let keyspace = Keyspace::connect(idle.clone()).await;
     let outcome = AssertUnwindSafe(async {
         match idle {
-            None => drop(migrate(&keyspace.config, SystemClock::shared()).await.unwrap()),
-            Some(_) => drop(keyspace.emptied().await),
+            None => {
+                migrate(&keyspace.config, SystemClock::shared()).await.unwrap();
+            }
+            Some(_) => {
+                keyspace.emptied().await;
+            }
         }
         test(&keyspace).await;
     });

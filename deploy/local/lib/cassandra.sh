@@ -13,7 +13,7 @@ cassandra_ports() {
 
 # start_cassandra NODE
 start_cassandra() {
-  local node=$1 home=$STACK_DIR/cassandra-$1 address=$STACK_CASSANDRA_NET.$1 heap=1g jmx
+  local node=$1 home=$STACK_DIR/cassandra-$1 address=$STACK_CASSANDRA_NET.$1 heap=2g jmx
   jmx=$(cassandra_jmx_port "$node")
   if ((STACK_CASSANDRA_NODES > 1)); then heap=512m; fi
   mkdir -p "$home/conf" "$home/tmp"
@@ -31,7 +31,7 @@ start_cassandra() {
   # skip_wait_for_gossip_to_settle, ring_delay_ms, superuser_setup_delay_ms: waits that only large rings need.
   # The temporary folder must allow execution, as JNA loads a library from it; so it is not left to the machine.
   spawn "cassandra-$node" "$JAVA" "$(marker "cassandra-$node")" "@$LOCAL/config/cassandra-jvm17.args" \
-    -Xms$heap -Xmx$heap -Xss256k -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError -Djava.net.preferIPv4Stack=true \
+    -Xms512m -Xmx$heap -Xss256k -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError -Djava.net.preferIPv4Stack=true \
     -javaagent:"$(echo "$CASSANDRA_HOME"/lib/jamm-*.jar)" -Djava.io.tmpdir="$home/tmp" \
     -Dcassandra.config="file://$home/conf/cassandra.yaml" -Dlogback.configurationFile="$home/conf/logback.xml" \
     -Dcassandra.storagedir="$home" -Dcassandra.logdir="$home/log" -Dcassandra-foreground=yes -Dcassandra.libjemalloc=- \

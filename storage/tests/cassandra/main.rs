@@ -72,7 +72,8 @@ async fn in_fresh_keyspace(test: impl AsyncFnOnce(&Keyspace)) {
     let outcome = outcome.catch_unwind().await;
     IDLE.lock().unwrap().push(keyspace.config.keyspace.clone());
     if TESTS.fetch_sub(1, Ordering::SeqCst) == 1 {
-        for name in std::mem::take(&mut *IDLE.lock().unwrap()) {
+        let all = std::mem::take(&mut *IDLE.lock().unwrap());
+        for name in all {
             keyspace.cql(&format!("DROP KEYSPACE IF EXISTS {name}")).await;
         }
     }

@@ -1,11 +1,11 @@
 //! The live view in Cassandra: what the speed layer shows, for serving processes anywhere.
 //!
-//! A state is compressed, written in chunks, and then given a head ([`encoding`], [`chunks`](super::chunks)). Readers
+//! A state is compressed, written in chunks, and then given a head ([`encoding`], [`chunks`]). Readers
 //! take the head with the highest fence and the newest moment, and the chunks that belong to it; if those are gone
 //! already they look for the head again. Whoever shows a state removes those that are [`STATES_KEPT_MS`] older, and
 //! those of lower fences; lost removals do no harm, since order hides old states and a day's time to live ends them.
 //!
-//! Reading goes through a [`Board`](board::Board): a venue is asked for at most twice a second however many ask, and
+//! Reading goes through a [`Board`]: a venue is asked for at most twice a second however many ask, and
 //! one task looks after all venues that somebody is subscribed to.
 
 mod board;

@@ -1,7 +1,7 @@
 //! Reading: few consumers for the whole process, each with a cursor per partition.
 //!
 //! A caller reads a partition from wherever it likes; mostly it goes on where it stopped. So a *lane* is a consumer that
-//! holds a [`Cursor`] per partition, with a queue of its own in which librdkafka fetches ahead, bounded; a cursor that
+//! holds a cursor per partition, with a queue of its own in which librdkafka fetches ahead, bounded; a cursor that
 //! stands at the position asked for goes on without asking the broker anything. Several readers follow the same
 //! partition (raw writer, speed layer), each at its own position: for them there are up to [`LANES_MAX`] lanes, and a
 //! read takes the lane whose cursor stands there, or else the one that was idle longest. Cursors that nobody has read for

@@ -252,7 +252,7 @@ async fn a_record_that_kafka_does_not_take_is_invalid() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_readers_follow_one_partition_each_at_its_own_pace() {
-    const CALLS: usize = 60;
+    const CALLS: usize = 8;
     let Some(kafka) = kafka() else { return };
     let (log, _) = kafka.fresh_log(1).await;
     let partition = log.partition_of(&shop(), Kind::Position);

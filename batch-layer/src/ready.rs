@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dwell_model::ids::VenueKey;
 use dwell_model::time::TsMs;
-use dwell_storage::api::{Partition, Position, Stores};
+use dwell_storage::api::{Partition, Position, Stores, raw_copied_to};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Doing, Error, Result};
@@ -137,21 +137,7 @@ async fn log_end(stores: &Stores, partition: Partition) -> Result<Position> {
     Ok(bounds.doing("read the log's bounds")?.end)
 }
 
-/// The next position that the raw writer will read; the log's start when it never read any of it.
 async fn written(stores: &Stores, partition: Partition) -> Result<Position> {
-    let epoch = stores.log.epoch();
-    match stores
-        .raw
-        .position(RAW_WRITER, epoch, partition)
-        .await
-        .doing("read the raw writer's position")?
-    {
-        Some(position) => Ok(position),
-        None => Ok(stores
-            .log
-            .bounds(partition)
-            .await
-            .doing("read the log's bounds")?
-            .start),
-    }
+    let copied_to = raw_copied_to(&*stores.log, &*stores.raw, partition).await;
+    copied_to.doing("read the raw writer's position")
 }

@@ -32,7 +32,7 @@ use dwell_runtime::admin::CheckHandle;
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::failpoints::Injected;
 use dwell_runtime::shutdown::ShutdownToken;
-use dwell_storage::api::{EventLogReader, GroupMember, Quarantine, RawEvents, Shard};
+use dwell_storage::api::{EventLog, EventLogReader, GroupMember, Quarantine, RawEvents, Shard, Stores};
 use dwell_storage::error::StorageError;
 use futures::StreamExt;
 use futures::future::{self, AbortHandle, Either};
@@ -75,6 +75,17 @@ pub struct RawWriterStores {
     pub log: Arc<dyn EventLogReader>,
     pub raw: Arc<dyn RawEvents>,
     pub quarantine: Arc<dyn Quarantine>,
+}
+
+impl RawWriterStores {
+    /// The stores that a raw writer needs of an installation's.
+    pub fn from_stores(stores: &Stores) -> Self {
+        Self {
+            log: Arc::<dyn EventLog>::clone(&stores.log),
+            raw: Arc::clone(&stores.raw),
+            quarantine: Arc::clone(&stores.quarantine),
+        }
+    }
 }
 
 impl fmt::Debug for RawWriterStores {

@@ -10,7 +10,7 @@ use dwell_ingest::sources::files::{
 };
 use dwell_model::ids::TenantId;
 use dwell_runtime::clock::SharedClock;
-use dwell_storage::api::Stores;
+use dwell_storage::api::{Stores, raw_copied_to};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -82,18 +82,12 @@ impl Importer {
     }
 
     async fn wait_for_raw_writer(&self) -> Result<()> {
-        let log = &self.deps.stores.log;
+        let (log, raw) = (&self.deps.stores.log, &self.deps.stores.raw);
         for partition in 0..log.partitions() {
             let end = log.bounds(partition).await?.end;
             let mut waited = Duration::ZERO;
             loop {
-                let position = self
-                    .deps
-                    .stores
-                    .raw
-                    .position(dwell_storage::api::RAW_WRITER, log.epoch(), partition)
-                    .await?;
-                if position.unwrap_or(0) >= end {
+                if raw_copied_to(&**log, &**raw, partition).await? >= end {
                     break;
                 }
                 if waited >= RAW_WRITER_WAIT {

@@ -17,7 +17,7 @@ use dwell_model::ids::{TenantId, VenueId, VenueKey};
 use dwell_model::time::{DAY_MS, LocalDay, SLOT_MS, TsMs};
 use dwell_runtime::clock::SharedClock;
 use dwell_storage::api::{
-    EventLog, Flip, Mark, OnlyMember, PseudonymKey, QuarantineFilter, RawWrite, SecretKey, Stores,
+    Flip, Mark, OnlyMember, PseudonymKey, QuarantineFilter, RawWrite, SecretKey, Stores,
 };
 use dwell_storage::archive::{CopiedArchive, DeltaArchive};
 use dwell_storage::error::ErrorKind;
@@ -96,11 +96,7 @@ pub(crate) async fn move_all(
 
 /// Copies the rest of the log into the raw table.
 async fn finish_log(from: &Side, clock: &SharedClock) -> Result<()> {
-    let sources = RawWriterStores {
-        log: Arc::<dyn EventLog>::clone(&from.stores.log),
-        raw: Arc::clone(&from.stores.raw),
-        quarantine: Arc::clone(&from.stores.quarantine),
-    };
+    let sources = RawWriterStores::from_stores(&from.stores);
     let member = Arc::new(OnlyMember::new((0..from.stores.log.shards()).collect()));
     let config = raw_writer::Config::default();
     let (mut writer, _) = raw_writer::Service::new(config, sources, member, Arc::clone(clock), None);

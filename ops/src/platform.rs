@@ -284,11 +284,7 @@ async fn admin_key(
 }
 
 async fn start_raw_writer(base: &Base, stores: &Stores) -> Result<raw_writer::Handle> {
-    let sources = RawWriterStores {
-        log: Arc::<dyn EventLog>::clone(&stores.log),
-        raw: Arc::clone(&stores.raw),
-        quarantine: Arc::clone(&stores.quarantine),
-    };
+    let sources = RawWriterStores::from_stores(stores);
     let member = stores.log.join(raw_writer::CONSUMER).await?;
     let (writer, handle) = raw_writer::Service::new(
         raw_writer::Config::default(),

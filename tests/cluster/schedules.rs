@@ -162,7 +162,7 @@ fn today(now: i64) -> (String, i64) {
 }
 
 fn days(shop: &Shop) -> serde_json::Value {
-    let (day, _) = shop.day();
+    let day = shop.day();
     let (status, answer) = shop.get(&format!("/v1/venues/v1/days?from={day}&to={day}"));
     assert_eq!(status, 200, "{answer}");
     value!({ "generation": answer["days"][0]["generation"], "published_at": answer["days"][0]["published_at"] })

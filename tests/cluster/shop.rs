@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Process, admin_key, agent, file, json, place};
-use crate::oracle::{Days, Tables, assert_equal, compute, exported};
+use crate::oracle::{Days, Tables, assert_equal, compute, exported, utc_day};
 use crate::stack::Stack;
 use crate::walkers::{Event, arrival, ndjson, venues, walk, zones};
 
-const DAY: i64 = 86_400_000;
 /// How long a gateway goes on trying to post a batch.
 const POST_PATIENCE: Duration = Duration::from_secs(180);
 /// How long a role may take to say that it is ready again.
@@ -48,21 +47,13 @@ impl Shop {
             &["venues", "apply", venues_file.to_str().expect("a path")],
             &data_dir,
         );
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .expect("after 1970");
-        let start = now.as_millis() as i64 / DAY * DAY - 2 * DAY;
-        let name = chrono::DateTime::from_timestamp_millis(start)
-            .expect("a time")
-            .format("%Y-%m-%d")
-            .to_string();
         Self {
             key: admin_key(&data_dir),
             folder,
             processes: BTreeMap::new(),
             agent: agent(),
             posts: 0,
-            days: vec![(Box::leak(name.into_boxed_str()), start, start + DAY)],
+            days: utc_day(2),
             posted: Vec::new(),
         }
     }
@@ -71,9 +62,9 @@ impl Shop {
         self.folder.path().join("d")
     }
 
-    /// The day that people walk on, two days ago: its name and its first instant.
-    pub(crate) fn day(&self) -> (&'static str, i64) {
-        (self.days[0].0, self.days[0].1)
+    /// The day that people walk on, two days ago.
+    pub(crate) fn day(&self) -> &'static str {
+        self.days[0].0
     }
 
     /// Starts a role under a name of its own (`raw-writer/2`).
@@ -130,8 +121,8 @@ impl Shop {
 
     /// People of a day on their ways, as they arrive: disordered and with redeliveries, in batches.
     pub(crate) fn batches(&self, people: u64, seed: u64) -> Vec<Vec<Event>> {
-        let (_, start) = self.day();
-        let mut walked = walk("v1", people, start, start + DAY, seed);
+        let (_, start, end) = self.days[0];
+        let mut walked = walk("v1", people, start, end, seed);
         // People of another seed are other people.
         walked
             .iter_mut()

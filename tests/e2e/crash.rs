@@ -1,10 +1,8 @@
 //! `kill -9` in the middle: what was acknowledged is there, what was not is sent again, and no number changes.
 
 use crate::harness::{Instance, file, json, place, raw_writer};
-use crate::oracle::{Days, assert_equal, compute, exported};
+use crate::oracle::{assert_equal, compute, exported, utc_day};
 use crate::walkers::{Dice, arrival, ndjson, venues, walk, zones};
-
-const DAY: i64 = 86_400_000;
 
 #[test]
 fn kill_9_at_random_moments_loses_nothing_acknowledged_and_counts_nothing_twice() {
@@ -16,16 +14,9 @@ fn kill_9_at_random_moments_loses_nothing_acknowledged_and_counts_nothing_twice(
         &["venues", "apply", venues_file.to_str().expect("a path")],
         &data_dir,
     );
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970");
-    let start = now.as_millis() as i64 / DAY * DAY - 2 * DAY;
-    let name = chrono::DateTime::from_timestamp_millis(start)
-        .expect("a time")
-        .format("%Y-%m-%d")
-        .to_string();
-    let days: Days = vec![(Box::leak(name.into_boxed_str()), start, start + DAY)];
-    let clean = walk("v1", 60, start, start + DAY, 31);
+    let days = utc_day(2);
+    let (_, start, end) = days[0];
+    let clean = walk("v1", 60, start, end, 31);
     let expected = compute(&clean, &zones(), &days);
 
     let mut dice = Dice(77);
@@ -81,16 +72,9 @@ fn a_raw_writer_killed_around_its_commit_is_exact_afterwards() {
             &["venues", "apply", venues_file.to_str().expect("a path")],
             &data_dir,
         );
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .expect("after 1970");
-        let start = now.as_millis() as i64 / DAY * DAY - DAY;
-        let name = chrono::DateTime::from_timestamp_millis(start)
-            .expect("a time")
-            .format("%Y-%m-%d")
-            .to_string();
-        let days: Days = vec![(Box::leak(name.into_boxed_str()), start, start + DAY)];
-        let clean = walk("v1", 20, start, start + DAY, 41);
+        let days = utc_day(1);
+        let (_, start, end) = days[0];
+        let clean = walk("v1", 20, start, end, 41);
         let expected = compute(&clean, &zones(), &days);
         let batches: Vec<String> = arrival(clean, 9).chunks(100).map(ndjson).collect();
 

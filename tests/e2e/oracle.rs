@@ -44,6 +44,20 @@ struct Gathered {
     dwells: Vec<i64>,
 }
 
+/// The UTC day so many days ago.
+pub(crate) fn utc_day(days_ago: i64) -> Days {
+    const DAY: i64 = 86_400_000;
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
+    let start = now.as_millis() as i64 / DAY * DAY - days_ago * DAY;
+    let name = chrono::DateTime::from_timestamp_millis(start)
+        .expect("a time")
+        .format("%Y-%m-%d")
+        .to_string();
+    vec![(Box::leak(name.into_boxed_str()), start, start + DAY)]
+}
+
 /// Computes the tables of one venue from clean events.
 pub(crate) fn compute(events: &[Event], zones: &[(&str, Vec<(f64, f64)>)], days: &Days) -> Tables {
     let mut tables = Tables::default();

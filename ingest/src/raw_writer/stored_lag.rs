@@ -7,10 +7,9 @@ use std::time::Duration;
 use dwell_model::time::TsMs;
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::ShutdownToken;
-use dwell_storage::api::{EventLogReader, RawEventsReader};
+use dwell_storage::api::{EventLogReader, RawEventsReader, raw_copied_to};
 use dwell_storage::error::Result;
 
-use super::CONSUMER;
 use super::handle::{LagSource, RawLag};
 
 /// How often the lag is measured. It pushes back at half of the log's retention, which is days.
@@ -75,10 +74,7 @@ impl StoredLag {
     pub async fn run_once(&self, log: &dyn EventLogReader, raw: &dyn RawEventsReader) -> Result<()> {
         let (mut events, mut oldest) = (0, NOTHING_WAITS);
         for partition in 0..log.partitions() {
-            let position = match raw.position(CONSUMER, log.epoch(), partition).await? {
-                Some(position) => position,
-                None => log.bounds(partition).await?.start,
-            };
+            let position = raw_copied_to(log, raw, partition).await?;
             let lag = log.lag(partition, position).await?;
             events += lag.events;
             oldest = oldest.min(lag.oldest_received_at.unwrap_or(NOTHING_WAITS));

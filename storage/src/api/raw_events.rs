@@ -9,7 +9,7 @@ use dwell_model::ids::VenueKey;
 use dwell_model::time::TsMs;
 use serde::{Deserialize, Serialize};
 
-use super::{Partition, Position};
+use super::{EventLogReader, Partition, Position};
 use crate::error::Result;
 
 /// What touched a slot: a log partition (`log:<epoch>/<partition>`) or a job (`job:<id>`).
@@ -156,6 +156,19 @@ pub trait RawEventsReader: Send + Sync {
 
     /// Where a reader of the log stands; `None` when it never stored a position of this epoch.
     async fn position(&self, consumer: &str, epoch: u64, partition: Partition) -> Result<Option<Position>>;
+}
+
+/// The next record of a partition that the raw writers will copy: where they stand, or the log's start when they have
+/// copied nothing of this log's life.
+pub async fn raw_copied_to(
+    log: &dyn EventLogReader,
+    raw: &dyn RawEventsReader,
+    partition: Partition,
+) -> Result<Position> {
+    match raw.position(RAW_WRITER, log.epoch(), partition).await? {
+        Some(position) => Ok(position),
+        None => Ok(log.bounds(partition).await?.start),
+    }
 }
 
 /// The raw table.

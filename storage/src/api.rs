@@ -7,6 +7,7 @@
 mod aggregates;
 mod archive;
 mod checkpoints;
+pub mod documents;
 mod event_log;
 mod imports;
 mod jobs;
@@ -21,6 +22,8 @@ mod venue_days;
 pub use aggregates::*;
 pub use archive::*;
 pub use checkpoints::*;
+pub(crate) use documents::text_of as document_text;
+pub use documents::{DOCUMENT_BYTES_MAX, Document, DocumentKind, Documents, ListFrom};
 pub use event_log::*;
 pub use imports::*;
 pub use jobs::*;
@@ -49,6 +52,7 @@ pub struct Stores {
     pub registry: Arc<dyn Registry>,
     pub pseudonym_keys: Arc<dyn PseudonymKeys>,
     pub imports: Arc<dyn Imports>,
+    pub documents: Arc<dyn Documents>,
     pub archive: Arc<dyn Archive>,
     /// The live view as a table; `None` where speed layer and readers share a process.
     pub live: Option<Arc<dyn LiveViewTable>>,

@@ -29,7 +29,10 @@ pub(crate) const LOG: Schema = Schema {
 pub(crate) const DATA: Schema = Schema {
     name: "data tables",
     application_id: 0x4477_6c02,
-    versions: &[include_str!("migrations/sql/data_0001.sql")],
+    versions: &[
+        include_str!("migrations/sql/data_0001.sql"),
+        include_str!("migrations/sql/data_0002.sql"),
+    ],
 };
 
 /// Keys of pseudonyms.

@@ -14,6 +14,7 @@ mod chunks;
 mod cluster;
 mod config;
 mod contention;
+mod documents;
 mod encoding;
 mod errors;
 mod imports;
@@ -34,6 +35,7 @@ mod write_times;
 pub use aggregates::CassandraAggregates;
 pub use checkpoints::CassandraCheckpoints;
 pub use config::{CassandraConfig, CassandraConfigError, WireCompression, contact_points};
+pub use documents::CassandraDocuments;
 pub use imports::CassandraImports;
 pub use jobs::CassandraJobs;
 pub use live_view::CassandraLiveView;
@@ -68,6 +70,7 @@ pub struct CassandraStores {
     pub registry: Arc<CassandraRegistry>,
     pub pseudonym_keys: Arc<CassandraPseudonymKeys>,
     pub imports: Arc<CassandraImports>,
+    pub documents: Arc<CassandraDocuments>,
     cluster: Cluster,
 }
 
@@ -88,6 +91,7 @@ impl CassandraStores {
             registry: Arc::new(CassandraRegistry::new(cluster.clone())),
             pseudonym_keys: Arc::new(CassandraPseudonymKeys::new(cluster.clone())),
             imports: Arc::new(CassandraImports::new(cluster.clone())),
+            documents: Arc::new(CassandraDocuments::new(cluster.clone())),
             cluster,
         })
     }
@@ -117,6 +121,7 @@ impl CassandraStores {
             registry: self.registry,
             pseudonym_keys: self.pseudonym_keys,
             imports: self.imports,
+            documents: self.documents,
             archive,
             live: Some(live),
         }

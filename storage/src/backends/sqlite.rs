@@ -11,6 +11,7 @@
 mod aggregates;
 mod checkpoints;
 mod connection;
+mod documents;
 mod event_log;
 mod failure;
 mod imports;
@@ -25,6 +26,7 @@ mod venue_days;
 
 pub use aggregates::SqliteAggregates;
 pub use checkpoints::SqliteCheckpoints;
+pub use documents::SqliteDocuments;
 pub use event_log::{AppendLimits, SqliteEventLog};
 pub use imports::SqliteImports;
 pub use jobs::SqliteJobs;
@@ -70,6 +72,7 @@ pub struct SqliteStores {
     pub registry: Arc<SqliteRegistry>,
     pub pseudonym_keys: Arc<SqlitePseudonymKeys>,
     pub imports: Arc<SqliteImports>,
+    pub documents: Arc<SqliteDocuments>,
 }
 
 impl SqliteStores {
@@ -99,7 +102,8 @@ impl SqliteStores {
             quarantine: Arc::new(SqliteQuarantine::new(data.clone())),
             registry: Arc::new(SqliteRegistry::new(data.clone())),
             pseudonym_keys: Arc::new(SqlitePseudonymKeys::open(&paths.keys_db)?),
-            imports: Arc::new(SqliteImports::new(data)),
+            imports: Arc::new(SqliteImports::new(data.clone())),
+            documents: Arc::new(SqliteDocuments::new(data)),
         })
     }
 
@@ -117,6 +121,7 @@ impl SqliteStores {
             registry: self.registry,
             pseudonym_keys: self.pseudonym_keys,
             imports: self.imports,
+            documents: self.documents,
             archive,
             live: None,
         }

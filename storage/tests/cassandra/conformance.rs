@@ -36,6 +36,7 @@ conforms! {
     registry => registry: Registry,
     pseudonym_keys => pseudonym_keys: PseudonymKeys,
     imports => imports: Imports,
+    documents => documents: Documents,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,6 +29,7 @@ conforms! {
     quarantine: Quarantine,
     registry: Registry,
     imports: Imports,
+    documents: Documents,
     pseudonym_keys: PseudonymKeys,
 }
 

@@ -39,6 +39,10 @@ const FILES: &[File] = &[
         name: "0002_tables",
         cql: include_str!("../../migrations/cql/0002_tables.cql"),
     },
+    File {
+        name: "0003_documents",
+        cql: include_str!("../../migrations/cql/0003_documents.cql"),
+    },
 ];
 
 /// The schema version that this program works with.

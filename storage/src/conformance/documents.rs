@@ -1,0 +1,167 @@
+//! What [`Documents`] promises.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::samples::tenant;
+use super::{assert_kind, run_cases};
+use crate::api::{DOCUMENT_BYTES_MAX, Document, DocumentKind, Documents, Flip, ListFrom, documents};
+use crate::error::ErrorKind;
+
+/// Runs all cases, each on a fresh store that `make` gives.
+pub async fn suite<M, F>(make: M)
+where
+    M: Fn() -> F,
+    F: Future<Output = Arc<dyn Documents>>,
+{
+    run_cases!(
+        "documents",
+        make,
+        [
+            a_document_comes_back_as_it_was,
+            storing_needs_the_version_read_before,
+            of_two_who_change_a_document_one_wins,
+            lists_are_by_id_in_either_direction,
+            collections_and_tenants_are_apart,
+            what_is_too_long_is_refused,
+            changes_of_many_are_all_made,
+        ]
+    );
+}
+
+const SHELF: &str = "shelf";
+
+async fn put(store: &Arc<dyn Documents>, id: &str, body: Value, version: Option<u64>) -> Flip {
+    store.put(&tenant("a"), SHELF, id, &body, version).await.unwrap()
+}
+
+async fn a_document_comes_back_as_it_was(store: Arc<dyn Documents>) {
+    let body = json!({"text": "Süd \"2\" \u{1f6d2}", "number": -9_007_199_254_740_993_i64, "none": null, "list": [1.5, true]});
+    assert_eq!(put(&store, "one", body.clone(), None).await, Flip::Done);
+    let expected = Document {
+        id: "one".to_owned(),
+        version: 1,
+        body,
+    };
+    assert_eq!(
+        store.get(&tenant("a"), SHELF, "one").await.unwrap(),
+        Some(expected)
+    );
+    assert_eq!(store.get(&tenant("a"), SHELF, "two").await.unwrap(), None);
+}
+
+async fn storing_needs_the_version_read_before(store: Arc<dyn Documents>) {
+    assert_eq!(put(&store, "x", json!(1), Some(1)).await, Flip::Lost, "not there");
+    assert_eq!(put(&store, "x", json!(1), None).await, Flip::Done);
+    assert_eq!(
+        put(&store, "x", json!(2), None).await,
+        Flip::Lost,
+        "there already"
+    );
+    assert_eq!(put(&store, "x", json!(3), Some(1)).await, Flip::Done);
+    assert_eq!(
+        put(&store, "x", json!(4), Some(1)).await,
+        Flip::Lost,
+        "an old version"
+    );
+    let found = store.get(&tenant("a"), SHELF, "x").await.unwrap().unwrap();
+    assert_eq!((found.version, found.body), (2, json!(3)));
+}
+
+async fn of_two_who_change_a_document_one_wins(store: Arc<dyn Documents>) {
+    assert_eq!(put(&store, "x", json!("first"), None).await, Flip::Done);
+    let (left, right) = tokio::join!(
+        put(&store, "x", json!("left"), Some(1)),
+        put(&store, "x", json!("right"), Some(1)),
+    );
+    let winner = match (left, right) {
+        (Flip::Done, Flip::Lost) => "left",
+        (Flip::Lost, Flip::Done) => "right",
+        both => panic!("{both:?}"),
+    };
+    let found = store.get(&tenant("a"), SHELF, "x").await.unwrap().unwrap();
+    assert_eq!((found.version, found.body), (2, json!(winner)));
+}
+
+async fn lists_are_by_id_in_either_direction(store: Arc<dyn Documents>) {
+    for id in ["b", "B", "a1", "a"] {
+        assert_eq!(put(&store, id, json!(id), None).await, Flip::Done);
+    }
+    let ids = async |from: ListFrom<'_>, limit: usize| -> Vec<String> {
+        let listed = store.list(&tenant("a"), SHELF, from, limit).await.unwrap();
+        listed.into_iter().map(|document| document.id).collect()
+    };
+    assert_eq!(ids(ListFrom::After(None), 10).await, ["B", "a", "a1", "b"]);
+    assert_eq!(ids(ListFrom::After(None), 2).await, ["B", "a"]);
+    assert_eq!(ids(ListFrom::After(Some("a")), 10).await, ["a1", "b"]);
+    assert_eq!(ids(ListFrom::Before(None), 3).await, ["b", "a1", "a"]);
+    assert_eq!(ids(ListFrom::Before(Some("a1")), 10).await, ["a", "B"]);
+    assert_eq!(ids(ListFrom::Before(Some("B")), 10).await, [""; 0]);
+}
+
+async fn collections_and_tenants_are_apart(store: Arc<dyn Documents>) {
+    let (mine, other) = (tenant("a"), tenant("b"));
+    for (owner, collection) in [(&mine, "two"), (&mine, "one"), (&other, "one")] {
+        let body = json!(format!("{owner}/{collection}"));
+        assert_eq!(
+            store.put(owner, collection, "x", &body, None).await.unwrap(),
+            Flip::Done
+        );
+    }
+    assert_eq!(store.collections(&mine).await.unwrap(), ["one", "two"]);
+    assert_eq!(store.collections(&other).await.unwrap(), ["one"]);
+    assert_eq!(store.collections(&tenant("c")).await.unwrap(), [""; 0]);
+    let found = store.get(&other, "one", "x").await.unwrap().unwrap();
+    assert_eq!(found.body, json!("b/one"));
+    assert_eq!(store.get(&other, "two", "x").await.unwrap(), None);
+    assert_eq!(
+        store.list(&other, "two", ListFrom::After(None), 9).await.unwrap(),
+        []
+    );
+}
+
+async fn what_is_too_long_is_refused(store: Arc<dyn Documents>) {
+    let fits = json!("x".repeat(DOCUMENT_BYTES_MAX - 2));
+    assert_eq!(put(&store, "fits", fits.clone(), None).await, Flip::Done);
+    assert_eq!(
+        store
+            .get(&tenant("a"), SHELF, "fits")
+            .await
+            .unwrap()
+            .unwrap()
+            .body,
+        fits
+    );
+    let long = json!("x".repeat(DOCUMENT_BYTES_MAX - 1));
+    let refused = store.put(&tenant("a"), SHELF, "long", &long, None).await;
+    assert_kind(refused, ErrorKind::Invalid);
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Tally {
+    count: u64,
+}
+
+impl DocumentKind for Tally {
+    const COLLECTION: &'static str = "tallies";
+}
+
+async fn changes_of_many_are_all_made(store: Arc<dyn Documents>) {
+    let tenant = tenant("a");
+    let raise = || async {
+        for _ in 0..3 {
+            let raised = documents::update::<Tally>(store.as_ref(), &tenant, "t", |before| {
+                Some(Tally {
+                    count: before.map_or(0, |tally| tally.count) + 1,
+                })
+            });
+            raised.await.unwrap();
+        }
+    };
+    tokio::join!(raise(), raise());
+    let all = documents::all::<Tally>(store.as_ref(), &tenant).await.unwrap();
+    assert_eq!(all.len(), 1);
+    assert_eq!((all[0].value.count, all[0].version), (6, 6));
+}

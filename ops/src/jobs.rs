@@ -1,13 +1,15 @@
 //! Carries out jobs: takes the oldest that waits, does it, and records what came of it.
 //!
-//! A job is claimed for a while and renewed while it runs; one whose worker died is claimed again by another. Every kind
-//! is written so that doing it twice changes nothing. Kinds: `recompute`, `archive`, `verify` ([`days`]), `import`
-//! ([`uploads`]), `replay` ([`replay`]).
+//! A job is claimed for a while and renewed while it runs; one whose worker died is claimed again by another. One that
+//! failed for a reason that may pass by itself keeps its claim until it is to be tried again ([`retry_after`]). What
+//! kinds there are stands in [`kinds`].
 
 mod days;
+mod kinds;
 mod replay;
 mod uploads;
 
+pub(crate) use kinds::Catalogue;
 pub(crate) use uploads::ImportJob;
 
 use std::sync::Arc;
@@ -18,12 +20,13 @@ use dwell_batch_layer::BatchLayer;
 use dwell_ingest::quarantine::Replayer;
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::ShutdownToken;
-use dwell_serving_api::{DeclaredJob, DeclaredJobs, JobCatalogue, JobRefusal, JobRequest};
-use dwell_storage::api::{Flip, Job, JobProgress, JobState, Stores};
-use serde_json::Value;
+use dwell_storage::api::{AuditEntry, Flip, Job, JobProgress, JobState, Stores, audit};
+use dwell_storage::error::StorageError;
+use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::kinds::{Outcome, kind_of};
 use crate::importing::Importer;
 
 /// How long a claim lasts without renewal.
@@ -32,60 +35,11 @@ const LEASE_MS: i64 = 10_000;
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// How often a worker looks for jobs that nobody told it of.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-
-/// The kinds that can be asked for over HTTP; wakes the worker when one was.
-#[derive(Debug)]
-pub(crate) struct Catalogue {
-    declared: DeclaredJobs,
-    wake: Arc<Notify>,
-}
-
-impl Catalogue {
-    pub(crate) fn new(wake: Arc<Notify>) -> Self {
-        let days = |kind, summary| DeclaredJob {
-            kind,
-            summary,
-            takes_days: true,
-            takes_dry_run: true,
-            options: &["force"],
-            required: &[],
-        };
-        let declared = DeclaredJobs::new(vec![
-            days(
-                "recompute",
-                "Archive and compute dirty days, or the days of a range, and publish what changed",
-            ),
-            days("archive", "Write what raw holds into the archive, and no more"),
-            days(
-                "verify",
-                "Read archive files back and compare counts and checksums",
-            ),
-            DeclaredJob {
-                kind: "replay",
-                summary: "Try to take refused events again",
-                takes_days: false,
-                takes_dry_run: false,
-                options: &["entries"],
-                required: &["entries"],
-            },
-        ]);
-        Self { declared, wake }
-    }
-}
-
-impl JobCatalogue for Catalogue {
-    fn kinds(&self) -> Vec<(String, String)> {
-        self.declared.kinds()
-    }
-
-    fn decide(&self, request: &JobRequest) -> Result<Value, JobRefusal> {
-        self.declared.decide(request)
-    }
-
-    fn created(&self, _: &Job) {
-        self.wake.notify_one();
-    }
-}
+/// Attempts of a job whose failures may pass by themselves.
+const ATTEMPTS_MAX: u32 = 8;
+/// The wait after the first attempt; it doubles with each, up to [`RETRY_MS_MAX`].
+const RETRY_MS: i64 = 2_000;
+const RETRY_MS_MAX: i64 = 300_000;
 
 /// What jobs work with.
 #[derive(Clone)]
@@ -97,13 +51,6 @@ pub(crate) struct JobWorker {
     pub(crate) replayer: Replayer,
     /// Told when a job was stored.
     pub(crate) wake: Arc<Notify>,
-}
-
-/// What a job gave: its final state and report.
-pub(super) struct Outcome {
-    state: JobState,
-    report: Value,
-    error: Option<String>,
 }
 
 /// Where a running job tells how far it is.
@@ -191,11 +138,12 @@ impl JobWorker {
     }
 
     async fn work(&self, job: &Job, progress: Progress, cancel: CancellationToken) -> Result<Outcome> {
-        match job.kind.as_str() {
-            "recompute" | "archive" | "verify" => days::run(self, job, progress, cancel).await,
-            "import" => uploads::run(self, job, progress, cancel).await,
-            "replay" => replay::run(self, job, progress, cancel).await,
-            other => bail!("this version of Dwell does not know jobs of the kind {other:?}"),
+        match kind_of(job) {
+            Some(kind) => kind.run(self, job, progress, cancel).await,
+            None => bail!(
+                "this version of Dwell does not know jobs of the kind {:?}",
+                job.kind
+            ),
         }
     }
 
@@ -213,7 +161,23 @@ impl JobWorker {
 
     async fn finish(&self, mut job: Job, progress: JobProgress, outcome: Result<Outcome>) -> Result<()> {
         job.progress = progress;
-        job.finished_at = Some(self.clock.now_ms());
+        let now = self.clock.now_ms();
+        if let Err(error) = &outcome
+            && let Some(wait_ms) = retry_after(&job, error)
+        {
+            // Its claim runs out when it is to be tried again.
+            job.leased_until = Some(now + wait_ms);
+            job.error = Some(format!("{error:#}"));
+            job.progress.doing = format!("tries again in {} s", wait_ms / 1_000);
+            tracing::warn!(
+                job = job.id,
+                wait_ms,
+                error = job.error,
+                "job failed and is tried again"
+            );
+            return self.store(&job).await;
+        }
+        job.finished_at = Some(now);
         job.leased_until = None;
         match outcome {
             Ok(outcome) => {
@@ -226,11 +190,52 @@ impl JobWorker {
                 job.error = Some(format!("{error:#}"));
             }
         }
-        let (id, state, error) = (job.id.clone(), job.state.word(), job.error.clone());
-        match self.stores.jobs.update(&job).await? {
-            Flip::Done => tracing::info!(job = id, state, error, "job ended"),
-            Flip::Lost => tracing::warn!(job = id, "another worker has taken the job"),
+        self.audit(&job, now).await?;
+        tracing::info!(
+            job = job.id,
+            state = job.state.word(),
+            error = job.error,
+            "job ended"
+        );
+        self.store(&job).await
+    }
+
+    async fn store(&self, job: &Job) -> Result<()> {
+        match self.stores.jobs.update(job).await? {
+            Flip::Done => {}
+            Flip::Lost => tracing::warn!(job = job.id, "another worker has taken the job"),
         }
         Ok(())
     }
+
+    /// Writes down who had what done, and what came of it; before the job is final, so that no final job is without.
+    async fn audit(&self, job: &Job, now: i64) -> Result<()> {
+        let entry = AuditEntry {
+            at: now,
+            who: job.requested_by.clone(),
+            action: format!("job.{}", job.kind),
+            about: job.id.clone(),
+            reason: job.reason.clone(),
+            details: json!({
+                "spec": job.spec,
+                "state": job.state.word(),
+                "attempts": job.attempts,
+                "started_at": job.started_at,
+                "error": job.error,
+                "report": audit::shortened(job.report.as_ref()),
+            }),
+        };
+        Ok(audit::record(self.stores.documents.as_ref(), &job.tenant, &entry).await?)
+    }
+}
+
+/// How long to wait before a failed job is tried again, milliseconds; `None` when trying again cannot help.
+fn retry_after(job: &Job, error: &anyhow::Error) -> Option<i64> {
+    let passes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<StorageError>())
+        .any(|cause| cause.kind().is_retryable());
+    let doublings = job.attempts.saturating_sub(1).min(16);
+    (passes && job.attempts < ATTEMPTS_MAX && !job.cancel_requested)
+        .then(|| (RETRY_MS << doublings).min(RETRY_MS_MAX))
 }

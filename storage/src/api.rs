@@ -6,6 +6,7 @@
 
 mod aggregates;
 mod archive;
+pub mod audit;
 mod checkpoints;
 pub mod documents;
 mod event_log;
@@ -21,6 +22,7 @@ mod venue_days;
 
 pub use aggregates::*;
 pub use archive::*;
+pub use audit::AuditEntry;
 pub use checkpoints::*;
 pub(crate) use documents::text_of as document_text;
 pub use documents::{DOCUMENT_BYTES_MAX, Document, DocumentKind, Documents, ListFrom};

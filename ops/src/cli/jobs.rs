@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use dwell_model::time::LocalDay;
 use dwell_runtime::clock::SystemClock;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::TargetArgs;
 use super::target::{JobView, Target, create_job, venues_of, with_target};
@@ -22,8 +22,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// `dwell jobs …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobsCommand {
-    /// Ask for a job: recompute, archive or verify.
-    Run(RunArgs),
+    /// Ask for a job.
+    Run(Box<RunArgs>),
+    /// List the kinds of jobs.
+    Kinds {
+        #[command(flatten)]
+        target: TargetArgs,
+    },
     /// List jobs, newest first.
     List {
         /// At most so many
@@ -51,17 +56,44 @@ pub(crate) enum JobsCommand {
 /// Flags of `dwell jobs run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// recompute, archive or verify
+    /// What to do; `dwell jobs kinds` lists what there is
     kind: String,
     /// A venue, or `all`
     #[arg(long)]
-    venue: String,
-    /// First day (local) [default: every day that is dirty]
-    #[arg(long, value_name = "DAY")]
-    from: Option<LocalDay>,
-    /// Last day, included
-    #[arg(long, value_name = "DAY")]
-    to: Option<LocalDay>,
+    venue: Option<String>,
+    /// First day (local) [default: since ever]; for restore-backup the backup's URI
+    #[arg(long, value_name = "DAY|URI")]
+    from: Option<String>,
+    /// Last day, included [default: until now]; for backup where it goes
+    #[arg(long, value_name = "DAY|URI")]
+    to: Option<String>,
+    /// A sensor
+    #[arg(long)]
+    sensor: Option<String>,
+    /// A receipt: what answered a post, or of an imported file
+    #[arg(long)]
+    receipt: Option<String>,
+    /// First instant of the events' time (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    from_time: Option<String>,
+    /// Instant after the last of the events' time
+    #[arg(long, value_name = "TIME")]
+    to_time: Option<String>,
+    /// A person's track
+    #[arg(long)]
+    track: Option<String>,
+    /// A device, as it was before it was pseudonymised
+    #[arg(long)]
+    device: Option<String>,
+    /// The job that is meant
+    #[arg(long, value_name = "ID")]
+    job: Option<String>,
+    /// A time to act as if it were now, for trying
+    #[arg(long, value_name = "TIME")]
+    now: Option<String>,
+    /// Any other option of the kind, as NAME=VALUE; the value may be JSON
+    #[arg(long = "option", value_name = "NAME=VALUE")]
+    options: Vec<String>,
     /// Compute days even when their input has not changed
     #[arg(long)]
     force: bool,
@@ -78,9 +110,73 @@ pub(crate) struct RunArgs {
     target: TargetArgs,
 }
 
+impl RunArgs {
+    /// Kinds that work on venues, so that one must be named: nobody means all of them by leaving it out.
+    const OF_VENUES: [&str; 6] = ["recompute", "archive", "verify", "restore", "revert", "erase"];
+    /// Kinds whose `--from` and `--to` are places.
+    const OF_PLACES: [&str; 3] = ["backup", "restore-backup", "drill"];
+
+    /// What the kind wants to know besides venues and days.
+    fn options(&self) -> Result<Map<String, Value>> {
+        let texts = [
+            ("sensor", &self.sensor),
+            ("receipt", &self.receipt),
+            ("from_time", &self.from_time),
+            ("to_time", &self.to_time),
+            ("track", &self.track),
+            ("device", &self.device),
+            ("job", &self.job),
+            ("now", &self.now),
+        ];
+        let mut options = Map::new();
+        for (name, text) in texts {
+            if let Some(text) = text {
+                options.insert(name.to_owned(), json!(text));
+            }
+        }
+        if self.force {
+            options.insert("force".to_owned(), json!(true));
+        }
+        for option in &self.options {
+            let (name, value) = option
+                .split_once('=')
+                .with_context(|| format!("--option {option}: NAME=VALUE is wanted"))?;
+            let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
+            options.insert(name.to_owned(), value);
+        }
+        Ok(options)
+    }
+
+    /// The request, venues apart.
+    fn body(&self) -> Result<Value> {
+        let mut options = self.options()?;
+        let mut body = json!({ "kind": self.kind });
+        for (name, text) in [("from", &self.from), ("to", &self.to)] {
+            let Some(text) = text else { continue };
+            if Self::OF_PLACES.contains(&self.kind.as_str()) {
+                options.insert(name.to_owned(), json!(text));
+            } else {
+                let day: LocalDay = text.parse().with_context(|| format!("--{name} {text}"))?;
+                body[name] = json!(day);
+            }
+        }
+        if let Some(reason) = &self.reason {
+            body["reason"] = json!(reason);
+        }
+        if self.dry_run {
+            body["dry_run"] = json!(true);
+        }
+        if !options.is_empty() {
+            body["options"] = Value::Object(options);
+        }
+        Ok(body)
+    }
+}
+
 pub(crate) async fn run(command: &JobsCommand) -> Result<()> {
     match command {
         JobsCommand::Run(args) => start(args).await,
+        JobsCommand::Kinds { target } => kinds(target).await,
         JobsCommand::List { limit, target } => list(*limit, target).await,
         JobsCommand::Show { id, target } => show(id, target).await,
         JobsCommand::Cancel { id, target } => {
@@ -99,27 +195,19 @@ async fn start(args: &RunArgs) -> Result<()> {
     let output = Output::from_flag(args.target.json);
     with_target(&args.target, async |target| {
         let client = target.client();
-        let venues = match args.venue.as_str() {
-            "all" => json!("all"),
-            venue => json!(venues_of(client, venue).await?),
-        };
-        let mut body = json!({ "kind": args.kind, "venues": venues });
-        let optional = [
-            ("from", args.from.map(|day| json!(day))),
-            ("to", args.to.map(|day| json!(day))),
-            ("reason", args.reason.as_ref().map(|reason| json!(reason))),
-            ("options", args.force.then(|| json!({ "force": true }))),
-            ("dry_run", args.dry_run.then_some(json!(true))),
-        ];
-        for (name, value) in optional {
-            if let Some(value) = value {
-                body[name] = value;
+        let mut body = args.body()?;
+        match args.venue.as_deref() {
+            None if RunArgs::OF_VENUES.contains(&args.kind.as_str()) => {
+                bail!("--venue is missing: name a venue, or `all`")
             }
+            None => {}
+            Some("all") => body["venues"] = json!("all"),
+            Some(venue) => body["venues"] = json!(venues_of(client, venue).await?),
         }
         let mut job = create_job(client, &body).await?;
-        // A process that opened the folder itself is the only one that could do the job.
-        let wait = args.wait || matches!(target, Target::Opened { .. });
-        if wait && !args.dry_run {
+        // A process that opened the folder itself is the only one that could do the job; a dry run is asked for its
+        // answer.
+        if args.wait || args.dry_run || matches!(target, Target::Opened { .. }) {
             job = wait_for(client, job, output).await?;
         }
         output.result(&job, || describe(&job))?;
@@ -188,6 +276,22 @@ async fn list(limit: usize, target: &TargetArgs) -> Result<()> {
                     ]
                 }),
             )
+        })
+    })
+    .await
+}
+
+async fn kinds(target: &TargetArgs) -> Result<()> {
+    let output = Output::from_flag(target.json);
+    with_target(target, async |opened| {
+        let answer: Value = opened.client().get("/v1/jobs?limit=1").await?;
+        let kinds = answer["kinds"].clone();
+        output.result(&kinds, || {
+            let kinds = kinds.as_array().map(Vec::as_slice).unwrap_or_default();
+            let rows = kinds
+                .iter()
+                .map(|kind| vec![text(&kind["kind"]), text(&kind["summary"])]);
+            table(&["kind", "what it does"], &[], rows)
         })
     })
     .await

@@ -1,15 +1,18 @@
 //! `recompute`, `archive`, `verify`: work on venue-days, done by the batch layer.
 
 use anyhow::{Context, Result};
+use async_trait::async_trait;
 use dwell_batch_layer::report::RunReport;
 use dwell_batch_layer::spec::{RunSpec, Venues, What};
 use dwell_model::ids::VenueId;
 use dwell_model::time::LocalDay;
+use dwell_serving_api::DeclaredJob;
 use dwell_storage::api::{Job, JobProgress, JobState};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{JobWorker, Outcome, Progress};
+use super::kinds::{JobKind, Outcome};
+use super::{JobWorker, Progress};
 
 /// The job's spec, as the catalogue stores it.
 #[derive(Debug, Deserialize)]
@@ -23,7 +26,51 @@ struct Spec {
     force: bool,
 }
 
-pub(super) async fn run(
+/// A kind of work on days.
+pub(super) struct DaysJob {
+    what: What,
+    summary: &'static str,
+}
+
+pub(super) const RECOMPUTE: DaysJob = DaysJob {
+    what: What::Recompute,
+    summary: "Archive and compute dirty days, or the days of a range, and publish what changed",
+};
+pub(super) const ARCHIVE: DaysJob = DaysJob {
+    what: What::Archive,
+    summary: "Write what raw holds into the archive, and no more",
+};
+pub(super) const VERIFY: DaysJob = DaysJob {
+    what: What::Verify,
+    summary: "Read archive files back and compare counts and checksums",
+};
+
+#[async_trait]
+impl JobKind for DaysJob {
+    fn declared(&self) -> Option<DeclaredJob> {
+        Some(DeclaredJob {
+            kind: self.what.word(),
+            summary: self.summary,
+            takes_days: true,
+            takes_dry_run: true,
+            options: &["force"],
+            required: &[],
+        })
+    }
+
+    async fn run(
+        &self,
+        worker: &JobWorker,
+        job: &Job,
+        progress: Progress,
+        cancel: CancellationToken,
+    ) -> Result<Outcome> {
+        run(self.what, worker, job, progress, cancel).await
+    }
+}
+
+async fn run(
+    what: What,
     worker: &JobWorker,
     job: &Job,
     progress: Progress,
@@ -31,21 +78,7 @@ pub(super) async fn run(
 ) -> Result<Outcome> {
     let spec: Spec =
         serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
-    let what = match job.kind.as_str() {
-        "archive" => What::Archive,
-        "verify" => What::Verify,
-        _ => What::Recompute,
-    };
-    let venues = match &spec.venues {
-        serde_json::Value::Array(ids) => {
-            let ids: Result<Vec<VenueId>, _> = ids
-                .iter()
-                .map(|id| VenueId::new(id.as_str().unwrap_or("")))
-                .collect();
-            Venues::These(ids?)
-        }
-        _ => Venues::All,
-    };
+    let venues = venues_of(&spec.venues)?;
     let run = RunSpec {
         venues,
         from: spec.from,
@@ -56,11 +89,9 @@ pub(super) async fn run(
     };
     if spec.dry_run {
         let planned = worker.batch.plan_spec(&job.tenant, &run).await?;
-        return Ok(Outcome {
-            state: JobState::Succeeded,
-            report: serde_json::json!({ "dry_run": true, "days": planned }),
-            error: None,
-        });
+        return Ok(Outcome::succeeded(
+            serde_json::json!({ "dry_run": true, "days": planned }),
+        ));
     }
     let tell = |state: JobProgress| progress.set(state.done, state.total, &state.doing);
     let report = worker.batch.run_spec(&job.tenant, &run, &tell, &cancel).await?;
@@ -72,8 +103,20 @@ pub(super) async fn run(
     })
 }
 
+/// The venues of a spec: `"all"` or a list of ids.
+pub(super) fn venues_of(venues: &serde_json::Value) -> Result<Venues> {
+    let serde_json::Value::Array(ids) = venues else {
+        return Ok(Venues::All);
+    };
+    let ids: Result<Vec<VenueId>, _> = ids
+        .iter()
+        .map(|id| VenueId::new(id.as_str().unwrap_or("")))
+        .collect();
+    Ok(Venues::These(ids?))
+}
+
 /// What a run's report means for its job.
-fn judge(report: &RunReport) -> (JobState, Option<String>) {
+pub(super) fn judge(report: &RunReport) -> (JobState, Option<String>) {
     let trouble = report.failed + report.dirty_left;
     let done = report.computed + report.unchanged + report.archived + report.verified;
     if report.cancelled {

@@ -1,14 +1,17 @@
 //! `replay`: try to take refused events again.
 
 use anyhow::{Context, Result};
+use async_trait::async_trait;
 use dwell_ingest::decode::DecodeRules;
 use dwell_ingest::quarantine::Replayed;
+use dwell_serving_api::{DeclaredJob, JobRefusal, JobRequest};
 use dwell_storage::api::{Job, JobState};
 use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{JobWorker, Outcome, Progress};
+use super::kinds::{JobKind, Outcome};
+use super::{JobWorker, Progress};
 
 /// The job's spec, as the catalogue stores it.
 #[derive(Debug, Deserialize)]
@@ -16,7 +19,43 @@ struct Spec {
     entries: Vec<String>,
 }
 
-pub(super) async fn run(
+pub(super) struct Replay;
+
+#[async_trait]
+impl JobKind for Replay {
+    fn declared(&self) -> Option<DeclaredJob> {
+        Some(DeclaredJob {
+            kind: "replay",
+            summary: "Try to take refused events again",
+            takes_days: false,
+            takes_dry_run: false,
+            options: &["entries"],
+            required: &["entries"],
+        })
+    }
+
+    fn check(&self, request: &JobRequest) -> Result<(), JobRefusal> {
+        let entries = request.options.get("entries").cloned().unwrap_or_default();
+        match serde_json::from_value::<Vec<String>>(entries) {
+            Ok(entries) if !entries.is_empty() => Ok(()),
+            _ => Err(JobRefusal(
+                "entries must be a list of ids of refused events".to_owned(),
+            )),
+        }
+    }
+
+    async fn run(
+        &self,
+        worker: &JobWorker,
+        job: &Job,
+        progress: Progress,
+        cancel: CancellationToken,
+    ) -> Result<Outcome> {
+        run(worker, job, progress, cancel).await
+    }
+}
+
+async fn run(
     worker: &JobWorker,
     job: &Job,
     progress: Progress,
@@ -28,11 +67,7 @@ pub(super) async fn run(
     let mut refused = Vec::new();
     for (done, id) in spec.entries.iter().enumerate() {
         if cancel.is_cancelled() {
-            return Ok(Outcome {
-                state: JobState::Cancelled,
-                report: serde_json::Value::Null,
-                error: None,
-            });
+            return Ok(Outcome::cancelled(serde_json::Value::Null));
         }
         progress.set(done as u64, total, id);
         match worker.stores.quarantine.get(&job.tenant, id).await? {
@@ -59,13 +94,14 @@ pub(super) async fn run(
         };
         refused.push(json!({ "id": entry.id, "code": code, "message": message }));
     }
-    let state = match (refused.is_empty(), accepted) {
-        (true, _) => JobState::Succeeded,
-        (false, 0) => JobState::Failed,
-        (false, _) => JobState::Partial,
-    };
-    let error =
-        (!refused.is_empty()).then(|| format!("{} of {total} entries were refused again", refused.len()));
     let report = json!({ "accepted": accepted, "refused": refused });
-    Ok(Outcome { state, report, error })
+    if refused.is_empty() {
+        return Ok(Outcome::succeeded(report));
+    }
+    let state = match accepted {
+        0 => JobState::Failed,
+        _ => JobState::Partial,
+    };
+    let error = format!("{} of {total} entries were refused again", refused.len());
+    Ok(Outcome::troubled(state, report, error))
 }

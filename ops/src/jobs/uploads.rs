@@ -4,12 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use async_trait::async_trait;
 use dwell_ingest::sources::files::{ImportProgress, ImportState};
+use dwell_serving_api::DeclaredJob;
 use dwell_storage::api::{Job, JobState};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::{JobWorker, Outcome, Progress};
+use super::kinds::{JobKind, Outcome};
+use super::{JobWorker, Progress};
 use crate::importing::ImportRequest;
 
 /// The job's spec.
@@ -22,7 +25,31 @@ pub(crate) struct ImportJob {
     pub(crate) request: ImportRequest,
 }
 
-pub(super) async fn run(
+/// Asked for by uploading (`POST /v1/imports`).
+pub(super) struct Import;
+
+#[async_trait]
+impl JobKind for Import {
+    fn declared(&self) -> Option<DeclaredJob> {
+        None
+    }
+
+    fn is_named(&self, name: &str) -> bool {
+        name == "import"
+    }
+
+    async fn run(
+        &self,
+        worker: &JobWorker,
+        job: &Job,
+        progress: Progress,
+        cancel: CancellationToken,
+    ) -> Result<Outcome> {
+        run(worker, job, progress, cancel).await
+    }
+}
+
+async fn run(
     worker: &JobWorker,
     job: &Job,
     progress: Progress,
@@ -36,7 +63,7 @@ pub(super) async fn run(
         biased;
         () = cancel.cancelled() => {
             // What was taken stays taken, and its claims stay unfinished: the import can be asked for again.
-            return Ok(Outcome { state: JobState::Cancelled, report: serde_json::Value::Null, error: None });
+            return Ok(Outcome::cancelled(serde_json::Value::Null));
         }
         imported = worker.importer.run(&job.tenant, paths, &spec.request, tell) => imported,
     };

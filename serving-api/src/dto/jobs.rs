@@ -1,7 +1,7 @@
 //! Jobs on the wire.
 
-use dwell_model::time::LocalDay;
-use dwell_storage::api::Job;
+use dwell_model::time::{LocalDay, TsMs};
+use dwell_storage::api::{Job, JobState};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -71,6 +71,8 @@ pub(crate) struct JobDto {
     finished_at: Option<String>,
     attempts: u32,
     cancel_requested: bool,
+    /// When it will be done if the rest takes as long per step as the steps so far; null before the first step.
+    estimated_end: Option<String>,
 }
 
 /// Steps done of steps to do.
@@ -100,9 +102,11 @@ pub(crate) struct JobKindDto {
     pub(crate) summary: String,
 }
 
-impl From<Job> for JobDto {
-    fn from(job: Job) -> Self {
+impl JobDto {
+    /// A job as it is at an instant.
+    pub(crate) fn of(job: Job, now: TsMs) -> Self {
         Self {
+            estimated_end: estimated_end(&job, now).map(instant),
             id: job.id,
             kind: job.kind,
             state: job.state.word(),
@@ -123,4 +127,15 @@ impl From<Job> for JobDto {
             cancel_requested: job.cancel_requested,
         }
     }
+}
+
+/// When a running job will be done, by the pace of its steps so far.
+fn estimated_end(job: &Job, now: TsMs) -> Option<TsMs> {
+    let (done, total) = (job.progress.done, job.progress.total);
+    if job.state != JobState::Running || done == 0 || total < done {
+        return None;
+    }
+    let so_far = i128::from(now - job.started_at?).max(0);
+    let left = so_far * i128::from(total - done) / i128::from(done);
+    now.checked_add(i64::try_from(left).ok()?)
 }

@@ -92,7 +92,7 @@ pub(crate) async fn create(
         "job created"
     );
     let location = HeaderValue::from_str(&format!("/v1/jobs/{}", job.id));
-    let mut response = respond::done(StatusCode::ACCEPTED, &JobDto::from(job))?;
+    let mut response = respond::done(StatusCode::ACCEPTED, &JobDto::of(job, now))?;
     if let Ok(location) = location {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -151,7 +151,10 @@ pub(crate) async fn list(
         .map(|(kind, summary)| JobKindDto { kind, summary })
         .collect();
     let page = JobsDto {
-        jobs: jobs.into_iter().map(JobDto::from).collect(),
+        jobs: jobs
+            .into_iter()
+            .map(|job| JobDto::of(job, state.now_ms()))
+            .collect(),
         kinds,
         next_cursor,
     };
@@ -171,7 +174,7 @@ pub(crate) async fn get(
 ) -> Result<Response, Problem> {
     let found = state.stores().jobs.get(&caller.tenant, &id).await?;
     let job = found.ok_or_else(|| Problem::not_found("job", &id))?;
-    respond::json(&headers, &JobDto::from(job), Caching::No)
+    respond::json(&headers, &JobDto::of(job, state.now_ms()), Caching::No)
 }
 
 /// Asks a job to stop: a queued one is cancelled at once, a running one at the next point from which it can be
@@ -203,7 +206,7 @@ pub(crate) async fn cancel(
             _ => Problem::from(error),
         })?;
     tracing::info!(job = job.id, key = %caller.key_id, "job asked to stop");
-    respond::done(StatusCode::ACCEPTED, &JobDto::from(job))
+    respond::done(StatusCode::ACCEPTED, &JobDto::of(job, state.now_ms()))
 }
 
 /// The venues named, all of which must exist; `None` for all.

@@ -120,7 +120,8 @@ fn the_network_is_cut_while_events_are_posted() {
     stack.freeze("kafka");
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            std::thread::sleep(Duration::from_secs(6));
+            // Past its session with the controller: for a while partitions are without a leader, and clients are told so.
+            std::thread::sleep(Duration::from_secs(14));
             stack.thaw("kafka");
         });
         shop.post_all(parts[2]);

@@ -20,7 +20,7 @@ use dwell_runtime::tasks;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use self::delivery::{Deliveries, Pending, Room, room_of};
+use self::delivery::{Delivered, Deliveries, Failed, Pending, Room, room_of};
 use super::config::KafkaConfig;
 use super::failure;
 use super::layout::{Layout, key_of};
@@ -89,37 +89,40 @@ impl Writer {
         }
         let events: usize = records.iter().map(|record| record.events.len()).sum();
         let shared = Arc::clone(&self.shared);
-        let pending = match events <= INLINE_EVENTS_MAX {
+        let Enqueued { pending, producer } = match events <= INLINE_EVENTS_MAX {
             true => shared.enqueue(&records)?,
             false => super::blocking("kafka-enqueue", move || shared.enqueue(&records)).await?,
         };
         let outcome = pending.wait().await;
         metrics::kafka_waiting(self.shared.room.waiting());
-        match outcome {
-            Ok(appended) => Ok(appended),
-            Err(code) => {
-                self.shared.look_at_producer();
-                Err(failure::failed_code("append to the event log", code))
-            }
-        }
+        outcome.map_err(|failed| {
+            self.shared.look_at_producer(&producer, &failed);
+            failure::failed_code("append to the event log", failed.code)
+        })
     }
+}
+
+/// A call whose events a producer has.
+struct Enqueued {
+    pending: Pending,
+    producer: Arc<Polled>,
 }
 
 impl Shared {
     /// Hands a call's events to the producer.
-    fn enqueue(&self, records: &[LogRecord]) -> Result<Pending> {
+    fn enqueue(&self, records: &[LogRecord]) -> Result<Enqueued> {
         let mut encoded = lock(&self.buffers).pop().unwrap_or_default();
-        let pending = self.encode_and_enqueue(records, &mut encoded);
+        let enqueued = self.encode_and_enqueue(records, &mut encoded);
         if encoded.capacity() <= BUFFER_BYTES_MAX {
             let mut buffers = lock(&self.buffers);
             if buffers.len() < BUFFERS_MAX {
                 buffers.push(encoded);
             }
         }
-        pending
+        enqueued
     }
 
-    fn encode_and_enqueue(&self, records: &[LogRecord], encoded: &mut EncodedCall) -> Result<Pending> {
+    fn encode_and_enqueue(&self, records: &[LogRecord], encoded: &mut EncodedCall) -> Result<Enqueued> {
         encoded.encode(records)?;
         let keys: Vec<String> = records.iter().map(|record| key_of(&record.venue)).collect();
         let bytes: usize = records
@@ -135,9 +138,10 @@ impl Shared {
             )
         })?;
         let producer = Arc::clone(&self.producer.read().unwrap_or_else(PoisonError::into_inner));
+        let delivered = &producer.delivered;
         let targets = records.iter().map(|record| {
             let partition = self.layout.partition_of(&record.venue, record.events.kind);
-            (partition, record.received_at)
+            (partition, record.received_at, delivered.of(partition))
         });
         let pending = Pending::new(encoded.events(), targets);
         for ((delivery, events), key) in pending.records.iter().zip(encoded.records()).zip(&keys) {
@@ -153,30 +157,47 @@ impl Shared {
                     // The report will give the room back.
                     Ok(()) => room.hand_over(room_of(key.len(), value.len())),
                     Err((error, _)) => {
-                        self.look_at_producer();
+                        self.replace_if(&producer, Polled::given_up);
                         return Err(refused(error));
                     }
                 }
             }
         }
         metrics::kafka_waiting(self.room.waiting());
-        Ok(pending)
+        Ok(Enqueued { pending, producer })
     }
 
-    /// Replaces a producer that librdkafka has given up: its numbering of records is broken for good.
-    fn look_at_producer(&self) {
-        let is_dead = |polled: &Polled| polled.producer.client().fatal_error();
-        let current = Arc::clone(&self.producer.read().unwrap_or_else(PoisonError::into_inner));
-        let Some((code, why)) = is_dead(&current) else {
+    /// Replaces a producer that will deliver nothing more: one that librdkafka has given up, or one that has delivered
+    /// nothing to a partition for a whole delivery timeout. The latter may only mean that the broker is away; but a
+    /// producer that has once been told that a partition has no leader may never ask again (librdkafka issue 5430), and
+    /// a new one costs a connection.
+    fn look_at_producer(&self, producer: &Arc<Polled>, failed: &Failed) {
+        self.replace_if(producer, |polled| {
+            polled.given_up().or_else(|| {
+                let stuck = failed.code == RDKafkaErrorCode::MessageTimedOut
+                    && failed
+                        .records
+                        .iter()
+                        .any(|record| polled.delivered.of(record.partition) == record.delivered_before);
+                stuck.then(|| {
+                    "it has delivered nothing to a partition for a whole delivery timeout".to_owned()
+                })
+            })
+        });
+    }
+
+    /// Replaces a producer for a reason, unless another call has done so.
+    fn replace_if(&self, producer: &Arc<Polled>, reason: impl FnOnce(&Polled) -> Option<String>) {
+        let Some(reason) = reason(producer) else {
             return;
         };
-        let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
-        if is_dead(&producer).is_none() {
+        let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&current, producer) {
             return;
         }
-        tracing::error!(%code, why, "the Kafka producer has failed for good and is replaced");
+        tracing::warn!(reason, "the Kafka producer is replaced");
         match Polled::start(&self.config, &self.room) {
-            Ok(fresh) => *producer = Arc::new(fresh),
+            Ok(fresh) => *current = Arc::new(fresh),
             Err(error) => tracing::error!(%error, "no new Kafka producer can be made"),
         }
     }
@@ -192,12 +213,14 @@ fn refused(error: KafkaError) -> StorageError {
 /// A producer and the thread that hears its reports.
 struct Polled {
     producer: Arc<LogProducer>,
+    delivered: Arc<Delivered>,
     stop: Arc<AtomicBool>,
 }
 
 impl Polled {
     fn start(config: &KafkaConfig, room: &Arc<Room>) -> Result<Self> {
-        let context = Deliveries::new(Arc::clone(room));
+        let delivered = Arc::new(Delivered::new(room.partitions()));
+        let context = Deliveries::new(Arc::clone(room), Arc::clone(&delivered));
         let producer: LogProducer = config
             .producer()
             .create_with_context(context)
@@ -205,19 +228,30 @@ impl Polled {
         let (producer, stop) = (Arc::new(producer), Arc::new(AtomicBool::new(false)));
         let (polled, stopped) = (Arc::clone(&producer), Arc::clone(&stop));
         tasks::thread("kafka-deliver", move || {
-            while !stopped.load(Ordering::Acquire) {
+            // One that was replaced still delivers what it can: its last report comes within the delivery timeout.
+            while !stopped.load(Ordering::Acquire) || polled.in_flight_count() > 0 {
                 polled.poll(POLL);
             }
         })
         .map_err(|error| {
             StorageError::with_source(ErrorKind::Unavailable, "start the Kafka producer's thread", error)
         })?;
-        Ok(Self { producer, stop })
+        Ok(Self {
+            producer,
+            delivered,
+            stop,
+        })
+    }
+
+    /// Why librdkafka has given the producer up for good: its numbering of records is broken.
+    fn given_up(&self) -> Option<String> {
+        let (code, why) = self.producer.client().fatal_error()?;
+        Some(format!("{code}: {why}"))
     }
 }
 
 impl Drop for Polled {
-    /// The thread ends within one poll, and with it the producer.
+    /// The thread ends when every event has its report, and with it the producer.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
     }
@@ -226,3 +260,6 @@ impl Drop for Polled {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Delivery reports: what became of a call's events.
 
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use dwell_model::time::TsMs;
@@ -35,6 +35,10 @@ impl Room {
             max,
             latest: (0..partitions).map(|_| AtomicI64::new(TsMs::MIN)).collect(),
         }
+    }
+
+    pub(super) fn partitions(&self) -> u32 {
+        self.latest.len() as u32
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -108,6 +112,8 @@ impl Call {
 pub(super) struct RecordDelivery {
     call: Arc<Call>,
     pub(super) partition: Partition,
+    /// What the producer had delivered to the partition when the record was handed to it.
+    pub(super) delivered_before: u64,
     own_time: Option<TsMs>,
     /// Position and time of the first event.
     first: Mutex<Option<(Position, TsMs)>>,
@@ -121,17 +127,19 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Expects reports of so many events, of records with these partitions and times of their own.
-    pub(super) fn new(events: usize, records: impl Iterator<Item = (Partition, Option<TsMs>)>) -> Self {
+    /// Expects reports of so many events, of records with these partitions, times of their own, and numbers of events
+    /// delivered to the partition before.
+    pub(super) fn new(events: usize, records: impl Iterator<Item = (Partition, Option<TsMs>, u64)>) -> Self {
         let call = Arc::new(Call {
             undelivered: AtomicUsize::new(events),
             failed: OnceLock::new(),
             done: Notify::new(),
         });
-        let record = |(partition, own_time)| {
+        let record = |(partition, own_time, delivered_before)| {
             Arc::new(RecordDelivery {
                 call: Arc::clone(&call),
                 partition,
+                delivered_before,
                 own_time,
                 first: Mutex::default(),
             })
@@ -143,7 +151,7 @@ impl Pending {
     }
 
     /// Waits for all reports; they come within the delivery timeout.
-    pub(super) async fn wait(self) -> Result<Vec<Appended>, RDKafkaErrorCode> {
+    pub(super) async fn wait(self) -> Result<Vec<Appended>, Failed> {
         loop {
             // Registered before looking, so that a report in between is not missed.
             let mut done = std::pin::pin!(self.call.done.notified());
@@ -154,7 +162,10 @@ impl Pending {
             done.await;
         }
         if let Some(&code) = self.call.failed.get() {
-            return Err(code);
+            return Err(Failed {
+                code,
+                records: self.records,
+            });
         }
         let appended = |record: &Arc<RecordDelivery>| {
             // Without an offset it is not known where the record stands: as after a failure, it is sent again.
@@ -165,18 +176,52 @@ impl Pending {
                 received_at: record.own_time.unwrap_or(time),
             })
         };
-        self.records.iter().map(appended).collect()
+        let all: Result<Vec<Appended>, RDKafkaErrorCode> = self.records.iter().map(appended).collect();
+        all.map_err(|code| Failed {
+            code,
+            records: self.records,
+        })
+    }
+}
+
+/// A call that failed: why, and the records that it was of.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) code: RDKafkaErrorCode,
+    pub(super) records: Vec<Arc<RecordDelivery>>,
+}
+
+/// How many events a producer has delivered, partition by partition.
+#[derive(Debug)]
+pub(super) struct Delivered(Vec<AtomicU64>);
+
+impl Delivered {
+    pub(super) fn new(partitions: u32) -> Self {
+        Self((0..partitions).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    pub(super) fn of(&self, partition: Partition) -> u64 {
+        self.0
+            .get(partition as usize)
+            .map_or(0, |delivered| delivered.load(Ordering::Relaxed))
+    }
+
+    fn one_more(&self, partition: Partition) {
+        if let Some(delivered) = self.0.get(partition as usize) {
+            delivered.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
 /// Hears the reports of a producer.
 pub(super) struct Deliveries {
     room: Arc<Room>,
+    delivered: Arc<Delivered>,
 }
 
 impl Deliveries {
-    pub(super) fn new(room: Arc<Room>) -> Self {
-        Self { room }
+    pub(super) fn new(room: Arc<Room>, delivered: Arc<Delivered>) -> Self {
+        Self { room, delivered }
     }
 }
 
@@ -196,6 +241,7 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, record: Arc<RecordDelivery>) {
         let message = match result {
             Ok(message) => {
+                self.delivered.one_more(record.partition);
                 let time = message.timestamp().to_millis().unwrap_or(TsMs::MIN);
                 // The reports of a partition come in its order, so this is the time that readers will see, unless
                 // other processes append there too and the broker's clock goes back.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! log ─▶ raw (the last time) ─▶ raw rows with deliveries and marks ─▶ the other installation's raw table
-//! archive ─▶ the other archive, as it is        tenants, venues, keys, import claims, quarantine ─▶ its tables
+//! archive ─▶ the other archive, as it is
+//! tenants, venues, keys, import claims, quarantine, operators' documents with the audit ─▶ its tables
 //! ```
 //!
 //! Numbers are not moved: they are computed anew from the events, which gives the same ones. Everything is copied by
@@ -17,7 +18,7 @@ use dwell_model::ids::{TenantId, VenueId, VenueKey};
 use dwell_model::time::{DAY_MS, LocalDay, SLOT_MS, TsMs};
 use dwell_runtime::clock::SharedClock;
 use dwell_storage::api::{
-    Flip, Mark, OnlyMember, PseudonymKey, QuarantineFilter, RawWrite, SecretKey, Stores,
+    Flip, ListFrom, Mark, OnlyMember, PseudonymKey, QuarantineFilter, RawWrite, SecretKey, Stores,
 };
 use dwell_storage::archive::{CopiedArchive, DeltaArchive};
 use dwell_storage::error::ErrorKind;
@@ -46,6 +47,7 @@ pub(crate) struct Moved {
     pub(crate) archive_bytes: u64,
     pub(crate) import_claims: u64,
     pub(crate) quarantine_entries: u64,
+    pub(crate) documents: u64,
 }
 
 /// One side of a move.
@@ -90,6 +92,7 @@ pub(crate) async fn move_all(
         let end = |day: LocalDay| (i64::from(day.to_epoch_days()) + QUARANTINE_KEY_DAYS) * DAY_MS;
         move_keys(from, to, &quarantine, today, end).await?;
         move_lists(from, to, tenant, &mut moved).await?;
+        move_documents(from, to, tenant, &mut moved).await?;
     }
     Ok(moved)
 }
@@ -218,4 +221,37 @@ async fn move_lists(from: &Side, to: &Side, tenant: &TenantId, moved: &mut Moved
         moved.quarantine_entries += page.len() as u64;
         to.stores.quarantine.add(page, u64::MAX).await?;
     }
+}
+
+/// What operators made, and the audit of it.
+async fn move_documents(from: &Side, to: &Side, tenant: &TenantId, moved: &mut Moved) -> Result<()> {
+    let (source, target) = (&from.stores.documents, &to.stores.documents);
+    for collection in source.collections(tenant).await? {
+        let mut after: Option<String> = None;
+        loop {
+            let page = source
+                .list(tenant, &collection, ListFrom::After(after.as_deref()), PAGE)
+                .await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id.clone());
+            for document in &page {
+                let there = target.get(tenant, &collection, &document.id).await?;
+                moved.documents += 1;
+                if there.as_ref().is_some_and(|there| there.body == document.body) {
+                    continue;
+                }
+                let version = there.map(|there| there.version);
+                let put = target
+                    .put(tenant, &collection, &document.id, &document.body, version)
+                    .await?;
+                if put == Flip::Lost {
+                    bail!(
+                        "the document {} of {collection} is being changed by somebody else: begin the move again",
+                        document.id
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
 }

@@ -15,6 +15,7 @@
 
 mod chaos;
 mod faults;
+mod moving;
 mod proxy;
 mod schedules;
 mod shop;

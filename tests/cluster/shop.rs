@@ -58,6 +58,11 @@ impl Shop {
         }
     }
 
+    /// Somewhere for files of the test.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.folder.path().join("d")
     }
@@ -187,6 +192,11 @@ impl Shop {
         }
     }
 
+    /// Counts events that came by another road.
+    pub(crate) fn has_got(&mut self, events: &[Event]) {
+        self.posted.extend_from_slice(events);
+    }
+
     /// What the names of this installation's topics begin with.
     pub(crate) fn log_prefix(&self) -> String {
         let config = std::fs::read_to_string(self.data_dir().join("dwell.toml")).expect("a configuration");
@@ -268,8 +278,19 @@ impl Shop {
     }
 }
 
+/// Lets the shared harness make installations in folders.
+pub(crate) fn set_embedded() {
+    #[allow(
+        unsafe_code,
+        reason = "tests take turns: no other thread reads the environment"
+    )]
+    unsafe {
+        std::env::remove_var("DWELL_TEST_CONFIG");
+    }
+}
+
 /// Lets the shared harness make installations on these engines.
-fn set_engines(config: &Path) {
+pub(crate) fn set_engines(config: &Path) {
     // The harness reads it through the process's environment, as the suite's user sets it.
     #[allow(
         unsafe_code,

@@ -55,13 +55,15 @@ pub(crate) async fn run(args: &MigrateDataArgs) -> Result<()> {
     let moved = moved?;
     output.result(&moved, || {
         format!(
-            "moved {} raw events with {} deliveries, {} archive files, {} venues and {} access keys of {} tenants\nnow \
+            "moved {} raw events with {} deliveries, {} archive files, {} venues, {} access keys and {} documents of {} \
+             tenants\nnow \
              compute the numbers there: dwell jobs run recompute --venue all --wait --config FILE",
             count(moved.raw_rows),
             count(moved.deliveries),
             count(moved.archive_files),
             moved.venues,
             moved.access_keys,
+            moved.documents,
             moved.tenants,
         )
     })

@@ -5,7 +5,8 @@
 //! stands at the position asked for goes on without asking the broker anything. Several readers follow the same
 //! partition (raw writer, speed layer), each at its own position: for them there are up to [`LANES_MAX`] lanes, and a
 //! read takes the lane whose cursor stands there, or else the one that was idle longest. Cursors that nobody has read for
-//! a while stop fetching. What brokers are asked besides goes over connections of its own ([`Asker`]).
+//! a while stop fetching. A lane to which a partition's records do not come, though the broker has some, is given up.
+//! What brokers are asked besides goes over connections of its own ([`Asker`]).
 
 mod asker;
 mod cursor;
@@ -48,9 +49,6 @@ pub(super) struct Reader {
     clock: SharedClock,
     blocking: Semaphore,
     asker: Arc<Asker>,
-    /// The lane that is there from the start.
-    first: Arc<Lane>,
-    /// All lanes.
     lanes: Mutex<Vec<Arc<Lane>>>,
 }
 
@@ -65,8 +63,7 @@ impl Reader {
             clock,
             blocking: Semaphore::new(BLOCKING_MAX),
             asker,
-            lanes: Mutex::new(vec![Arc::clone(&first)]),
-            first,
+            lanes: Mutex::new(vec![first]),
         }))
     }
 
@@ -198,18 +195,19 @@ impl Reader {
     /// The lane to read a partition from a position with.
     fn lane(&self, partition: Partition, from: Position) -> Result<Arc<Lane>> {
         let mut lanes = lock(&self.lanes);
+        lanes.retain(|lane| !lane.is_stuck());
         if let Some(lane) = lanes.iter().find(|lane| lane.stands_at(partition, from)) {
             return Ok(Arc::clone(lane));
         }
         if let Some(lane) = lanes.iter().find(|lane| lane.is_free(partition)) {
             return Ok(Arc::clone(lane));
         }
-        if lanes.len() < LANES_MAX {
-            let lane = Lane::start(&self.config, &self.layout, &self.asker)?;
-            lanes.push(Arc::clone(&lane));
-            return Ok(lane);
-        }
         let idle_longest = lanes.iter().max_by_key(|lane| lane.idle(partition));
-        Ok(Arc::clone(idle_longest.unwrap_or(&self.first)))
+        if let Some(lane) = idle_longest.filter(|_| lanes.len() >= LANES_MAX) {
+            return Ok(Arc::clone(lane));
+        }
+        let lane = Lane::start(&self.config, &self.layout, &self.asker)?;
+        lanes.push(Arc::clone(&lane));
+        Ok(lane)
     }
 }

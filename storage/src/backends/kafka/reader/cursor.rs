@@ -64,6 +64,8 @@ pub(super) struct Cursor {
     known_end: Position,
     /// What stands at `next` instead of a record.
     trouble: Option<Trouble>,
+    /// How often, since a record came, none came though there were some.
+    stalls: u32,
 }
 
 enum Trouble {
@@ -86,7 +88,13 @@ impl Cursor {
             knows_time: false,
             known_end: NOWHERE,
             trouble: None,
+            stalls: 0,
         }
+    }
+
+    /// How often, since a record came, none came though there were some.
+    pub(super) fn stalls(&self) -> u32 {
+        self.stalls
     }
 
     /// Where the next read goes on.
@@ -257,6 +265,7 @@ impl Cursor {
 
     fn take(&mut self, io: &Io<'_>, message: &BorrowedMessage<'_>) -> Result<()> {
         let position = message.offset();
+        self.stalls = 0;
         if position < self.next {
             return Ok(());
         }
@@ -332,6 +341,7 @@ impl Cursor {
             return Ok(());
         }
         // Start anew: whatever holds this consumer up does not hold up others.
+        self.stalls += 1;
         self.let_go(io);
         Err(StorageError::new(
             ErrorKind::Unavailable,

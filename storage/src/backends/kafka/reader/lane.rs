@@ -25,6 +25,8 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 /// A cursor that nobody has read for so long may be taken by another reader before a further consumer is made.
 const IDLE_TAKEN: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_secs(1);
+/// How often a partition's records may fail to come, one time after the other, before the consumer is given up.
+const STALLS_MAX: u32 = 2;
 
 /// A consumer and its cursors.
 pub(super) struct Lane {
@@ -33,6 +35,8 @@ pub(super) struct Lane {
     consumer: Arc<LogConsumer>,
     asker: Arc<Asker>,
     slots: Vec<Slot>,
+    /// Its consumer does not get a partition's records, though the broker has them.
+    is_stuck: AtomicBool,
     stop: Arc<AtomicBool>,
 }
 
@@ -88,6 +92,7 @@ impl Lane {
             consumer: Arc::new(consumer),
             asker: Arc::clone(asker),
             slots,
+            is_stuck: AtomicBool::new(false),
             stop: Arc::new(AtomicBool::new(false)),
         });
         let (consumer, stop, watched) = (
@@ -111,7 +116,24 @@ impl Lane {
         let mut cursor = lock(&slot.cursor);
         let outcome = act(&mut cursor, &self.io(slot, partition)?);
         slot.settle(&cursor);
+        if cursor.stalls() >= STALLS_MAX {
+            self.give_up(partition);
+        }
         outcome
+    }
+
+    /// Whether a new lane shall be taken in place of this one.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Ordering::Acquire)
+    }
+
+    /// Leaves the lane to its end. A consumer that was told once that a partition has no leader may never fetch it
+    /// again (librdkafka issue 5430), not even after it was assigned anew.
+    fn give_up(&self, partition: Partition) {
+        if !self.is_stuck.swap(true, Ordering::AcqRel) {
+            tracing::warn!(partition, "a Kafka consumer gets no records and is replaced");
+            self.slots.iter().for_each(|slot| slot.wake.notify_waiters());
+        }
     }
 
     /// Looks for a record without asking the broker; `None` when that is not possible.

@@ -49,11 +49,10 @@ fn an_embedded_installation_moves_without_losing_an_event() {
     let from = from.to_str().expect("a path");
     let moved = json(&["migrate-data", "--from", from], &shop.data_dir());
     assert_eq!(moved["quarantine_entries"], 1, "{moved}");
-    assert_eq!(
-        json(&["migrate-data", "--from", from], &shop.data_dir()),
-        moved,
-        "a repetition"
-    );
+    let mut again = json(&["migrate-data", "--from", from], &shop.data_dir());
+    assert_eq!(again["archive_bytes"], 0, "the files are there already");
+    again["archive_bytes"] = moved["archive_bytes"].clone();
+    assert_eq!(again, moved, "a repetition moves the same");
     batches.iter().for_each(|batch| shop.has_got(batch));
     shop.start_all(1);
     let published = shop.recompute();

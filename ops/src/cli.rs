@@ -1,5 +1,6 @@
 //! The command line: what users type, and where each command is carried out.
 
+pub(crate) mod audit;
 pub(crate) mod days;
 pub(crate) mod engines;
 pub(crate) mod export;
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     /// Run jobs and look at them.
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// Show who did what, when and why.
+    Audit(audit::AuditArgs),
     /// Show the days of a venue: state, generation, completeness, late events, drift.
     Days(days::DaysArgs),
     /// Ask for metrics.

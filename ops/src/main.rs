@@ -71,6 +71,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Import(args) => cli::import::run(args).await,
         Command::Venues(command) => cli::venues::run(command).await,
         Command::Jobs(command) => cli::jobs::run(command).await,
+        Command::Audit(args) => cli::audit::run(args).await,
         Command::Days(args) => cli::days::run(args).await,
         Command::Query(args) => cli::query::run(args).await,
         Command::Export(args) => cli::export::run(args).await,

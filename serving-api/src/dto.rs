@@ -2,6 +2,7 @@
 //!
 //! Instants are RFC 3339 in UTC with milliseconds; local times carry their offset. Days are `YYYY-MM-DD`, local.
 
+mod audit;
 mod days;
 mod jobs;
 mod keys;
@@ -12,6 +13,7 @@ mod sessions;
 mod spatial;
 mod venues;
 
+pub(crate) use audit::*;
 pub(crate) use days::*;
 pub(crate) use jobs::*;
 pub(crate) use keys::*;

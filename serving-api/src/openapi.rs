@@ -40,6 +40,7 @@ const DESCRIPTION: &str = "Metrics, live view, sessions, days and jobs of the te
         routes::jobs::list,
         routes::jobs::get,
         routes::jobs::cancel,
+        routes::audit::list,
         routes::quarantine::list,
         routes::quarantine::get,
         routes::quarantine::discard,

@@ -1,6 +1,7 @@
 //! The handlers, a file per resource. What they share: the caller's tenant scopes everything, answers leave through
 //! [`crate::respond`], errors as [`crate::problem::Problem`].
 
+pub(crate) mod audit;
 pub(crate) mod days;
 pub(crate) mod definitions;
 pub(crate) mod documentation;

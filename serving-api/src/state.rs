@@ -8,8 +8,8 @@ use dwell_runtime::limits::{Gate, RateLimit, RateLimiter};
 use dwell_runtime::shutdown::ShutdownSignal;
 use dwell_storage::access::KeyVerifier;
 use dwell_storage::api::{
-    AggregatesReader, ArchiveReader, Jobs, LiveView, Quarantine, RawEventsReader, Registry, SessionsReader,
-    StoredVenue, Stores, VenueDaysReader,
+    AggregatesReader, ArchiveReader, Documents, Jobs, LiveView, Quarantine, RawEventsReader, Registry,
+    SessionsReader, StoredVenue, Stores, VenueDaysReader,
 };
 
 use crate::config::Config;
@@ -35,6 +35,7 @@ pub struct ApiStores {
     pub registry: Arc<dyn Registry>,
     pub jobs: Arc<dyn Jobs>,
     pub quarantine: Arc<dyn Quarantine>,
+    pub documents: Arc<dyn Documents>,
 }
 
 impl std::fmt::Debug for ApiStores {
@@ -54,6 +55,7 @@ impl From<Stores> for ApiStores {
             registry: stores.registry,
             jobs: stores.jobs,
             quarantine: stores.quarantine,
+            documents: stores.documents,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The API as clients meet it: requests through the whole router, on the embedded stores.
 
 mod access;
+mod audit;
 mod harness;
 mod jobs;
 mod live;

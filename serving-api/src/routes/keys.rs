@@ -8,11 +8,14 @@ use dwell_storage::access;
 use dwell_storage::api::{AccessKey, Role};
 use dwell_storage::error::ErrorKind;
 
+use serde_json::json;
+
 use crate::auth::role_word;
 use crate::dto::{KeyDto, KeysDto, MadeKeyDto, NewKey};
 use crate::extract::{ApiJson, ApiPath, Caller};
 use crate::problem::{self, Problem, clip};
 use crate::respond::{self, Caching};
+use crate::routes::audit;
 use crate::state::AppState;
 
 /// Most keys of a tenant, those taken back included.
@@ -91,6 +94,16 @@ pub(crate) async fn create(
     }
     let (key, secret) = access::issue(caller.tenant.clone(), role, venues, new.name, state.now_ms())?;
     registry.put_key(&key).await?;
+    let details = json!({ "role": role_word(role), "venues": key.venues });
+    audit::record(
+        &state,
+        &caller.tenant,
+        &caller.key_id,
+        "key.made",
+        &key.id,
+        details,
+    )
+    .await?;
     tracing::info!(made = key.id, role = role_word(role), key = %caller.key_id, "key made");
     let made = MadeKeyDto {
         about: KeyDto::from(&key),
@@ -134,6 +147,16 @@ pub(crate) async fn revoke(
             ErrorKind::NotFound => unknown(),
             _ => Problem::from(error),
         })?;
+    let details = json!({ "role": role_word(key.role) });
+    audit::record(
+        &state,
+        &caller.tenant,
+        &caller.key_id,
+        "key.revoked",
+        &id,
+        details,
+    )
+    .await?;
     tracing::info!(revoked = id, key = %caller.key_id, "key taken back");
     key.revoked_at = Some(now);
     respond::done(StatusCode::OK, &KeyDto::from(&key))

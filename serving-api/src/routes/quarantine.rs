@@ -6,6 +6,7 @@ use axum::response::Response;
 use dwell_model::ids::VenueId;
 use dwell_storage::api::{QuarantineEntry, QuarantineFilter, QuarantineState};
 use serde::Deserialize;
+use serde_json::json;
 use utoipa::IntoParams;
 
 use crate::dto::{QUARANTINE_STATES, QuarantineDto, QuarantineEntryDto, QuarantinePageDto};
@@ -14,6 +15,7 @@ use crate::problem::{self, Problem, clip};
 use crate::query::cursor::{self, QueryId};
 use crate::query::text;
 use crate::respond::{self, Caching};
+use crate::routes::audit;
 use crate::state::AppState;
 
 /// Which entries.
@@ -139,6 +141,16 @@ pub(crate) async fn discard(
                 .quarantine
                 .set_state(&caller.tenant, &id, QuarantineState::Dropped)
                 .await?;
+            let details = json!({ "code": found.code, "source": found.source });
+            audit::record(
+                &state,
+                &caller.tenant,
+                &caller.key_id,
+                "quarantine.dropped",
+                &id,
+                details,
+            )
+            .await?;
             tracing::info!(entry = id, key = %caller.key_id, "quarantine entry dropped");
             found.state = QuarantineState::Dropped;
         }

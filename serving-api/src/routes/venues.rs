@@ -8,7 +8,7 @@ use dwell_model::layout::{Venue, VenueSpec};
 use dwell_model::time::LocalDay;
 use dwell_storage::api::{Flip, StoredVenue};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::IntoParams;
 
 use crate::dto::{AppliedDto, AppliedVenueDto, VenueDetailDto, VenueDto, VenuesDto};
@@ -16,6 +16,7 @@ use crate::extract::{ApiPath, ApiQuery, Caller, JsonBytes};
 use crate::problem::{self, Problem, clip};
 use crate::query::text;
 use crate::respond::{self, Caching};
+use crate::routes::audit;
 use crate::state::AppState;
 
 /// Most venues of one file.
@@ -106,6 +107,23 @@ pub(crate) async fn apply(
     if !dry_run {
         for (spec, applied) in specs.iter().zip(&mut applied) {
             *applied = store(&state, &caller.tenant, spec).await?;
+            if applied.change != "unchanged" {
+                let action = format!("venue.{}", applied.change);
+                let details = json!({
+                    "valid_from": spec.valid_from,
+                    "recomputes_from": applied.recomputes_from,
+                    "recomputes_all": applied.recomputes_all,
+                });
+                audit::record(
+                    &state,
+                    &caller.tenant,
+                    &caller.key_id,
+                    &action,
+                    &applied.id,
+                    details,
+                )
+                .await?;
+            }
             tracing::info!(venue = applied.id, change = applied.change, key = %caller.key_id, "venue applied");
         }
     }

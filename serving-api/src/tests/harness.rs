@@ -108,6 +108,7 @@ impl Api {
             registry: stores.registry.clone(),
             jobs: stores.jobs.clone(),
             quarantine: stores.quarantine.clone(),
+            documents: stores.documents.clone(),
         };
         let state = AppState::new(Parts {
             stores: api_stores,

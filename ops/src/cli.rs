@@ -11,6 +11,7 @@ pub(crate) mod log;
 pub(crate) mod migrate_data;
 pub(crate) mod quarantine;
 pub(crate) mod query;
+pub(crate) mod schedules;
 pub(crate) mod target;
 pub(crate) mod up;
 pub(crate) mod venues;
@@ -63,6 +64,9 @@ pub(crate) enum Command {
     /// Run jobs and look at them.
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// Let jobs be asked for by themselves.
+    #[command(subcommand)]
+    Schedules(schedules::SchedulesCommand),
     /// Show who did what, when and why.
     Audit(audit::AuditArgs),
     /// Show the days of a venue: state, generation, completeness, late events, drift.

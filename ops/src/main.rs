@@ -17,6 +17,7 @@ mod output;
 mod platform;
 mod roles;
 mod routes;
+mod schedule;
 
 use std::process::ExitCode;
 
@@ -71,6 +72,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Import(args) => cli::import::run(args).await,
         Command::Venues(command) => cli::venues::run(command).await,
         Command::Jobs(command) => cli::jobs::run(command).await,
+        Command::Schedules(command) => cli::schedules::run(command).await,
         Command::Audit(args) => cli::audit::run(args).await,
         Command::Days(args) => cli::days::run(args).await,
         Command::Query(args) => cli::query::run(args).await,

@@ -38,8 +38,43 @@ const ENGINE_UP: MetricDef = MetricDef::gauge(
     "1 while the engine (event log, tables, archive) answers this process, else 0.",
 );
 
+/// How late a schedule is.
+const SCHEDULE_OVERDUE: MetricDef = MetricDef::gauge(
+    "dwell_schedule_overdue_seconds",
+    Unit::Seconds,
+    "Time since a schedule was due whose job has not ended; 0 when nothing is due.",
+);
+/// Whether a schedule waits for others.
+const SCHEDULE_HELD: MetricDef = MetricDef::gauge(
+    "dwell_schedule_held",
+    Unit::Count,
+    "Jobs of a schedule that are due and wait for another schedule or for the nights.",
+);
+/// Whether a schedule's last job went wrong.
+const SCHEDULE_FAILED: MetricDef = MetricDef::gauge(
+    "dwell_schedule_failed",
+    Unit::Count,
+    "Jobs of a schedule of which the last one failed, was partial, or was cancelled; 0 again after a good one.",
+);
+
 /// Definitions of this crate's metrics.
-pub(crate) const DEFINITIONS: &[MetricDef] = &[JOBS, OLDEST_JOB, STORED, ENGINE_UP];
+pub(crate) const DEFINITIONS: &[MetricDef] = &[
+    JOBS,
+    OLDEST_JOB,
+    STORED,
+    ENGINE_UP,
+    SCHEDULE_OVERDUE,
+    SCHEDULE_HELD,
+    SCHEDULE_FAILED,
+];
+
+/// How a schedule stands.
+pub(crate) fn schedule(tenant: &str, name: &str, overdue_ms: i64, held: usize, failed: usize) {
+    let labels = [("tenant", tenant.to_owned()), ("schedule", name.to_owned())];
+    metrics::gauge!(SCHEDULE_OVERDUE.name, &labels).set(overdue_ms.max(0) as f64 / 1_000.0);
+    metrics::gauge!(SCHEDULE_HELD.name, &labels).set(held as f64);
+    metrics::gauge!(SCHEDULE_FAILED.name, &labels).set(failed as f64);
+}
 
 /// An engine answered, or did not.
 pub(crate) fn engine_up(engine: &'static str, up: bool) {

@@ -29,7 +29,7 @@ use dwell_model::ids::TenantId;
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::{Phase, ShutdownController};
 use dwell_runtime::tasks::{TaskPolicy, Tasks};
-use dwell_serving_api::{AppState, Parts};
+use dwell_serving_api::{AppState, JobCatalogue, Parts};
 use dwell_storage::access::{self, KeyVerifier};
 use dwell_storage::api::{EventLog, LiveView, RawEvents, Role as KeyRole, Stores};
 use dwell_storage::paths::DataPaths;
@@ -41,6 +41,7 @@ use crate::instance;
 use crate::jobs::{self, JobWorker};
 use crate::roles::{Role, Roles};
 use crate::routes::{self, OpsState};
+use crate::schedule::Scheduler;
 use engines::Hold;
 use no_live_view::NoLiveView;
 
@@ -123,6 +124,18 @@ impl Platform {
             paths.spill.clone(),
         );
         let wake = Arc::new(Notify::new());
+        let kinds: Arc<dyn JobCatalogue> = Arc::new(jobs::Catalogue::new(Arc::clone(&wake)));
+        if roles.has(Role::Scheduler) {
+            let scheduler = Scheduler {
+                stores: stores.clone(),
+                batch: batch.clone(),
+                kinds: Arc::clone(&kinds),
+                clock: Arc::clone(&base.clock),
+            };
+            let token = base.controller.register(Phase::StopJobs, "schedules");
+            base.tasks
+                .spawn("schedules", TaskPolicy::Essential, scheduler.run(token));
+        }
         let intake_stores = IntakeStores {
             log: Arc::<dyn EventLog>::clone(&stores.log),
             registry: Arc::clone(&stores.registry),
@@ -163,7 +176,7 @@ impl Platform {
                 stores: stores.clone().into(),
                 live,
                 verifier: Arc::clone(&verifier),
-                jobs: Arc::new(jobs::Catalogue::new(Arc::clone(&wake))),
+                jobs: Arc::clone(&kinds),
                 clock: Arc::clone(&base.clock),
                 shutdown: base.controller.signal(Phase::StopAccepting),
                 config: config.serving,
@@ -176,6 +189,7 @@ impl Platform {
                 clock: Arc::clone(&base.clock),
                 verifier: Arc::clone(&verifier),
                 wake: Arc::clone(&wake),
+                kinds,
             };
             router = router
                 .merge(dwell_serving_api::app(serving))

@@ -1,11 +1,13 @@
-//! The routes that only the binary can offer, since they need several layers: uploads for imports, and exports.
+//! The routes that only the binary can offer, since they need several layers: uploads for imports, exports, schedules.
 //!
 //! - `POST /v1/uploads` → `{upload}`: opens a folder for the files of one import.
 //! - `PUT /v1/uploads/{upload}/{name}`: a file, streamed to disk.
 //! - `POST /v1/imports` `{upload, files, to_archive, mapping}` → 202 with the job.
+//! - `GET /v1/schedules`, `PUT` and `DELETE /v1/schedules/{name}`, `POST /v1/schedules/{name}/pause` and `/resume`.
 //! - `GET /v1/export/{table}?from=&to=&venue=` → the table as Parquet.
 
 mod export;
+mod schedules;
 mod uploads;
 
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ use axum::Router;
 use axum::http::{HeaderMap, header};
 use axum::routing::{get, post, put};
 use dwell_runtime::clock::SharedClock;
+use dwell_serving_api::JobCatalogue;
 use dwell_serving_api::problem::{self, Problem};
 use dwell_storage::access::{KeyVerifier, Principal};
 use dwell_storage::api::Stores;
@@ -32,6 +35,8 @@ pub(crate) struct OpsState {
     pub(crate) verifier: Arc<KeyVerifier>,
     /// Wakes the job worker.
     pub(crate) wake: Arc<Notify>,
+    /// The kinds of jobs that schedules may ask for.
+    pub(crate) kinds: Arc<dyn JobCatalogue>,
 }
 
 /// The router of these routes.
@@ -41,6 +46,13 @@ pub(crate) fn router(state: OpsState) -> Router {
         .route("/v1/uploads/{upload}/{name}", put(uploads::receive))
         .route("/v1/imports", post(uploads::start))
         .route("/v1/export/{table}", get(export::table))
+        .route("/v1/schedules", get(schedules::list))
+        .route(
+            "/v1/schedules/{name}",
+            put(schedules::put).delete(schedules::remove),
+        )
+        .route("/v1/schedules/{name}/pause", post(schedules::pause))
+        .route("/v1/schedules/{name}/resume", post(schedules::resume))
         .with_state(state)
 }
 
@@ -52,11 +64,18 @@ pub(crate) fn document() -> serde_json::Value {
             "name": name, "in": place, "required": required, "description": about, "schema": { "type": "string" }
         })
     };
-    let operation = |summary: &str, parameters: Vec<serde_json::Value>, status: &str, about: &str| {
+    let tagged = |tag: &str, summary: &str, parameters: Vec<serde_json::Value>, status: &str, about: &str| {
         serde_json::json!({
-            "tags": ["import and export"], "summary": summary, "parameters": parameters, "security": bearer,
+            "tags": [tag], "summary": summary, "parameters": parameters, "security": bearer,
             "responses": { status: { "description": about }, "default": { "description": "Problem details" } }
         })
+    };
+    let operation = |summary: &str, parameters: Vec<serde_json::Value>, status: &str, about: &str| {
+        tagged("import and export", summary, parameters, status, about)
+    };
+    let schedule = |summary: &str| {
+        let name = parameter("name", "path", true, "Name of the schedule");
+        tagged("jobs", summary, vec![name], "200", "`{name, schedule}`")
     };
     let upload = parameter("upload", "path", true, "Id of the upload");
     serde_json::json!({
@@ -68,6 +87,16 @@ pub(crate) fn document() -> serde_json::Value {
                 "201", "`{name, bytes}`") },
             "/v1/imports": { "post": operation(
                 "Import uploaded files: `{upload, files, to_archive, mapping}` (operator)", vec![], "202", "The job") },
+            "/v1/schedules": { "get": tagged(
+                "jobs", "All schedules and how each stands (operator)", vec![], "200",
+                "`{schedules: [{name, venue, schedule, last, last_state, next}]}`") },
+            "/v1/schedules/{name}": {
+                "put": schedule(
+                    "Make or change a schedule: `{kind, cron, time_zone, venues, options, after}` (operator)"),
+                "delete": schedule("Take a schedule back (operator)"),
+            },
+            "/v1/schedules/{name}/pause": { "post": schedule("Let a schedule do nothing (operator)") },
+            "/v1/schedules/{name}/resume": { "post": schedule("Let a schedule go on (operator)") },
             "/v1/export/{table}": { "get": operation(
                 "A table of published numbers as Parquet (viewer)",
                 vec![

@@ -5,7 +5,7 @@ use dwell_model::time::TsMs;
 use crate::problem::Problem;
 
 /// A new job's id: sorts by time of creation, unique by 80 random bits.
-pub(crate) fn new_job_id(now: TsMs) -> Result<String, Problem> {
+pub fn new_job_id(now: TsMs) -> Result<String, Problem> {
     let mut random = [0_u8; 10];
     getrandom::fill(&mut random).map_err(|error| Problem::internal(format!("randomness: {error}")))?;
     Ok(format!("{:012x}-{}", now.max(0), hex::encode(random)))

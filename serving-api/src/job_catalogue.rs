@@ -38,8 +38,9 @@ impl JobRequest {
         };
         let mut spec = self.options.clone();
         spec.insert("venues".to_owned(), venues);
-        spec.insert("from".to_owned(), json!(self.from));
-        spec.insert("to".to_owned(), json!(self.to));
+        // Kinds that take no days may have options of these names: places.
+        spec.entry("from").or_insert_with(|| json!(self.from));
+        spec.entry("to").or_insert_with(|| json!(self.to));
         spec.insert("dry_run".to_owned(), json!(self.dry_run));
         Value::Object(spec)
     }

@@ -32,6 +32,7 @@ mod views;
 pub use app::app;
 pub use auth::Access;
 pub use config::Config;
+pub use ids::new_job_id;
 pub use job_catalogue::{DeclaredJob, DeclaredJobs, JobCatalogue, JobRefusal, JobRequest};
 pub use openapi::document;
 pub use query::range::By;

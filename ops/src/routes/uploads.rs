@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use dwell_serving_api::problem::{self, Problem};
 use dwell_storage::access::Principal;
-use dwell_storage::api::{Job, JobProgress, JobState};
+use dwell_storage::api::Job;
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
@@ -112,25 +112,15 @@ pub(super) async fn start(
         files: new.files,
         request: new.request,
     };
-    let job = Job {
-        id: format!("{now:013}-{}", new.upload),
-        tenant: caller.tenant.clone(),
-        kind: "import".to_owned(),
-        spec: serde_json::to_value(&spec).map_err(|error| internal(error.to_string()))?,
-        state: JobState::Queued,
-        progress: JobProgress::default(),
-        requested_by: caller.key_id.clone(),
-        reason: None,
-        created_at: now,
-        started_at: None,
-        finished_at: None,
-        attempts: 0,
-        cancel_requested: false,
-        report: None,
-        error: None,
-        fence: 0,
-        leased_until: None,
-    };
+    let job = Job::queued(
+        format!("{now:013}-{}", new.upload),
+        caller.tenant.clone(),
+        "import",
+        serde_json::to_value(&spec).map_err(|error| internal(error.to_string()))?,
+        caller.key_id.clone(),
+        None,
+        now,
+    );
     state.stores.jobs.create(&job).await?;
     state.wake.notify_one();
     let answer = json!({

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use dwell_model::ids::VenueId;
-use dwell_storage::api::{Job, JobProgress, JobState};
+use dwell_storage::api::Job;
 use dwell_storage::error::ErrorKind;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -64,25 +64,15 @@ pub(crate) async fn create(
     let refused = |refusal: crate::job_catalogue::JobRefusal| Problem::new(problem::BAD_BODY, refusal.0);
     let spec = state.jobs().decide(&request).map_err(refused)?;
     let now = state.now_ms();
-    let job = Job {
-        id: ids::new_job_id(now)?,
-        tenant: caller.tenant.clone(),
-        kind: request.kind,
+    let job = Job::queued(
+        ids::new_job_id(now)?,
+        caller.tenant.clone(),
+        &request.kind,
         spec,
-        state: JobState::Queued,
-        progress: JobProgress::default(),
-        requested_by: caller.key_id.clone(),
-        reason: new.reason,
-        created_at: now,
-        started_at: None,
-        finished_at: None,
-        attempts: 0,
-        cancel_requested: false,
-        report: None,
-        error: None,
-        fence: 0,
-        leased_until: None,
-    };
+        caller.key_id.clone(),
+        new.reason,
+        now,
+    );
     state.stores().jobs.create(&job).await?;
     state.jobs().created(&job);
     tracing::info!(

@@ -95,6 +95,39 @@ pub struct Job {
     pub leased_until: Option<TsMs>,
 }
 
+impl Job {
+    /// A job that waits for a worker.
+    pub fn queued(
+        id: String,
+        tenant: TenantId,
+        kind: &str,
+        spec: serde_json::Value,
+        requested_by: String,
+        reason: Option<String>,
+        now: TsMs,
+    ) -> Self {
+        Self {
+            id,
+            tenant,
+            kind: kind.to_owned(),
+            spec,
+            state: JobState::Queued,
+            progress: JobProgress::default(),
+            requested_by,
+            reason,
+            created_at: now,
+            started_at: None,
+            finished_at: None,
+            attempts: 0,
+            cancel_requested: false,
+            report: None,
+            error: None,
+            fence: 0,
+            leased_until: None,
+        }
+    }
+}
+
 /// The jobs table.
 #[async_trait]
 pub trait Jobs: Send + Sync {

@@ -85,7 +85,5 @@ impl BatchLayer {
 
 /// The first and the last day that events can fall on, in any time zone.
 fn whole_calendar() -> (LocalDay, LocalDay) {
-    let day = |ts: i64| LocalDay::from_epoch_days((ts / dwell_model::time::DAY_MS) as i32);
-    let first = day(MIN_TS).unwrap_or_else(|| LocalDay::new(Default::default()));
-    (first.prev(), day(MAX_TS).unwrap_or(first))
+    (LocalDay::of_utc(MIN_TS).prev(), LocalDay::of_utc(MAX_TS))
 }

@@ -85,6 +85,14 @@ impl LocalDay {
         NaiveDate::from_epoch_days(days).map(Self)
     }
 
+    /// The day of an instant in UTC; 1970-01-01 where the calendar has no such day.
+    pub fn of_utc(ts: TsMs) -> Self {
+        i32::try_from(ts.div_euclid(DAY_MS))
+            .ok()
+            .and_then(Self::from_epoch_days)
+            .unwrap_or_else(|| Self::new(NaiveDate::default()))
+    }
+
     /// All days from this one to `last`, both included.
     pub fn through(self, last: Self) -> impl Iterator<Item = LocalDay> {
         (self.to_epoch_days()..=last.to_epoch_days()).filter_map(LocalDay::from_epoch_days)

@@ -87,8 +87,7 @@ pub(crate) async fn move_all(
             move_keys(from, to, &venue, today, |day| stored.venue.calendar.bounds(day).1).await?;
         }
         let quarantine = VenueKey::new(tenant.clone(), VenueId::new(QUARANTINE_KEYS)?);
-        let today = LocalDay::from_epoch_days(i32::try_from(clock.now_ms().div_euclid(DAY_MS))?)
-            .context("today is no day")?;
+        let today = LocalDay::of_utc(clock.now_ms());
         let end = |day: LocalDay| (i64::from(day.to_epoch_days()) + QUARANTINE_KEY_DAYS) * DAY_MS;
         move_keys(from, to, &quarantine, today, end).await?;
         move_lists(from, to, tenant, &mut moved).await?;

@@ -70,13 +70,29 @@ async fn apply(args: &ApplyArgs) -> Result<()> {
 
 fn applied(answer: &Value) -> String {
     let venues = answer["venues"].as_array().map(Vec::as_slice).unwrap_or_default();
-    table(
-        &["venue", "change"],
-        &[],
-        venues
-            .iter()
-            .map(|venue| vec![text(&venue["id"]), text(&venue["change"])]),
-    )
+    let row = |venue: &Value| {
+        let affected = &venue["affected"];
+        vec![
+            text(&venue["id"]),
+            text(&venue["change"]),
+            text(&affected["count"]),
+            text(&affected["first"]),
+            text(&affected["last"]),
+        ]
+    };
+    let shown = table(
+        &["venue", "change", "days to compute anew", "first", "last"],
+        &[2],
+        venues.iter().map(row),
+    );
+    let dirty = venues.iter().any(|venue| venue["affected"]["count"] != 0);
+    match (dirty, answer["dry_run"] == true) {
+        (false, _) => shown,
+        (true, true) => format!("{shown}\nnothing was stored: this was a dry run"),
+        (true, false) => format!(
+            "{shown}\nthe next night computes them anew; to have them now: dwell jobs run recompute --venue all"
+        ),
+    }
 }
 
 async fn list(target: &TargetArgs) -> Result<()> {

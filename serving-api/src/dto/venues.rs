@@ -121,6 +121,19 @@ pub(crate) struct AppliedVenueDto {
     pub(crate) recomputes_from: Option<String>,
     /// Whether all days depend on something that changed (time zone, day start, or the first layout).
     pub(crate) recomputes_all: bool,
+    /// The computed days among them: each is dirty from now on and is computed anew by the next run.
+    pub(crate) affected: AffectedDaysDto,
+}
+
+/// Computed days that a change of a venue makes dirty.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct AffectedDaysDto {
+    /// How many.
+    pub(crate) count: u64,
+    /// The first and the last of them.
+    pub(crate) first: Option<String>,
+    /// See `first`.
+    pub(crate) last: Option<String>,
 }
 
 impl VenueDto {

@@ -5,13 +5,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use dwell_model::ids::{TenantId, VenueKey};
 use dwell_model::layout::{Venue, VenueSpec};
-use dwell_model::time::LocalDay;
+use dwell_model::time::{LocalDay, MAX_TS, MIN_TS};
 use dwell_storage::api::{Flip, StoredVenue};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
 
-use crate::dto::{AppliedDto, AppliedVenueDto, VenueDetailDto, VenueDto, VenuesDto};
+use crate::dto::{AffectedDaysDto, AppliedDto, AppliedVenueDto, VenueDetailDto, VenueDto, VenuesDto};
 use crate::extract::{ApiPath, ApiQuery, Caller, JsonBytes};
 use crate::problem::{self, Problem, clip};
 use crate::query::text;
@@ -99,10 +99,8 @@ pub(crate) async fn apply(
     let mut applied = Vec::with_capacity(specs.len());
     for spec in &specs {
         let existing = known.iter().find(|stored| stored.venue.id.as_str() == spec.id);
-        applied.push(applied_dto(
-            existing.map(|stored| &stored.venue),
-            &to_venue(spec, existing)?,
-        ));
+        let (before, after) = (existing.map(|stored| &stored.venue), to_venue(spec, existing)?);
+        applied.push(plan_of(&state, &caller.tenant, before, &after).await?);
     }
     if !dry_run {
         for (spec, applied) in specs.iter().zip(&mut applied) {
@@ -113,6 +111,7 @@ pub(crate) async fn apply(
                     "valid_from": spec.valid_from,
                     "recomputes_from": applied.recomputes_from,
                     "recomputes_all": applied.recomputes_all,
+                    "affected": applied.affected,
                 });
                 audit::record(
                     &state,
@@ -181,7 +180,8 @@ async fn store(state: &AppState, tenant: &TenantId, spec: &VenueSpec) -> Result<
         let id = to_venue(spec, None)?.id;
         let existing = registry.venue(&VenueKey::new(tenant.clone(), id)).await?;
         let venue = to_venue(spec, existing.as_ref())?;
-        let applied = applied_dto(existing.as_ref().map(|stored| &stored.venue), &venue);
+        let before = existing.as_ref().map(|stored| &stored.venue);
+        let applied = plan_of(state, tenant, before, &venue).await?;
         let version = existing.map(|stored| stored.version);
         if applied.change == "unchanged" || registry.put_venue(tenant, &venue, version).await? == Flip::Done {
             return Ok(applied);
@@ -192,6 +192,55 @@ async fn store(state: &AppState, tenant: &TenantId, spec: &VenueSpec) -> Result<
         clip(&spec.id)
     );
     Err(Problem::new(problem::CONFLICT, detail))
+}
+
+/// What a change comes to: which days' numbers depend on it, and which of those are computed already.
+async fn plan_of(
+    state: &AppState,
+    tenant: &TenantId,
+    before: Option<&Venue>,
+    after: &Venue,
+) -> Result<AppliedVenueDto, Problem> {
+    let mut applied = applied_dto(before, after);
+    let from = match (applied.recomputes_all, recomputes_from(before, after)) {
+        (true, _) => LocalDay::of_utc(MIN_TS).prev(),
+        (false, Some(from)) => from,
+        (false, None) => return Ok(applied),
+    };
+    let Some(before) = before else {
+        return Ok(applied);
+    };
+    let venue = VenueKey::new(tenant.clone(), after.id.clone());
+    let rows = state
+        .stores()
+        .venue_days
+        .list(&venue, from, LocalDay::of_utc(MAX_TS))
+        .await?;
+    let computed = rows
+        .into_iter()
+        .filter(|row| row.published.is_some())
+        .map(|row| row.day);
+    applied.affected = affected(before, after, computed);
+    Ok(applied)
+}
+
+/// Of days that were computed, those whose numbers depend on something that changed.
+fn affected(before: &Venue, after: &Venue, computed: impl Iterator<Item = LocalDay>) -> AffectedDaysDto {
+    let is_affected = |day: &LocalDay| {
+        before.calendar != after.calendar
+            || before.layout_on(*day).fingerprint() != after.layout_on(*day).fingerprint()
+    };
+    let mut found = AffectedDaysDto::default();
+    for day in computed.filter(is_affected) {
+        found.count += 1;
+        found.first.get_or_insert_with(|| day.to_string());
+        found.last = Some(day.to_string());
+    }
+    found
+}
+
+fn recomputes_from(before: Option<&Venue>, after: &Venue) -> Option<LocalDay> {
+    before.and_then(|before| recomputes(before, after).1)
 }
 
 fn applied_dto(before: Option<&Venue>, after: &Venue) -> AppliedVenueDto {
@@ -206,6 +255,7 @@ fn applied_dto(before: Option<&Venue>, after: &Venue) -> AppliedVenueDto {
         change,
         recomputes_from: from.map(|day| day.to_string()),
         recomputes_all: all,
+        affected: AffectedDaysDto::default(),
     }
 }
 
@@ -265,6 +315,27 @@ mod tests {
         );
         let moved = venue(json!({"id": "v", "tz": "Asia/Tokyo"}), Some(&first));
         assert!(applied_dto(Some(&first), &moved).recomputes_all);
+
+        let day = |text: &str| text.parse::<LocalDay>().unwrap();
+        let computed = || {
+            ["2026-04-29", "2026-04-30", "2026-05-01", "2026-05-03"]
+                .map(day)
+                .into_iter()
+        };
+        let days = |count, first: &str, last: &str| AffectedDaysDto {
+            count,
+            first: Some(first.to_owned()),
+            last: Some(last.to_owned()),
+        };
+        assert_eq!(
+            affected(&first, &later, computed()),
+            days(2, "2026-05-01", "2026-05-03")
+        );
+        assert_eq!(
+            affected(&first, &moved, computed()),
+            days(4, "2026-04-29", "2026-05-03")
+        );
+        assert_eq!(affected(&first, &first, computed()), AffectedDaysDto::default());
     }
 
     #[test]

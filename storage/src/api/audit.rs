@@ -3,7 +3,7 @@
 //! Entries are documents, a collection per month, so that a partition of it stays small.
 
 use dwell_model::ids::TenantId;
-use dwell_model::time::TsMs;
+use dwell_model::time::{LocalDay, TsMs};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -117,7 +117,6 @@ pub fn shortened(report: Option<&Value>) -> Value {
 }
 
 fn collection_of(at: TsMs) -> String {
-    let day = dwell_model::time::LocalDay::from_epoch_days(at.div_euclid(dwell_model::time::DAY_MS) as i32);
-    let day = day.map(|day| day.to_string()).unwrap_or_default();
+    let day = LocalDay::of_utc(at).to_string();
     format!("{AUDIT_COLLECTION}{}", day.get(..7).unwrap_or("0000-00"))
 }

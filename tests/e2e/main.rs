@@ -12,6 +12,7 @@
 mod crash;
 #[allow(dead_code, reason = "shared with the suite of the cluster")]
 mod harness;
+mod layouts;
 mod nonsense;
 mod oracle;
 mod roads;

@@ -227,6 +227,7 @@ impl Shop {
             changed: None,
             carry,
             carry_in: Carry::default(),
+            exclusions: Default::default(),
         };
         let flip = days
             .publish(&lease, before.map(|info| info.generation), info)

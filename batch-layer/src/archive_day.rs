@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use dwell_model::event::Kind;
-use dwell_storage::api::{ArchivedDay, Committed, DeliveredRows, IncomingDay, Projection, Rewrite, StagedDay, StillHeld};
+use dwell_storage::api::{
+    ArchivedDay, Committed, DeliveredRows, IncomingDay, Projection, Rewrite, StagedDay, StillHeld,
+};
 use dwell_storage::error::{ErrorKind, Result as StorageResult, StorageError};
 use tokio::sync::mpsc;
 

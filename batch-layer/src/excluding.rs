@@ -189,9 +189,8 @@ impl BatchLayer {
             Some(before) => self.rows_of(venue, day, before.generation).await?,
             None => Vec::new(),
         };
-        let counted = |info: &GenerationInfo, rows: &[AggregateRow]| {
-            totals(rows, info.sessions, &info.events)
-        };
+        let counted =
+            |info: &GenerationInfo, rows: &[AggregateRow]| totals(rows, info.sessions, &info.events);
         Ok(Some(DayDifference {
             day,
             open: after.provisional,
@@ -224,7 +223,11 @@ impl BatchLayer {
         let calendar = self.venue(venue).await?.calendar;
         let slots = stores.raw.marked_slots(venue, MIN_TS..MAX_TS).await;
         let marked = marks_by_day(&calendar, &slots.doing("read the marks")?);
-        let archived = stores.archive.days(venue).await.doing("list the archive's days")?;
+        let archived = stores
+            .archive
+            .days(venue)
+            .await
+            .doing("list the archive's days")?;
         let known = marked.into_iter().map(|(day, _)| day);
         let may_bear = |day: &LocalDay| {
             let (start, end) = calendar.bounds(*day);
@@ -251,7 +254,11 @@ impl BatchLayer {
         let (pieces, incoming) = mpsc::channel(1);
         let (produced, counted) = tokio::join!(
             async { pieces::read(self, &run, Purpose::LookUp, pieces).await },
-            blocking("batch.look_up", move || count_covered(&exclusions, &range, incoming)),
+            blocking("batch.look_up", move || count_covered(
+                &exclusions,
+                &range,
+                incoming
+            )),
         );
         let counted = counted?;
         produced?;

@@ -106,10 +106,7 @@ impl DaySources<'_> {
             if day.events.is_empty() {
                 continue;
             }
-            let opened = stores
-                .archive
-                .open(self.venue, day, self.projection)
-                .await;
+            let opened = stores.archive.open(self.venue, day, self.projection).await;
             let mut reader = opened.doing("open an archived day")?;
             let stop = stop.clone();
             let read = move || -> Result<(S, u64)> {

@@ -199,18 +199,14 @@ fn causes(
         (Cause::CarryChanged, published.carry_in != *carry),
         (
             Cause::ExclusionsChanged,
-            published.exclusions.fingerprint != exclusion::fingerprint(bearing(facts.exclusions, day)),
+            published.exclusions.fingerprint
+                != exclusion::fingerprint(exclusion::bearing(facts.exclusions, day)),
         ),
     ];
     checks
         .into_iter()
         .filter_map(|(cause, holds)| holds.then_some(cause))
         .collect()
-}
-
-/// The exclusions in force that were found to have a part in a day.
-pub(crate) fn bearing(exclusions: &[Exclusion], day: LocalDay) -> impl Iterator<Item = &Exclusion> {
-    exclusions.iter().filter(move |exclusion| exclusion.bears_on(day))
 }
 
 #[cfg(test)]

@@ -96,7 +96,10 @@ pub(crate) fn reason(
             cause(Cause::DayClosed, before.provisional && !day.open);
             cause(Cause::CutChanged, before.calendar != day.calendar);
             cause(Cause::LayoutChanged, before.layout != inputs.layout);
-            cause(Cause::DefinitionsChanged, before.definitions != inputs.definitions);
+            cause(
+                Cause::DefinitionsChanged,
+                before.definitions != inputs.definitions,
+            );
             cause(Cause::CarryChanged, before.carry_in != inputs.carry_in);
             let excluded = exclusions_changed(day, inputs);
             cause(Cause::ExclusionsChanged, excluded);
@@ -249,7 +252,12 @@ mod tests {
 
     #[test]
     fn events_that_an_import_dates_before_the_publishing_are_late_too() {
-        let after = ledger(Some(&published(10)), &events(14, 9), &LateEvents::default(), false);
+        let after = ledger(
+            Some(&published(10)),
+            &events(14, 9),
+            &LateEvents::default(),
+            false,
+        );
         assert_eq!(
             after,
             LateLedger {
@@ -302,6 +310,10 @@ mod tests {
             earliest_ts: Some(400),
             receipts: 1,
         };
-        assert_eq!(ledger(Some(&before), &all, &late, true).events, 1, "what came since is");
+        assert_eq!(
+            ledger(Some(&before), &all, &late, true).events,
+            1,
+            "what came since is"
+        );
     }
 }

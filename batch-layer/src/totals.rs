@@ -74,7 +74,10 @@ mod tests {
         let rows = [line_row("a", 0, 7, 7), day("a", 10, 4), day("b", 5, 6)];
         let events = BTreeMap::from([(Kind::Crossing, Checksum { rows: 25, sum: 1 })]);
         let told = totals(&rows, 2, &events);
-        assert_eq!((told.buckets, told.sessions, told.events[&Kind::Crossing]), (3, 2, 25));
+        assert_eq!(
+            (told.buckets, told.sessions, told.events[&Kind::Crossing]),
+            (3, 2, 25)
+        );
         let expected = [("in".to_owned(), 15), ("out".to_owned(), 10)];
         assert_eq!(told.metrics, expected.into());
     }

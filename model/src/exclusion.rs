@@ -103,10 +103,7 @@ impl Exclusion {
     /// was made is covered: good data sent afterwards counts.
     pub fn covers(&self, sensor: &str, ts: TsMs, delivery: &Delivery) -> bool {
         self.scope.sensor.as_ref().is_none_or(|wanted| wanted == sensor)
-            && self
-                .scope
-                .receipt
-                .is_none_or(|wanted| wanted == delivery.receipt)
+            && self.scope.receipt.is_none_or(|wanted| wanted == delivery.receipt)
             && self.scope.window().contains(&ts)
             && delivery.received_at < self.received_before()
     }
@@ -131,6 +128,11 @@ impl Exclusion {
             None => self.made_at,
         }
     }
+}
+
+/// Those of a venue's exclusions that are in force and were found to have a part in a day: its input, with its events.
+pub fn bearing(exclusions: &[Exclusion], day: LocalDay) -> impl Iterator<Item = &Exclusion> {
+    exclusions.iter().filter(move |exclusion| exclusion.bears_on(day))
 }
 
 /// A number that stands for a set of exclusions: equal for the same ones in any order, 0 for none.

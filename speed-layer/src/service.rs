@@ -11,8 +11,8 @@ use dwell_runtime::clock::{SharedClock, timeout};
 use dwell_runtime::shutdown::ShutdownToken;
 use dwell_runtime::tasks::{TaskHandle, TaskPolicy, Tasks};
 use dwell_storage::api::{
-    Checkpoints, Documents, EventLog, GroupMember, LiveViewTable, LiveViewWriter, RawEvents, RawEventsReader, Registry,
-    Stores, VenueDays, VenueDaysReader,
+    Checkpoints, Documents, EventLog, GroupMember, LiveViewTable, LiveViewWriter, RawEvents, RawEventsReader,
+    Registry, Stores, VenueDays, VenueDaysReader,
 };
 
 use self::followers::Followers;

@@ -61,7 +61,11 @@ fn post(instance: &Instance, events: &[Event]) -> String {
     let mut receipt = String::new();
     for batch in events.chunks(500) {
         let (status, answer) = instance.post("/v1/events", "application/x-ndjson", ndjson(batch).as_bytes());
-        assert_eq!((status, &answer["accepted"]), (202, &batch.len().into()), "{answer}");
+        assert_eq!(
+            (status, &answer["accepted"]),
+            (202, &batch.len().into()),
+            "{answer}"
+        );
         receipt = answer["receipt"].as_str().expect("a receipt").to_owned();
     }
     receipt
@@ -101,7 +105,11 @@ fn a_wrong_sensor_is_found_reverted_and_undone() {
     let revert = ["revert", "--venue", "v1", "--sensor", "s-wrong", "--reason", why];
     let look = job(&[&revert[..], &["--dry-run"]].concat(), &data_dir);
     let report = &look["report"];
-    assert_eq!((&report["dry_run"], &report["affected_days"]), (&true.into(), &1.into()), "{look}");
+    assert_eq!(
+        (&report["dry_run"], &report["affected_days"]),
+        (&true.into(), &1.into()),
+        "{look}"
+    );
     assert_eq!(report["events"]["position"], rubbish.len(), "{look}");
     let of_day = &report["days"][second_day];
     let visits = |tables: &Tables| tables.daily[&("_venue".to_owned(), second_day.to_owned())].visits;
@@ -110,7 +118,10 @@ fn a_wrong_sensor_is_found_reverted_and_undone() {
     assert_eq!(of_day["excluded"]["position"], rubbish.len(), "{look}");
     assert!(of_day["buckets"]["changed"].as_u64() > Some(0), "{look}");
     assert_equal(&export(&data_dir), &dirty);
-    assert_eq!(json(&["exclusions"], &data_dir)["exclusions"], Value::Array(vec![]));
+    assert_eq!(
+        json(&["exclusions"], &data_dir)["exclusions"],
+        Value::Array(vec![])
+    );
     let nothing = refused(&["undo", "--job", look["id"].as_str().expect("an id")], &data_dir);
     assert!(nothing.contains("was a dry run"), "{nothing}");
 
@@ -124,7 +135,12 @@ fn a_wrong_sensor_is_found_reverted_and_undone() {
     let listed = json(&["exclusions", "--venue", "v1"], &data_dir);
     let exclusion = &listed["exclusions"][0];
     assert_eq!(
-        (&exclusion["id"], &exclusion["state"], &exclusion["sensor"], &exclusion["reason"]),
+        (
+            &exclusion["id"],
+            &exclusion["state"],
+            &exclusion["sensor"],
+            &exclusion["reason"]
+        ),
         (&id.into(), &"in_force".into(), &"s-wrong".into(), &why.into())
     );
     assert_eq!(exclusion["days"][0]["first"], second_day);
@@ -144,7 +160,15 @@ fn a_wrong_sensor_is_found_reverted_and_undone() {
     let last_request = &mended[mended.len() - 1 - (mended.len() - 1) % 500..];
     let kept = &mended[..mended.len() - last_request.len()];
     let by_receipt = job(
-        &["revert", "--venue", "v1", "--receipt", &receipt, "--reason", "a trial"],
+        &[
+            "revert",
+            "--venue",
+            "v1",
+            "--receipt",
+            &receipt,
+            "--reason",
+            "a trial",
+        ],
         &data_dir,
     );
     assert_equal(&export(&data_dir), &with(&[&good, kept]));
@@ -157,7 +181,10 @@ fn a_wrong_sensor_is_found_reverted_and_undone() {
     let everything = with(&[&good, &rubbish, &mended]);
     let after = &look["report"]["days"][second_day]["after"]["metrics"]["visits"];
     assert_eq!(*after, visits(&everything), "{look}");
-    job(&["undo", "--job", id, "--reason", "it was right after all"], &data_dir);
+    job(
+        &["undo", "--job", id, "--reason", "it was right after all"],
+        &data_dir,
+    );
     assert_equal(&export(&data_dir), &everything);
     let again = refused(&["undo", "--job", id], &data_dir);
     assert!(again.contains("was undone at"), "{again}");
@@ -167,22 +194,49 @@ fn a_wrong_sensor_is_found_reverted_and_undone() {
     // What cannot be meant is refused at once, and says why.
     let some_job = json(&["jobs", "list", "--limit", "100"], &data_dir);
     let kinds = some_job["jobs"].as_array().expect("jobs");
-    let other_kind = kinds.iter().find(|job| job["kind"] == "recompute").expect("a recompute");
+    let other_kind = kinds
+        .iter()
+        .find(|job| job["kind"] == "recompute")
+        .expect("a recompute");
     let other_kind = other_kind["id"].as_str().expect("an id");
     for (args, said) in [
-        (&["revert", "--venue", "v1", "--reason", "x"][..], "say what to leave out"),
+        (
+            &["revert", "--venue", "v1", "--reason", "x"][..],
+            "say what to leave out",
+        ),
         (&["revert", "--venue", "v1", "--sensor", "s"], "needs a reason"),
-        (&["revert", "--venue", "all", "--sensor", "s", "--reason", "x"], "one venue"),
-        (&["revert", "--venue", "v1", "--receipt", "abc", "--reason", "x"], "is not a receipt"),
+        (
+            &["revert", "--venue", "all", "--sensor", "s", "--reason", "x"],
+            "one venue",
+        ),
+        (
+            &["revert", "--venue", "v1", "--receipt", "abc", "--reason", "x"],
+            "is not a receipt",
+        ),
         (
             &[
-                "revert", "--venue", "v1", "--from-time", "2026-03-02T00:00:00Z", "--to-time",
-                "2026-03-01T00:00:00Z", "--reason", "x",
+                "revert",
+                "--venue",
+                "v1",
+                "--from-time",
+                "2026-03-02T00:00:00Z",
+                "--to-time",
+                "2026-03-01T00:00:00Z",
+                "--reason",
+                "x",
             ],
             "must lie after",
         ),
         (
-            &["revert", "--venue", "v1", "--option", "file=none.csv", "--reason", "x"],
+            &[
+                "revert",
+                "--venue",
+                "v1",
+                "--option",
+                "file=none.csv",
+                "--reason",
+                "x",
+            ],
             "no imported file",
         ),
         (&["undo", "--job", other_kind], "of the kind recompute"),
@@ -249,7 +303,11 @@ fn a_revert_killed_at_any_step_is_done_by_the_next_worker() {
     let path = file(&data_dir, "all.ndjson", &ndjson(&[good, rubbish].concat()));
     json(&["import", path.to_str().expect("a path")], &data_dir);
     recompute(&data_dir);
-    for failpoint in ["revert.after_store=kill", "revert.before_recompute=kill", "batch.before_publish=kill"] {
+    for failpoint in [
+        "revert.after_store=kill",
+        "revert.before_recompute=kill",
+        "batch.before_publish=kill",
+    ] {
         let died = std::process::Command::new(DWELL)
             .args(["jobs", "run", "revert", "--venue", "v1", "--sensor", "s-wrong"])
             .args(["--reason", "a drill", "--wait"])
@@ -268,7 +326,11 @@ fn a_revert_killed_at_any_step_is_done_by_the_next_worker() {
         });
         assert_equal(&export(&data_dir), &clean);
         let in_force = json(&["exclusions", "--state", "in_force"], &data_dir);
-        assert_eq!(in_force["exclusions"].as_array().map(Vec::len), Some(1), "{in_force}");
+        assert_eq!(
+            in_force["exclusions"].as_array().map(Vec::len),
+            Some(1),
+            "{in_force}"
+        );
         job(&["undo", "--job", &id], &data_dir);
         assert_equal(&export(&data_dir), &dirty);
     }
@@ -317,7 +379,9 @@ fn the_live_view_of_today_follows_a_revert_and_its_undo() {
     };
     eventually("the live view shows everything", || shows(&dirty));
     let done = job(
-        &["revert", "--venue", "v1", "--sensor", "s-wrong", "--reason", "rubbish"],
+        &[
+            "revert", "--venue", "v1", "--sensor", "s-wrong", "--reason", "rubbish",
+        ],
         &data_dir,
     );
     assert_eq!(done["report"]["days"][today]["open"], true, "{done}");

@@ -116,7 +116,9 @@ impl<'a> DayFolder<'a> {
     /// kind follow each other in the order (key, ts) and share no identity.
     pub(super) fn part(&mut self, rows: &RawRows) {
         let exclusions = self.exclusions.on(&rows.events);
-        let resolved = resolve(rows, |row, delivery| exclusions.covers(&rows.events, row, delivery));
+        let resolved = resolve(rows, |row, delivery| {
+            exclusions.covers(&rows.events, row, delivery)
+        });
         if !exclusions.is_empty() {
             self.note_excluded(&exclusions, rows, &resolved);
         }
@@ -163,7 +165,14 @@ impl<'a> DayFolder<'a> {
         let Some(only) = only.filter(|_| !exclusions.is_empty()) else {
             return false;
         };
-        if !note_covering(&self.exclusions, exclusions, events, row, only, &mut self.excluded) {
+        if !note_covering(
+            &self.exclusions,
+            exclusions,
+            events,
+            row,
+            only,
+            &mut self.excluded,
+        ) {
             return false;
         }
         *self.excluded.events.entry(events.kind).or_default() += 1;
@@ -176,8 +185,14 @@ impl<'a> DayFolder<'a> {
         let mut is_touched = false;
         for row in 0..rows.len() {
             for delivery in rows.deliveries(row) {
-                is_touched |=
-                    note_covering(&self.exclusions, exclusions, events, row, delivery, &mut self.excluded);
+                is_touched |= note_covering(
+                    &self.exclusions,
+                    exclusions,
+                    events,
+                    row,
+                    delivery,
+                    &mut self.excluded,
+                );
             }
         }
         if !is_touched {

@@ -19,7 +19,7 @@ use crate::error::{Doing, Error, Result};
 use crate::layer::BatchLayer;
 use crate::recompute::{self, Computed};
 use crate::report::{DayReport, Outcome};
-use crate::{metrics, plan, publish, rows};
+use crate::{metrics, publish, rows};
 
 impl DayRun {
     /// Folds the day and publishes it, or raises the published marks where nothing has changed.
@@ -30,7 +30,7 @@ impl DayRun {
             return Err(Error::CutChanged);
         }
         let layout = venue.layout_on(self.request.day).clone();
-        let bearing: BTreeSet<String> = plan::bearing(&self.venue_exclusions, self.request.day)
+        let bearing: BTreeSet<String> = exclusion::bearing(&self.venue_exclusions, self.request.day)
             .map(|exclusion| exclusion.id.clone())
             .collect();
         let mut inputs = Inputs {

@@ -107,15 +107,27 @@ async fn undo(shop: &Shop, id: &str) {
 }
 
 async fn days_of(shop: &Shop, id: &str) -> Vec<String> {
-    let all = exclusions::of_tenant(&*shop.stores.documents, &shop.venue.tenant).await.unwrap();
+    let all = exclusions::of_tenant(&*shop.stores.documents, &shop.venue.tenant)
+        .await
+        .unwrap();
     let exclusion = all.into_iter().find(|exclusion| exclusion.id == id).unwrap();
     exclusion.days.iter().map(|day| day.to_string()).collect()
 }
 
 /// A day computed from what is left when the rule, read literally, drops its deliveries.
-fn expected(shop: &Shop, of: &str, delivered: &[(EventBatch, Delivery)], dropped: &[Exclusion]) -> Vec<AggregateRow> {
+fn expected(
+    shop: &Shop,
+    of: &str,
+    delivered: &[(EventBatch, Delivery)],
+    dropped: &[Exclusion],
+) -> Vec<AggregateRow> {
     let drops = |exclusion: &Exclusion, sensor: &str, ts: TsMs, delivery: &Delivery| {
-        let Scope { sensor: of_sensor, receipt, from, to } = &exclusion.scope;
+        let Scope {
+            sensor: of_sensor,
+            receipt,
+            from,
+            to,
+        } = &exclusion.scope;
         let in_time = match receipt {
             Some(_) => true,
             None => delivery.received_at < exclusion.made_at,
@@ -191,7 +203,11 @@ async fn whatever_is_excluded_and_undone_the_day_is_that_of_the_deliveries_left(
             }
             shop.recompute().await;
             let label = format!("seed {seed} step {step}: {in_force:?}");
-            assert_eq!(shop.rows(DAY).await, expected(&shop, DAY, &delivered, &in_force), "{label}");
+            assert_eq!(
+                shop.rows(DAY).await,
+                expected(&shop, DAY, &delivered, &in_force),
+                "{label}"
+            );
             assert!(!shop.is_dirty(DAY).await, "{label}");
             let verified = shop.layer.verify_day(&shop.venue, day(DAY)).await;
             assert_outcome(&verified, Outcome::Verified);
@@ -216,7 +232,9 @@ async fn a_covered_payload_comes_back_and_is_covered_again_after_the_undo() {
     shop.post(visit("a", ten, 60), 1).await;
     shop.clock.set_ms(shop.now() + 1_000);
     // A wrong correction: everybody stood elsewhere.
-    let wrong: Vec<_> = (0..=60).map(|s| ("cam", "a", ten + s * 1_000, 50.0, 50.0)).collect();
+    let wrong: Vec<_> = (0..=60)
+        .map(|s| ("cam", "a", ten + s * 1_000, 50.0, 50.0))
+        .collect();
     shop.post(position_batch(&wrong), 2).await;
     shop.recompute().await;
     assert_eq!(visits(&shop.rows(DAY).await), 0);
@@ -227,10 +245,16 @@ async fn a_covered_payload_comes_back_and_is_covered_again_after_the_undo() {
     assert_eq!((found[0].day, found[0].open), (day(DAY), false));
     assert_eq!(found[0].events, [(Kind::Position, 61)].into());
     let report = shop.recompute().await;
-    assert_eq!((report.computed, report.days[0].reason.as_str()), (1, "exclusions changed"));
+    assert_eq!(
+        (report.computed, report.days[0].reason.as_str()),
+        (1, "exclusions changed")
+    );
     assert_eq!(visits(&shop.rows(DAY).await), 1);
     let info = shop.published(DAY).await;
-    assert_eq!((info.exclusions.jobs.as_slice(), info.exclusions.restored), (&["j".to_owned()][..], 61));
+    assert_eq!(
+        (info.exclusions.jobs.as_slice(), info.exclusions.restored),
+        (&["j".to_owned()][..], 61)
+    );
     assert!(info.exclusions.excluded.is_empty(), "every event is still there");
     assert!(info.files.len() > 1, "it was made of what was superseded too");
     undo(&shop, "j").await;
@@ -258,7 +282,11 @@ async fn what_a_sensor_sends_afterwards_counts_be_it_new_or_sent_again() {
     assert_eq!(visits(&shop.rows(DAY).await), 2);
     let info = shop.published(DAY).await;
     assert_eq!(info.events[&Kind::Position].rows, 71);
-    assert_eq!(info.exclusions.jobs, ["j"], "its first delivery is still excluded");
+    assert_eq!(
+        info.exclusions.jobs,
+        ["j"],
+        "its first delivery is still excluded"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -272,16 +300,24 @@ async fn a_receipt_stays_excluded_when_it_is_delivered_again_on_whatever_day() {
     assert_eq!(found.len(), 1);
     shop.recompute().await;
     let eighth = shop.published("2026-03-08").await;
-    assert_eq!((visits(&shop.rows(DAY).await), eighth.exclusions.fingerprint), (0, 0));
+    assert_eq!(
+        (visits(&shop.rows(DAY).await), eighth.exclusions.fingerprint),
+        (0, 0)
+    );
     // Delivered again, with events of a day that it had no part in.
     shop.clock.set_ms(shop.now() + 1_000);
     shop.append(visit("a", shop.local(DAY, 10.0), 60), 7).await;
-    shop.append(visit("c", shop.local("2026-03-08", 12.0), 60), 7).await;
+    shop.append(visit("c", shop.local("2026-03-08", 12.0), 60), 7)
+        .await;
     shop.write_raw().await;
     shop.recompute().await;
     assert_eq!(visits(&shop.rows(DAY).await), 0);
     assert_eq!(visits(&shop.rows("2026-03-08").await), 1, "only b's");
-    assert_eq!(days_of(&shop, "j").await, ["2026-03-08", DAY], "the new day is written down");
+    assert_eq!(
+        days_of(&shop, "j").await,
+        ["2026-03-08", DAY],
+        "the new day is written down"
+    );
     assert!(!shop.is_dirty("2026-03-08").await && !shop.is_dirty(DAY).await);
     undo(&shop, "j").await;
     shop.recompute().await;
@@ -297,14 +333,20 @@ async fn an_import_that_began_before_and_goes_on_after_is_covered_by_its_time() 
     shop.recompute().await;
     let began = shop.now();
     shop.clock.set_ms(shop.now() + 60_000);
-    assert_eq!(revert(&shop, "j", window(ten + HOUR_MS, ten + 2 * HOUR_MS)).await, []);
+    assert_eq!(
+        revert(&shop, "j", window(ten + HOUR_MS, ten + 2 * HOUR_MS)).await,
+        []
+    );
     assert!(!shop.is_dirty(DAY).await, "it has no part in any day yet");
     shop.clock.set_ms(shop.now() + 60_000);
     let file = Delivery {
         received_at: began,
         receipt: Receipt::from_u128(99),
     };
-    let rows = [visit("late", ten + HOUR_MS, 9), visit("other", ten + 3 * HOUR_MS, 9)];
+    let rows = [
+        visit("late", ten + HOUR_MS, 9),
+        visit("other", ten + 3 * HOUR_MS, 9),
+    ];
     let rows = rows.map(|events| DeliveredRows::delivered_once(events, file));
     let mut all = rows[0].clone();
     all.append(&rows[1]);
@@ -361,7 +403,9 @@ async fn a_job_that_dies_anywhere_ends_right_when_it_is_done_again() {
     search(&shop, &exclusion).await;
     assert_eq!(shop.recompute().await.days.len(), 0);
     assert_eq!(shop.published("2026-03-08").await, untouched);
-    let known = exclusions::in_force(&*shop.stores.documents, &shop.venue).await.unwrap();
+    let known = exclusions::in_force(&*shop.stores.documents, &shop.venue)
+        .await
+        .unwrap();
     assert_eq!((known.len(), known[0].is_searched), (1, true));
 }
 
@@ -374,20 +418,35 @@ async fn a_preview_says_what_publishing_then_changes_and_publishes_nothing() {
     let cancel = CancellationToken::new();
     let preview = shop
         .layer
-        .preview_exclusions(&shop.venue, &[day(DAY)], &[exclusion.clone()], &|_| {}, &cancel)
+        .preview_exclusions(
+            &shop.venue,
+            &[day(DAY)],
+            std::slice::from_ref(&exclusion),
+            &|_| {},
+            &cancel,
+        )
         .await
         .unwrap();
     assert_eq!(shop.published(DAY).await, before, "nothing is published");
     assert_eq!(store(&shop, &exclusion).await, Flip::Done);
     assert_eq!(search(&shop, &exclusion).await, found);
     shop.recompute().await;
-    assert_eq!(shop.rows(DAY).await, expected(&shop, DAY, &delivered, &[exclusion]));
-    let published = shop.layer.published_difference(&shop.venue, day(DAY), "j", Turn::Made).await;
+    assert_eq!(
+        shop.rows(DAY).await,
+        expected(&shop, DAY, &delivered, &[exclusion])
+    );
+    let published = shop
+        .layer
+        .published_difference(&shop.venue, day(DAY), "j", Turn::Made)
+        .await;
     assert_eq!(preview[0], published.unwrap().unwrap());
     let change = shop.published(DAY).await.changed.unwrap();
     assert_eq!(preview[0].buckets, change);
     assert!(change.removed > 0 && change.changed > 0 && change.added == 0);
-    let back = shop.layer.published_difference(&shop.venue, day(DAY), "j", Turn::Ended).await;
+    let back = shop
+        .layer
+        .published_difference(&shop.venue, day(DAY), "j", Turn::Ended)
+        .await;
     assert_eq!(back.unwrap(), None, "it has not been undone");
 }
 
@@ -412,7 +471,8 @@ async fn a_day_that_starts_from_an_excluded_sample_is_previewed_and_computed_too
         .iter()
         .map(|day| {
             let sum = |side: &Option<dwell_batch_layer::totals::DayTotals>| {
-                side.as_ref().and_then(|told| told.metrics.get("counter_value").copied())
+                side.as_ref()
+                    .and_then(|told| told.metrics.get("counter_value").copied())
             };
             (day.day.to_string(), sum(&day.before), sum(&day.after))
         })

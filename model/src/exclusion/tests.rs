@@ -118,10 +118,7 @@ fn a_day_asks_only_what_may_bear_on_it() {
 
 #[test]
 fn the_fingerprint_stands_for_the_set() {
-    let (a, b) = (
-        exclusion("a", of_sensor("s")),
-        exclusion("b", of_sensor("s")),
-    );
+    let (a, b) = (exclusion("a", of_sensor("s")), exclusion("b", of_sensor("s")));
     assert_eq!(fingerprint([]), 0);
     assert_eq!(fingerprint([&a, &b]), fingerprint([&b, &a]));
     assert_ne!(fingerprint([&a]), fingerprint([&b]));
@@ -140,7 +137,10 @@ fn an_exclusion_reads_as_it_is_stored() {
     let stored = r#"{"id":"j1","venue":"v","scope":{"sensor":"s1","receipt":null,"from":10,"to":null},
         "reason":"rubbish","made_by":"k","made_at":99,"ended":{"at":120,"job":"j2","by":"k2","reason":null}}"#;
     let read: Exclusion = serde_json::from_str(stored).unwrap();
-    assert_eq!((read.scope.from, read.is_in_force(), read.is_searched), (Some(10), false, false));
+    assert_eq!(
+        (read.scope.from, read.is_in_force(), read.is_searched),
+        (Some(10), false, false)
+    );
     let again: Exclusion = serde_json::from_value(serde_json::to_value(&read).unwrap()).unwrap();
     assert_eq!(again, read);
 }

@@ -41,7 +41,12 @@ pub(crate) async fn run(args: &ExclusionsArgs) -> Result<()> {
                 Some(cursor) => format!("{path}&cursor={cursor}"),
             };
             let mut answer: Value = target.client().get(&page).await?;
-            all.extend(answer["exclusions"].as_array_mut().map(std::mem::take).unwrap_or_default());
+            all.extend(
+                answer["exclusions"]
+                    .as_array_mut()
+                    .map(std::mem::take)
+                    .unwrap_or_default(),
+            );
             cursor = answer["next_cursor"].as_str().map(str::to_owned);
             if cursor.is_none() {
                 break;
@@ -55,7 +60,17 @@ pub(crate) async fn run(args: &ExclusionsArgs) -> Result<()> {
 
 fn human(exclusions: &[Value]) -> String {
     table(
-        &["job", "venue", "state", "leaves out", "days", "made", "by", "why", "ended"],
+        &[
+            "job",
+            "venue",
+            "state",
+            "leaves out",
+            "days",
+            "made",
+            "by",
+            "why",
+            "ended",
+        ],
         &[4],
         exclusions.iter().map(|exclusion| {
             vec![

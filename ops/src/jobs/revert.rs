@@ -53,7 +53,11 @@ impl JobKind for Revert {
             Some([_]) => {}
             _ => return refuse("a revert works on one venue: name it"),
         }
-        if request.reason.as_deref().is_none_or(|reason| reason.trim().is_empty()) {
+        if request
+            .reason
+            .as_deref()
+            .is_none_or(|reason| reason.trim().is_empty())
+        {
             return refuse("say why: a revert needs a reason");
         }
         Asked::read(&request.options).map(|_| ())
@@ -120,7 +124,9 @@ async fn run(
     report.covered(&found);
     report.ran(&run);
     for day in &days {
-        let difference = worker.batch.published_difference(&venue, *day, &job.id, Turn::Made);
+        let difference = worker
+            .batch
+            .published_difference(&venue, *day, &job.id, Turn::Made);
         report.day(*day, difference.await?);
     }
     Ok(ended_as(&run, report))
@@ -185,7 +191,9 @@ async fn store(worker: &JobWorker, job: &Job, wanted: Exclusion) -> Result<Exclu
         known.is_none().then(|| wanted.clone())
     })
     .await?;
-    Ok(stands.context("the exclusion is not there after it was stored")?.value)
+    Ok(stands
+        .context("the exclusion is not there after it was stored")?
+        .value)
 }
 
 /// Ends an exclusion whose job was stopped before its days were known, so that nothing half done stays. A worker that

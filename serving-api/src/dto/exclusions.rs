@@ -64,8 +64,16 @@ impl From<Exclusion> for ExclusionDto {
             first: format!("{first}"),
             last: format!("{last}"),
         };
-        let state = if exclusion.is_in_force() { "in_force" } else { "ended" };
-        let received_before = exclusion.scope.receipt.is_none().then(|| instant(exclusion.made_at));
+        let state = if exclusion.is_in_force() {
+            "in_force"
+        } else {
+            "ended"
+        };
+        let received_before = exclusion
+            .scope
+            .receipt
+            .is_none()
+            .then(|| instant(exclusion.made_at));
         let (mut ended_at, mut ended_job, mut ended_by, mut ended_reason) = (None, None, None, None);
         if let Some(ended) = exclusion.ended {
             ended_at = Some(instant(ended.at));

@@ -68,7 +68,10 @@ pub(crate) async fn list(
             return Err(Problem::parameter("state", detail));
         }
     };
-    let wanted_venue = params.venue.as_ref().map_or("-".to_owned(), |id| format!("={id}"));
+    let wanted_venue = params
+        .venue
+        .as_ref()
+        .map_or("-".to_owned(), |id| format!("={id}"));
     let query = QueryId::of(&[caller.tenant.as_str(), "exclusions", &wanted_venue, word]);
     let mut before = params
         .cursor

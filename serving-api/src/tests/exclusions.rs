@@ -9,6 +9,12 @@ use serde_json::{Value, json};
 
 use super::harness::{Api, OTHER_TENANT, TENANT};
 
+/// Somebody who walks ten metres.
+const WALK: &[(&str, &str, &str, f32, f32)] = &[
+    ("s1", "a", "2026-10-26T10:00:00+01:00", 2.0, 2.0),
+    ("s1", "a", "2026-10-26T10:00:10+01:00", 3.0, 2.0),
+];
+
 fn exclusion(id: &str, venue: &str, scope: Scope) -> Exclusion {
     Exclusion {
         id: id.to_owned(),
@@ -69,11 +75,16 @@ async fn exclusions_say_what_they_cover_why_by_whom_and_how_long() {
     });
     api.put_exclusion(TENANT, &first).await;
     api.put_exclusion(TENANT, &second).await;
-    api.put_exclusion(TENANT, &exclusion("j4", "v2", Scope::default())).await;
-    api.put_exclusion(OTHER_TENANT, &exclusion("theirs", "v1", Scope::default())).await;
+    api.put_exclusion(TENANT, &exclusion("j4", "v2", Scope::default()))
+        .await;
+    api.put_exclusion(OTHER_TENANT, &exclusion("theirs", "v1", Scope::default()))
+        .await;
 
     let all = api.exclusions("").await;
-    assert_eq!((ids(&all), &all["next_cursor"]), (vec!["j4", "j2", "j1"], &Value::Null));
+    assert_eq!(
+        (ids(&all), &all["next_cursor"]),
+        (vec!["j4", "j2", "j1"], &Value::Null)
+    );
     let expected = json!({
         "id": "j1", "venue": "v1", "state": "in_force", "sensor": "cam", "receipt": null,
         "from_time": "2026-10-03T04:00:00.000Z", "to_time": null, "received_before": "2026-10-14T17:46:40.000Z",
@@ -84,10 +95,23 @@ async fn exclusions_say_what_they_cover_why_by_whom_and_how_long() {
     });
     assert_eq!(all["exclusions"][2], expected);
     let ended = &all["exclusions"][1];
-    assert_eq!((&ended["state"], &ended["received_before"]), (&json!("ended"), &Value::Null));
     assert_eq!(
-        (&ended["ended_at"], &ended["ended_job"], &ended["ended_by"], &ended["ended_reason"]),
-        (&json!("2026-10-14T17:47:40.000Z"), &json!("j3"), &json!("k2"), &json!("it was right"))
+        (&ended["state"], &ended["received_before"]),
+        (&json!("ended"), &Value::Null)
+    );
+    assert_eq!(
+        (
+            &ended["ended_at"],
+            &ended["ended_job"],
+            &ended["ended_by"],
+            &ended["ended_reason"]
+        ),
+        (
+            &json!("2026-10-14T17:47:40.000Z"),
+            &json!("j3"),
+            &json!("k2"),
+            &json!("it was right")
+        )
     );
     assert_eq!(ids(&api.exclusions("?venue=v1").await), ["j2", "j1"]);
     assert_eq!(ids(&api.exclusions("?venue=v1&state=in_force").await), ["j1"]);
@@ -99,7 +123,8 @@ async fn pages_follow_each_other_and_end() {
     let api = Api::start().await;
     for n in 0..7 {
         let venue = if n % 2 == 0 { "v1" } else { "v2" };
-        api.put_exclusion(TENANT, &exclusion(&format!("j{n}"), venue, Scope::default())).await;
+        api.put_exclusion(TENANT, &exclusion(&format!("j{n}"), venue, Scope::default()))
+            .await;
     }
     let mut seen = Vec::new();
     let mut query = "?venue=v1&limit=2".to_owned();
@@ -112,4 +137,65 @@ async fn pages_follow_each_other_and_end() {
         }
     }
     assert_eq!(seen, ["j6", "j4", "j2", "j0"]);
+}
+
+#[tokio::test]
+async fn a_day_is_dirty_while_other_exclusions_are_in_force_than_it_was_computed_with() {
+    let api = Api::start().await;
+    api.write_raw("v1", WALK, "first", 1_000).await;
+    api.publish("v1", "2026-10-26", WALK).await;
+    let day = async || {
+        api.get_json("/v1/venues/v1/days?from=2026-10-26&to=2026-10-26")
+            .await["days"][0]
+            .clone()
+    };
+    assert_eq!(day().await["dirty"], false);
+    let sensor = Scope {
+        sensor: Some("s1".to_owned()),
+        ..Scope::default()
+    };
+    let mut made = exclusion("j1", "v1", sensor);
+    made.days.insert("2026-10-26".parse().unwrap());
+    api.put_exclusion(TENANT, &made).await;
+    let dirty = day().await;
+    assert_eq!(
+        (&dirty["dirty_because"], &dirty["exclusions"]),
+        (&json!(["other exclusions are in force"]), &json!([]))
+    );
+    api.publish_with("v1", "2026-10-26", &[], |info| {
+        info.exclusions.fingerprint = dwell_model::exclusion::fingerprint([&made]);
+        info.exclusions.jobs = vec!["j1".to_owned()];
+        info.exclusions.excluded = [(dwell_model::event::Kind::Position, 2)].into();
+    })
+    .await;
+    let clean = day().await;
+    assert_eq!(
+        (&clean["dirty"], &clean["exclusions"], &clean["excluded_events"]),
+        (&json!(false), &json!(["j1"]), &json!(2))
+    );
+}
+
+#[tokio::test]
+async fn a_trajectory_is_made_of_what_the_exclusions_of_its_generation_left() {
+    let api = Api::start().await;
+    api.write_raw("v1", WALK, "first", 1_000).await;
+    let wrong = [("s1", "a", "2026-10-26T10:00:10+01:00", 9.0, 2.0)];
+    api.write_raw("v1", &wrong, "second", 2_000).await;
+    let receipt = Scope {
+        receipt: Some(Receipt::derive(b"test", b"second")),
+        ..Scope::default()
+    };
+    api.put_exclusion(TENANT, &exclusion("j1", "v1", receipt)).await;
+    let xs = async || -> Vec<f64> {
+        let listed = api.get_json("/v1/venues/v1/sessions?day=2026-10-26").await;
+        let id = listed["sessions"][0]["id"].as_str().unwrap().to_owned();
+        let detail = api.get_json(&format!("/v1/venues/v1/sessions/{id}")).await;
+        let points = detail["trajectory"].as_array().unwrap();
+        points.iter().map(|point| point["x"].as_f64().unwrap()).collect()
+    };
+    api.publish("v1", "2026-10-26", WALK).await;
+    assert_eq!(xs().await, [2.0, 9.0], "a generation that had not heard of it");
+    let with = |info: &mut dwell_storage::api::GenerationInfo| info.exclusions.jobs = vec!["j1".to_owned()];
+    api.publish_with("v1", "2026-10-26", WALK, with).await;
+    assert_eq!(xs().await, [2.0, 3.0]);
 }

@@ -77,15 +77,16 @@ impl FileSchema {
     }
 
     /// Numbers of the columns that a projection reads, in stretches of neighbours.
-    pub(super) fn stretches(&self, projection: Projection) -> Vec<Range<usize>> {
+    pub(super) fn stretches(&self, projection: Projection) -> impl Iterator<Item = Range<usize>> {
         // Key, time and sensor come first, the deliveries' two columns last.
         let (identity, all) = (3, self.columns.len());
         let events = all - 2;
-        match projection {
-            Projection::Events => vec![0..events],
-            Projection::EventsAndDeliveries => vec![0..all],
-            Projection::IdentitiesAndDeliveries => vec![0..identity, events..all],
-        }
+        let stretches = match projection {
+            Projection::Events => [0..events, 0..0],
+            Projection::EventsAndDeliveries => [0..all, 0..0],
+            Projection::IdentitiesAndDeliveries => [0..identity, events..all],
+        };
+        stretches.into_iter().filter(|columns| !columns.is_empty())
     }
 
     fn build(kind: Kind) -> Self {

@@ -271,10 +271,17 @@ async fn every_kind_reads_back_as_it_was_written(test: ArchiveUnderTest) {
                     Column::I64(values) => values.iter().all(|&value| value == NO_I64),
                     Column::Text(values) => values.iter().all(|&value| value == NO_TEXT),
                 };
-                assert!(chunk.events.payload.iter().all(absent), "payloads were not asked for");
+                assert!(
+                    chunk.events.payload.iter().all(absent),
+                    "payloads were not asked for"
+                );
                 let identity = |row: usize| {
                     let events = chunk.events;
-                    (events.key(row).to_owned(), events.ts[row], events.sensor(row).to_owned())
+                    (
+                        events.key(row).to_owned(),
+                        events.ts[row],
+                        events.sensor(row).to_owned(),
+                    )
                 };
                 all.extend((0..chunk.events.len()).map(|row| (identity(row), chunk.first[row])));
             }
@@ -282,7 +289,13 @@ async fn every_kind_reads_back_as_it_was_written(test: ArchiveUnderTest) {
         };
         let read = dwell_runtime::tasks::blocking("conformance", read).await.unwrap();
         let mut identities: Vec<_> = (0..batch.len())
-            .map(|row| (batch.key(row).to_owned(), batch.ts[row], batch.sensor(row).to_owned()))
+            .map(|row| {
+                (
+                    batch.key(row).to_owned(),
+                    batch.ts[row],
+                    batch.sensor(row).to_owned(),
+                )
+            })
             .map(|identity| (identity, by))
             .collect();
         identities.sort();

@@ -131,7 +131,10 @@ mod tests {
         let receipt = "00000000000000000000000000000007";
         let asked = read(json!({ "receipt": receipt })).unwrap();
         assert_eq!(asked.scope.receipt, Some(Receipt::from_u128(7)));
-        assert_eq!(read(json!({"file": "a.csv"})).unwrap().file.as_deref(), Some("a.csv"));
+        assert_eq!(
+            read(json!({"file": "a.csv"})).unwrap().file.as_deref(),
+            Some("a.csv")
+        );
     }
 
     #[test]
@@ -143,9 +146,18 @@ mod tests {
             (json!({"sensor": "a\u{1f}b"}), "sensor holds the character"),
             (json!({"receipt": "7"}), "receipt: \"7\" is not a receipt"),
             (json!({"receipt": ["7"]}), "receipt must be a text"),
-            (json!({"from_time": "yesterday"}), "from_time: \"yesterday\" is not a time"),
-            (json!({"from_time": 2000, "to_time": 2000}), "to_time must lie after"),
-            (json!({"from_time": 2000, "to_time": 1000}), "to_time must lie after"),
+            (
+                json!({"from_time": "yesterday"}),
+                "from_time: \"yesterday\" is not a time",
+            ),
+            (
+                json!({"from_time": 2000, "to_time": 2000}),
+                "to_time must lie after",
+            ),
+            (
+                json!({"from_time": 2000, "to_time": 1000}),
+                "to_time must lie after",
+            ),
             (
                 json!({"file": "a", "receipt": "00000000000000000000000000000007"}),
                 "name one of them",

@@ -70,7 +70,9 @@ async fn run(
     if let Some(ended) = exclusion.ended.as_ref().filter(|ended| ended.job != job.id) {
         let at = format_rfc3339(ended.at);
         let problem = match ended.job == exclusion.id {
-            true => format!("the revert {id} was cancelled at {at} before it was applied; there is nothing to undo"),
+            true => format!(
+                "the revert {id} was cancelled at {at} before it was applied; there is nothing to undo"
+            ),
             false => format!("the revert {id} was undone at {at} by the job {}", ended.job),
         };
         return Ok(refused(problem));
@@ -106,9 +108,14 @@ async fn why_not(worker: &JobWorker, job: &Job, id: &str) -> Result<String> {
     Ok(match worker.stores.jobs.get(&job.tenant, id).await? {
         None => format!("there is no job {id:?}"),
         Some(other) if other.kind != "revert" => {
-            format!("the job {id} is of the kind {}: only a revert can be undone", other.kind)
+            format!(
+                "the job {id} is of the kind {}: only a revert can be undone",
+                other.kind
+            )
         }
-        Some(other) if is_dry_run(&other) => format!("the revert {id} was a dry run: there is nothing to undo"),
+        Some(other) if is_dry_run(&other) => {
+            format!("the revert {id} was a dry run: there is nothing to undo")
+        }
         Some(other) => format!(
             "the revert {id} made no exclusion (it is {}): there is nothing to undo",
             other.state.word()

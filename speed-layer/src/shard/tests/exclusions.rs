@@ -36,7 +36,12 @@ async fn undo(shop: &Shop, id: &str) {
     documents::update::<Exclusion>(documents, tenant, id, |known| {
         let mut ended = known.unwrap().clone();
         let (job, by) = ("undo".to_owned(), "operator".to_owned());
-        ended.ended = Some(Ended { at, job, by, reason: None });
+        ended.ended = Some(Ended {
+            at,
+            job,
+            by,
+            reason: None,
+        });
         Some(ended)
     })
     .await
@@ -176,7 +181,11 @@ async fn a_day_that_was_being_built_without_an_exclusion_is_not_taken_for_one_wi
         .unwrap();
     shard.upkeep().await.unwrap();
     shop.pass(5.0);
-    let job = shard.next_rebuild().await.unwrap().expect("a rebuild was asked for");
+    let job = shard
+        .next_rebuild()
+        .await
+        .unwrap()
+        .expect("a rebuild was asked for");
     let built = job.run().await;
     store(&shop, &exclusion(&shop, "j", of_receipt(FIRST))).await;
     shop.handle.exclusions_changed();

@@ -200,7 +200,14 @@ proptest! {
 fn a_file_of_another_kind_or_version_is_refused() {
     let (batch, delivery) = rows_of(Kind::Position, &[(1, 1, 1, 1)]);
     let file = file_of(&batch, &delivery, 1);
-    assert!(DayFileReader::open(Box::new(InMemory(file)), Kind::Reading, Projection::EventsAndDeliveries).is_err());
+    assert!(
+        DayFileReader::open(
+            Box::new(InMemory(file)),
+            Kind::Reading,
+            Projection::EventsAndDeliveries
+        )
+        .is_err()
+    );
     let mut writer = DayFileWriter::new(Kind::Position, Vec::new()).unwrap();
     let rows = SortedRows {
         events: &batch,
@@ -209,7 +216,12 @@ fn a_file_of_another_kind_or_version_is_refused() {
     };
     writer.write(rows).unwrap();
     let next = writer.finish([("dwell.format", "2".to_owned())]).unwrap();
-    let error = DayFileReader::open(Box::new(InMemory(next.into())), Kind::Position, Projection::EventsAndDeliveries).unwrap_err();
+    let error = DayFileReader::open(
+        Box::new(InMemory(next.into())),
+        Kind::Position,
+        Projection::EventsAndDeliveries,
+    )
+    .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
     assert!(error.to_string().contains("version"), "{error}");
 }

@@ -100,6 +100,21 @@ fn a_wrong_sensor_is_found_reverted_and_undone() {
     recompute(&data_dir);
     assert_equal(&export(&data_dir), &dirty);
 
+    // Found: somebody's way that cannot be names the sensor that saw it.
+    let (_, listed) = instance.get(&format!("/v1/venues/v1/sessions?day={second_day}"));
+    let sessions = listed["sessions"].as_array().expect("sessions");
+    let odd = sessions
+        .iter()
+        .find(|session| {
+            session["track"]
+                .as_str()
+                .is_some_and(|track| track.starts_with('w'))
+        })
+        .expect("a session of the wrong sensor");
+    let odd = odd["id"].as_str().expect("an id");
+    let (_, way) = instance.get(&format!("/v1/venues/v1/sessions/{odd}"));
+    assert_eq!(way["trajectory"][0]["sensor"], "s-wrong", "{way}");
+
     // A look first: which days, how many events, what would change. Nothing does.
     let why = "camera of the stockroom was named like one of the floor";
     let revert = ["revert", "--venue", "v1", "--sensor", "s-wrong", "--reason", why];

@@ -68,7 +68,7 @@ impl<'a> DayFolder<'a> {
     }
 
     /// Takes a chunk of archived winners; all chunks of a kind share one growing dictionary. `first` is empty where
-    /// deliveries were not read; with exclusions it holds the only delivery of each. The kind's checksum is told by
+    /// deliveries were not read; a covered one is its winner's only delivery. The kind's checksum is told by
     /// [`count`](Self::count), less the rows that are left out here.
     pub(super) fn chunk(&mut self, events: &EventBatch, first: &[Delivery]) {
         let (start, end) = self.bounds;

@@ -1,6 +1,7 @@
 //! A day's events, kind by kind, in the form in which they need least work.
 
 use dwell_model::event::{Checksum, Kind, RawRows};
+use dwell_runtime::tasks::blocking;
 use dwell_storage::api::{ArchivedDay, DayReader, Projection};
 use tokio::sync::mpsc;
 
@@ -24,7 +25,7 @@ pub(crate) struct Winners {
     pub(crate) reader: Box<dyn DayReader>,
     /// Of the rows that the files were written with.
     pub(crate) written: Checksum,
-    /// Further deliveries and covered payloads; none to be resolved while there are exclusions.
+    /// Further deliveries and covered payloads; no exclusion covers any of them.
     pub(crate) superseded: Option<RawRows>,
 }
 
@@ -65,7 +66,12 @@ pub(crate) async fn read(
             let Some(own) = own.filter(|own| !own.events.is_empty()) else {
                 continue;
             };
-            if day.exclusions.is_empty() || own.superseded.is_empty() {
+            // Winners are enough where no delivery is covered, or each has only the one that they stand with. An
+            // exclusion may stay in force for ever, and few days hold what it covers.
+            if day.exclusions.is_empty()
+                || own.superseded.is_empty()
+                || !is_any_covered(layer, day, kind, own).await?
+            {
                 let winners = open(layer, day, kind, own, purpose).await?;
                 if pieces.send(Piece::Winners(winners)).await.is_err() {
                     return Ok(());
@@ -99,6 +105,38 @@ pub(crate) async fn read(
         }
     }
     Ok(())
+}
+
+/// Whether any delivery of an archived kind is covered; payloads of the winners are not read.
+async fn is_any_covered(layer: &BatchLayer, day: &DayRun, kind: Kind, held: &ArchivedDay) -> Result<bool> {
+    let archive = &layer.stores().archive;
+    let superseded = archive.superseded(&day.venue, kind, held).await;
+    let superseded = superseded.doing("read superseded rows")?;
+    let on = day.exclusions.on(&superseded.events);
+    let is_covered = |row: usize| {
+        let mut deliveries = superseded.deliveries(row).iter();
+        deliveries.any(|delivery| on.covers(&superseded.events, row, delivery))
+    };
+    if (0..superseded.len()).any(is_covered) {
+        return Ok(true);
+    }
+    let reader = archive
+        .open(&day.venue, held, Projection::IdentitiesAndDeliveries)
+        .await;
+    let mut reader = reader.doing("open an archived day")?;
+    let (exclusions, stop) = (day.exclusions.clone(), day.stop.clone());
+    let look = move || -> Result<bool> {
+        while let Some(chunk) = reader.next_chunk().doing("read an archived day")? {
+            stop.check()?;
+            let on = exclusions.on(chunk.events);
+            let mut rows = chunk.first.iter().enumerate();
+            if rows.any(|(row, first)| on.covers(chunk.events, row, first)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    blocking("batch.look_up", look).await?
 }
 
 async fn open(

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use dwell_model::event::Kind;
-use dwell_storage::api::{ArchivedDay, Committed, DeliveredRows, IncomingDay, Rewrite, StagedDay, StillHeld};
+use dwell_storage::api::{
+    ArchivedDay, Committed, DeliveredRows, IncomingDay, Projection, Rewrite, StagedDay, StillHeld,
+};
 use dwell_storage::error::{ErrorKind, Result as StorageResult, StorageError};
 use tokio::sync::mpsc;
 
@@ -73,10 +75,12 @@ pub(crate) async fn stage(layer: &BatchLayer, day: &DayRun) -> Result<StagedKind
         let sources = DaySources {
             layer,
             venue: &day.venue,
+            day: day.request.day,
             kind,
             range: day.range(),
             raw_rows,
             archived: neighbours,
+            projection: Projection::EventsAndDeliveries,
         };
         match rewrite(day, &sources).await {
             Ok(Rewrite::Unchanged(held)) => {

@@ -17,10 +17,11 @@
 //! - [`Service`] runs every venue's night by itself; [`Nightly::run_once`] is one look at all venues.
 //! - [`plan`] and [`spec`]: what to do. [`report`]: what was done.
 //! - [`ready`]: whether the raw writer has come far enough for a day to be computed.
+//! - [`excluding`]: what an exclusion does to a venue's days. [`totals`]: a day's numbers in a few lines.
 //! - [`drift`]: how far the live view was off. [`BatchLayer::verify_day`]: whether the archive still holds what was
 //!   published.
 //!
-//! Invariants: marks are read before rows and rows before the layout, so a published generation never claims more than
+//! Invariants: marks are read before exclusions, these before rows, and rows before the layout, so a published generation never claims more than
 //! it includes. Everything can be repeated from any point of failure: rows are written under a number that is never
 //! reused, files are invisible until committed, the flip is conditional on the fence. The rows of an open day stay in
 //! raw. Nothing here decides what an event means: every fold is the model's.
@@ -29,6 +30,7 @@ mod archive_day;
 mod config;
 pub mod drift;
 mod error;
+pub mod excluding;
 mod facts;
 mod group;
 mod layer;
@@ -47,6 +49,7 @@ mod service;
 pub mod spec;
 #[cfg(test)]
 mod testing;
+pub mod totals;
 mod verify;
 
 pub use config::{Config, ConfigError};

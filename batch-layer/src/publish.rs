@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use dwell_model::event::{Checksum, Kind};
-use dwell_model::metrics::Carry;
 use dwell_model::time::TsMs;
 use dwell_storage::api::{Flip, GenerationInfo, LateLedger};
 use dwell_storage::error::StorageError;
@@ -11,7 +10,7 @@ use dwell_storage::error::StorageError;
 use crate::error::{Doing, Error, Result};
 use crate::layer::BatchLayer;
 use crate::plan::Cause;
-use crate::run::DayRun;
+use crate::run::{DayRun, Inputs};
 
 /// Events of a day that were received after its former generation had been published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,9 +80,7 @@ pub(crate) async fn raise_marks(layer: &BatchLayer, day: &DayRun, before: &Gener
 /// Why the generation was computed, for people: what differs from the one before.
 pub(crate) fn reason(
     day: &DayRun,
-    layout: u64,
-    definitions: u32,
-    carry_in: &Carry,
+    inputs: &Inputs,
     events: &BTreeMap<Kind, Checksum>,
     late: &LateEvents,
 ) -> String {
@@ -98,10 +95,16 @@ pub(crate) fn reason(
             };
             cause(Cause::DayClosed, before.provisional && !day.open);
             cause(Cause::CutChanged, before.calendar != day.calendar);
-            cause(Cause::LayoutChanged, before.layout != layout);
-            cause(Cause::DefinitionsChanged, before.definitions != definitions);
-            cause(Cause::CarryChanged, before.carry_in != *carry_in);
-            if before.events != *events {
+            cause(Cause::LayoutChanged, before.layout != inputs.layout);
+            cause(
+                Cause::DefinitionsChanged,
+                before.definitions != inputs.definitions,
+            );
+            cause(Cause::CarryChanged, before.carry_in != inputs.carry_in);
+            let excluded = exclusions_changed(day, inputs);
+            cause(Cause::ExclusionsChanged, excluded);
+            // What exclusions take out or bring back is neither new nor late.
+            if before.events != *events && (!excluded || late.events > 0) {
                 let grown = added(&before.events, events) > 0;
                 reasons.push(match (before.provisional, grown || late.events > 0) {
                     (true, _) => "new events".to_owned(),
@@ -126,11 +129,19 @@ pub(crate) fn reason(
     }
 }
 
+/// Whether the generation before was computed with other exclusions.
+pub(crate) fn exclusions_changed(day: &DayRun, inputs: &Inputs) -> bool {
+    day.before
+        .as_ref()
+        .is_some_and(|before| before.exclusions.fingerprint != inputs.exclusions.fingerprint)
+}
+
 /// The day's late ledger, going on from the generation before. What came after a provisional generation was in time.
 pub(crate) fn ledger(
     before: Option<&GenerationInfo>,
     events: &BTreeMap<Kind, Checksum>,
     late: &LateEvents,
+    exclusions_changed: bool,
 ) -> LateLedger {
     let Some(before) = before else {
         return LateLedger::default();
@@ -138,8 +149,12 @@ pub(crate) fn ledger(
     if before.provisional || before.events == *events {
         return before.late;
     }
-    // Deliveries date an event by its first arrival, counts see those that an import dated before.
-    let missed = late.events.max(added(&before.events, events));
+    // Deliveries date an event by its first arrival, counts see those that an import dated before; but what an undo
+    // brings back had come before.
+    let missed = match exclusions_changed {
+        true => late.events,
+        false => late.events.max(added(&before.events, events)),
+    };
     if missed == 0 {
         return before.late;
     }
@@ -206,7 +221,7 @@ mod tests {
     #[test]
     fn the_first_generation_has_nothing_late() {
         assert_eq!(
-            ledger(None, &events(3, 1), &LateEvents::default()),
+            ledger(None, &events(3, 1), &LateEvents::default(), false),
             LateLedger::default()
         );
     }
@@ -224,7 +239,7 @@ mod tests {
             earliest_ts: Some(400),
             receipts: 2,
         };
-        let after = ledger(Some(&before), &events(13, 9), &late);
+        let after = ledger(Some(&before), &events(13, 9), &late, false);
         assert_eq!(
             after,
             LateLedger {
@@ -237,7 +252,12 @@ mod tests {
 
     #[test]
     fn events_that_an_import_dates_before_the_publishing_are_late_too() {
-        let after = ledger(Some(&published(10)), &events(14, 9), &LateEvents::default());
+        let after = ledger(
+            Some(&published(10)),
+            &events(14, 9),
+            &LateEvents::default(),
+            false,
+        );
         assert_eq!(
             after,
             LateLedger {
@@ -258,7 +278,7 @@ mod tests {
             receipts: 2,
         };
         assert_eq!(
-            ledger(Some(&before), &events(13, 9), &late),
+            ledger(Some(&before), &events(13, 9), &late, false),
             LateLedger::default()
         );
     }
@@ -272,8 +292,28 @@ mod tests {
             receipts: 1,
         };
         assert_eq!(
-            ledger(Some(&before), &events(10, 7), &LateEvents::default()),
+            ledger(Some(&before), &events(10, 7), &LateEvents::default(), false),
             before.late
+        );
+    }
+
+    #[test]
+    fn what_an_undo_brings_back_is_not_late() {
+        let (mut before, all) = (published(10), events(14, 9));
+        before.exclusions.fingerprint = 1;
+        assert_eq!(
+            ledger(Some(&before), &all, &LateEvents::default(), true),
+            before.late
+        );
+        let late = LateEvents {
+            events: 1,
+            earliest_ts: Some(400),
+            receipts: 1,
+        };
+        assert_eq!(
+            ledger(Some(&before), &all, &late, true).events,
+            1,
+            "what came since is"
         );
     }
 }

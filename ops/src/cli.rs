@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod days;
 pub(crate) mod engines;
+pub(crate) mod exclusions;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod jobs;
@@ -71,6 +72,8 @@ pub(crate) enum Command {
     Audit(audit::AuditArgs),
     /// Show the days of a venue: state, generation, completeness, late events, drift.
     Days(days::DaysArgs),
+    /// List what was taken out of the numbers (`dwell jobs run revert`), by whom and why.
+    Exclusions(exclusions::ExclusionsArgs),
     /// Ask for metrics.
     Query(query::QueryArgs),
     /// Write the published numbers as Parquet files.

@@ -7,6 +7,7 @@
 mod days;
 mod kinds;
 mod replay;
+mod revert;
 mod uploads;
 
 pub(crate) use kinds::Catalogue;
@@ -49,6 +50,8 @@ pub(crate) struct JobWorker {
     pub(crate) batch: BatchLayer,
     pub(crate) importer: Importer,
     pub(crate) replayer: Replayer,
+    /// The live view that this process follows, if it does.
+    pub(crate) speed: Option<dwell_speed_layer::Handle>,
     /// Told when a job was stored.
     pub(crate) wake: Arc<Notify>,
 }
@@ -89,6 +92,14 @@ impl JobWorker {
                 () = self.wake.notified() => {}
                 () = self.clock.sleep(LOOK_EVERY) => {}
             }
+        }
+    }
+
+    /// Tells the speed layer of this process that exclusions are others now; those of other processes look for
+    /// themselves.
+    fn exclusions_changed(&self) {
+        if let Some(speed) = &self.speed {
+            speed.exclusions_changed();
         }
     }
 

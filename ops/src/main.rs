@@ -75,6 +75,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Schedules(command) => cli::schedules::run(command).await,
         Command::Audit(args) => cli::audit::run(args).await,
         Command::Days(args) => cli::days::run(args).await,
+        Command::Exclusions(args) => cli::exclusions::run(args).await,
         Command::Query(args) => cli::query::run(args).await,
         Command::Export(args) => cli::export::run(args).await,
         Command::Quarantine(command) => cli::quarantine::run(command).await,

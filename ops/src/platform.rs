@@ -108,7 +108,7 @@ impl Platform {
             true => Some(start_raw_writer(&base, &stores).await?),
             false => None,
         };
-        let live = start_live_view(&config, &base, &stores, roles)?;
+        let (live, speed) = start_live_view(&config, &base, &stores, roles)?;
         let batch = BatchLayer::new(
             stores.clone(),
             Arc::clone(&base.clock),
@@ -150,6 +150,7 @@ impl Platform {
                 batch: batch.clone(),
                 importer: importer.clone(),
                 replayer: intake.replayer(),
+                speed,
                 wake: Arc::clone(&wake),
             };
             let token = base.controller.register(Phase::StopJobs, "job worker");
@@ -313,9 +314,16 @@ async fn start_raw_writer(base: &Base, stores: &Stores) -> Result<raw_writer::Ha
     Ok(handle)
 }
 
-/// The live view that this process reads: the table where there is one, else that of its own speed layer.
-fn start_live_view(config: &Config, base: &Base, stores: &Stores, roles: Roles) -> Result<Arc<dyn LiveView>> {
+/// The live view that this process reads: the table where there is one, else that of its own speed layer; and that
+/// layer, if it has one.
+fn start_live_view(
+    config: &Config,
+    base: &Base,
+    stores: &Stores,
+    roles: Roles,
+) -> Result<(Arc<dyn LiveView>, Option<dwell_speed_layer::Handle>)> {
     let mut live: Arc<dyn LiveView> = Arc::new(NoLiveView);
+    let mut speed = None;
     if roles.has(Role::Speed) {
         let deps = dwell_speed_layer::Deps::from_stores(
             stores,
@@ -325,14 +333,15 @@ fn start_live_view(config: &Config, base: &Base, stores: &Stores, roles: Roles) 
         );
         let service = dwell_speed_layer::Service::new(deps, config.speed.clone())?;
         live = Arc::new(service.handle());
+        speed = Some(service.handle());
         let token = base.controller.register(Phase::CheckpointSessions, "speed layer");
         base.tasks
             .spawn("speed layer", TaskPolicy::Essential, service.run(token));
     }
-    Ok(match &stores.live {
-        Some(table) => Arc::<dyn dwell_storage::api::LiveViewTable>::clone(table),
-        None => live,
-    })
+    if let Some(table) = &stores.live {
+        live = Arc::<dyn dwell_storage::api::LiveViewTable>::clone(table);
+    }
+    Ok((live, speed))
 }
 
 /// How far the raw writers are behind: that of this process where it is the only one, else what all of them store.

@@ -4,6 +4,7 @@
 
 mod audit;
 mod days;
+mod exclusions;
 mod jobs;
 mod keys;
 mod live;
@@ -15,6 +16,7 @@ mod venues;
 
 pub(crate) use audit::*;
 pub(crate) use days::*;
+pub(crate) use exclusions::*;
 pub(crate) use jobs::*;
 pub(crate) use keys::*;
 pub(crate) use live::*;

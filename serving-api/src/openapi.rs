@@ -41,6 +41,7 @@ const DESCRIPTION: &str = "Metrics, live view, sessions, days and jobs of the te
         routes::jobs::get,
         routes::jobs::cancel,
         routes::audit::list,
+        routes::exclusions::list,
         routes::quarantine::list,
         routes::quarantine::get,
         routes::quarantine::discard,

@@ -65,6 +65,7 @@ pub static ROUTES: &[Route] = routes! {
     GET "/v1/jobs/{job}" OPERATOR routes::jobs::get;
     POST "/v1/jobs/{job}/cancel" OPERATOR routes::jobs::cancel;
     GET "/v1/audit" OPERATOR routes::audit::list;
+    GET "/v1/exclusions" OPERATOR routes::exclusions::list;
     GET "/v1/quarantine" OPERATOR routes::quarantine::list;
     GET "/v1/quarantine/{entry}" OPERATOR routes::quarantine::get;
     POST "/v1/quarantine/{entry}/drop" OPERATOR routes::quarantine::discard;

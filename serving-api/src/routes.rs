@@ -5,6 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod days;
 pub(crate) mod definitions;
 pub(crate) mod documentation;
+pub(crate) mod exclusions;
 pub(crate) mod heatmap;
 pub(crate) mod jobs;
 pub(crate) mod keys;

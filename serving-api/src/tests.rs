@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod exclusions;
 mod harness;
 mod jobs;
 mod live;

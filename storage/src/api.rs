@@ -10,6 +10,7 @@ pub mod audit;
 mod checkpoints;
 pub mod documents;
 mod event_log;
+pub mod exclusions;
 mod imports;
 mod jobs;
 mod live_view;

@@ -15,6 +15,7 @@ mod harness;
 mod layouts;
 mod nonsense;
 mod oracle;
+mod reverts;
 mod roads;
 mod roles;
 mod walkers;

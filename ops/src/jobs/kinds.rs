@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{JobWorker, Progress, days, replay, uploads};
+use super::{JobWorker, Progress, days, replay, revert, uploads};
 
 /// All kinds.
 const KINDS: &[&dyn JobKind] = &[
@@ -21,6 +21,8 @@ const KINDS: &[&dyn JobKind] = &[
     &days::ARCHIVE,
     &days::VERIFY,
     &replay::Replay,
+    &revert::Revert,
+    &revert::Undo,
     &uploads::Import,
 ];
 

@@ -63,6 +63,10 @@ pub(crate) struct DayDto {
     pub(crate) drift: Option<DriftDto>,
     /// What the generation changed against the one before.
     pub(crate) changed: Option<ChangeDto>,
+    /// Exclusions that were applied, by the jobs that made them.
+    pub(crate) exclusions: Vec<String>,
+    /// Events of which they left no delivery.
+    pub(crate) excluded_events: Option<u64>,
     /// Archive files that the generation was computed from.
     pub(crate) files: Vec<FileDto>,
 }

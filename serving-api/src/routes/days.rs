@@ -6,10 +6,11 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use dwell_model::definitions;
+use dwell_model::exclusion::Exclusion;
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::Venue;
 use dwell_model::time::{DAY_MS, LocalDay, MAX_TS, SLOT_MS};
-use dwell_storage::api::{Marks, VenueDay};
+use dwell_storage::api::{Marks, VenueDay, exclusions};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -154,6 +155,7 @@ async fn describe(
     let sources = sources::choose(state, key, &venue.calendar, (first, last), Wanted::Current).await?;
     let span = venue.calendar.bounds(first).0..venue.calendar.bounds(last).1;
     let slots = stores.raw.marked_slots(key, span).await?;
+    let exclusions = exclusions::in_force(&*stores.documents, key).await?;
     let shares = judge::completeness_of_days(state, key, venue, &sources, days).await?;
     let now = state.now_ms();
     let described = days.iter().zip(shares).map(|(&day, completeness)| {
@@ -166,6 +168,7 @@ async fn describe(
             row,
             sources: &sources,
             marks,
+            exclusions: &exclusions,
             completeness,
             now,
         })
@@ -179,6 +182,7 @@ struct Described<'a> {
     row: Option<&'a VenueDay>,
     sources: &'a Sources,
     marks: Marks,
+    exclusions: &'a [Exclusion],
     completeness: Option<f64>,
     now: i64,
 }
@@ -190,12 +194,14 @@ fn describe_day(given: Described<'_>) -> DayDto {
         row,
         sources,
         marks,
+        exclusions,
         completeness,
         now,
     } = given;
     let source: &DaySource = sources.day(cut.day);
     let info = row.and_then(|row| row.published.as_ref());
-    let dirty_because = day_status::dirty_because(info, &marks, venue, &cut, definitions::VERSION, now);
+    let dirty_because =
+        day_status::dirty_because(info, &marks, venue, &cut, definitions::VERSION, exclusions, now);
     let by_kind = info
         .iter()
         .flat_map(|info| &info.events)
@@ -226,6 +232,8 @@ fn describe_day(given: Described<'_>) -> DayDto {
         late: info.map(|info| info.late.into()),
         drift: info.and_then(|info| info.drift.as_ref()).map(Into::into),
         changed: info.and_then(|info| info.changed.as_ref()).map(Into::into),
+        exclusions: info.map(|info| info.exclusions.jobs.clone()).unwrap_or_default(),
+        excluded_events: info.map(|info| info.exclusions.excluded.values().sum()),
         files: info.iter().flat_map(|info| &info.files).map(Into::into).collect(),
     }
 }

@@ -181,7 +181,7 @@ pub(crate) async fn get(
         .await?;
     let found = found.ok_or_else(unknown)?;
     let (trajectory, trajectory_thinned) =
-        trajectory(&state, &key, &stored.venue, day, &found.session).await?;
+        trajectory(&state, &key, &stored.venue, day, &found.session, info).await?;
     let session = SessionDto::new(&day.to_string(), found, layout_of(&stored.venue, day, info));
     let answer = SessionDetailDto {
         session,

@@ -327,6 +327,7 @@ impl Api {
             changed: None,
             carry: Carry::default(),
             carry_in: Carry::default(),
+            exclusions: Default::default(),
         };
         change(&mut info);
         self.stores

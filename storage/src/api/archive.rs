@@ -73,6 +73,15 @@ pub enum Projection {
     Events,
     /// That and the deliveries.
     EventsAndDeliveries,
+    /// Identities and deliveries, for looking something up: payloads are not read and stand as absent.
+    IdentitiesAndDeliveries,
+}
+
+impl Projection {
+    /// Whether the deliveries are read.
+    pub fn has_deliveries(self) -> bool {
+        self != Projection::Events
+    }
 }
 
 /// Reads an archived day's winners chunk by chunk, in the order (key, ts, sensor). Blocking: call it off the runtime.

@@ -63,7 +63,7 @@ pub struct GenerationInfo {
     pub rows: u64,
     /// Number of sessions.
     pub sessions: u64,
-    /// Archive files read.
+    /// Archive files read: those of the winners, and of what was superseded where exclusions were applied.
     pub files: Vec<ArchiveFile>,
     /// The late ledger.
     pub late: LateLedger,
@@ -75,6 +75,22 @@ pub struct GenerationInfo {
     pub carry: Carry,
     /// The carry that this generation was computed with.
     pub carry_in: Carry,
+    /// The exclusions that were applied.
+    #[serde(default)]
+    pub exclusions: AppliedExclusions,
+}
+
+/// Which exclusions a generation was computed with, and what they took out of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AppliedExclusions {
+    /// Stands for the exclusions (see [`dwell_model::exclusion::fingerprint`]); 0 for none.
+    pub fingerprint: u64,
+    /// Their ids, ascending: the jobs that made them.
+    pub jobs: Vec<String>,
+    /// Per kind: events of which no delivery was left.
+    pub excluded: BTreeMap<Kind, u64>,
+    /// Events that count with a payload which one that is excluded had covered.
+    pub restored: u64,
 }
 
 /// Events that came after the day had been computed.

@@ -7,6 +7,8 @@
 mod days;
 mod kinds;
 mod replay;
+mod restore;
+mod retention;
 mod uploads;
 
 pub(crate) use kinds::Catalogue;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use dwell_batch_layer::BatchLayer;
 use dwell_ingest::quarantine::Replayer;
+use dwell_retention::{Policy, Retention};
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::ShutdownToken;
 use dwell_storage::api::{AuditEntry, Flip, Job, JobProgress, JobState, Stores, audit};
@@ -49,6 +52,9 @@ pub(crate) struct JobWorker {
     pub(crate) batch: BatchLayer,
     pub(crate) importer: Importer,
     pub(crate) replayer: Replayer,
+    pub(crate) retention: Retention,
+    /// The retention policy of tenants that have set none.
+    pub(crate) retention_policy: Policy,
     /// Told when a job was stored.
     pub(crate) wake: Arc<Notify>,
 }

@@ -26,6 +26,7 @@ use dwell_ingest::intake::{Intake, IntakeStores};
 use dwell_ingest::raw_writer::{self, LagSource, RawWriterStores, StoredLag};
 use dwell_ingest::sources::http;
 use dwell_model::ids::TenantId;
+use dwell_retention::{NoGuard, Retention};
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::{Phase, ShutdownController};
 use dwell_runtime::tasks::{TaskPolicy, Tasks};
@@ -116,6 +117,13 @@ impl Platform {
             &holder()?,
         )?
         .with_live_view(Arc::clone(&live));
+        let retention = Retention::new(
+            stores.clone(),
+            Arc::clone(&base.clock),
+            config.retention_settings(),
+            Arc::new(NoGuard),
+            &holder()?,
+        );
         let importer = Importer::new(
             &config,
             stores.clone(),
@@ -150,6 +158,8 @@ impl Platform {
                 batch: batch.clone(),
                 importer: importer.clone(),
                 replayer: intake.replayer(),
+                retention: retention.clone(),
+                retention_policy: config.retention_policy(),
                 wake: Arc::clone(&wake),
             };
             let token = base.controller.register(Phase::StopJobs, "job worker");
@@ -189,6 +199,8 @@ impl Platform {
                 clock: Arc::clone(&base.clock),
                 verifier: Arc::clone(&verifier),
                 wake: Arc::clone(&wake),
+                retention,
+                retention_policy: config.retention_policy(),
                 kinds,
             };
             router = router

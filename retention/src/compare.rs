@@ -60,7 +60,10 @@ impl Comparison<'_> {
     /// Compares the rows of a window.
     pub(crate) async fn compare(&self, window: Range<TsMs>) -> Result<Compared> {
         let raw = &self.retention.stores().raw;
-        let rows = raw.scan(self.venue, self.kind, window).await.doing("scan raw events")?;
+        let rows = raw
+            .scan(self.venue, self.kind, window)
+            .await
+            .doing("scan raw events")?;
         let (rows, mut ticks) = blocking("retention.hash", move || {
             let ticks = Ticks::of(&rows);
             (rows, ticks)

@@ -97,7 +97,16 @@ impl Retention {
         cancel: &CancellationToken,
     ) -> Result<(Mark, Decided)> {
         let decided = self
-            .decide(venue, calendar, policy, now, after, Comparing::Prove, tell, cancel)
+            .decide(
+                venue,
+                calendar,
+                policy,
+                now,
+                after,
+                Comparing::Prove,
+                tell,
+                cancel,
+            )
             .await?;
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);

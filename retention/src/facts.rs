@@ -59,10 +59,7 @@ impl Policy {
 
     /// Refuses ages that are too short.
     pub fn check(&self) -> Result<(), PolicyError> {
-        let of_kinds = self
-            .raw_of_kind_ms
-            .iter()
-            .map(|(kind, ms)| (kind.name(), *ms));
+        let of_kinds = self.raw_of_kind_ms.iter().map(|(kind, ms)| (kind.name(), *ms));
         let all = [
             ("raw events", self.raw_ms),
             ("sessions", self.sessions_ms),

@@ -4,7 +4,13 @@ use dwell_model::event::Kind;
 use dwell_runtime::telemetry::{MetricDef, Unit};
 
 /// Every metric of this crate.
-pub const DEFINITIONS: &[MetricDef] = &[ROWS_REMOVED, SESSIONS_REMOVED, GENERATIONS_REMOVED, ROWS_RESTORED, DAYS_KEPT];
+pub const DEFINITIONS: &[MetricDef] = &[
+    ROWS_REMOVED,
+    SESSIONS_REMOVED,
+    GENERATIONS_REMOVED,
+    ROWS_RESTORED,
+    DAYS_KEPT,
+];
 
 const ROWS_REMOVED: MetricDef = MetricDef::counter(
     "dwell_retention_raw_rows_removed_total",

@@ -179,13 +179,15 @@ pub fn plan(policy: &Policy, now: TsMs, days: &[DayFacts]) -> Plan {
 impl DayPlan {
     /// Whether something of the day may go now.
     pub fn deletes(&self) -> bool {
-        self.verdicts().any(|verdict| matches!(verdict, Verdict::Delete { .. }))
+        self.verdicts()
+            .any(|verdict| matches!(verdict, Verdict::Delete { .. }))
             || self.generations.iter().any(|old| old.reasons.is_empty())
     }
 
     /// Whether something of the day waits for a comparison with the archive.
     pub fn compares(&self) -> bool {
-        self.verdicts().any(|verdict| matches!(verdict, Verdict::Compare { .. }))
+        self.verdicts()
+            .any(|verdict| matches!(verdict, Verdict::Compare { .. }))
     }
 
     /// Whether a doubt about the archive holds something back: a comparison may have another result by now.
@@ -296,7 +298,11 @@ impl Totals {
         if let Verdict::Delete { rows, .. } = day.sessions {
             self.sessions += rows;
         }
-        self.generations += day.generations.iter().filter(|old| old.reasons.is_empty()).count() as u64;
+        self.generations += day
+            .generations
+            .iter()
+            .filter(|old| old.reasons.is_empty())
+            .count() as u64;
         if day.deletes() {
             self.days_to_delete += 1;
         } else if day.compares() {

@@ -61,7 +61,9 @@ impl Retention {
             missing: false,
         };
         let row = self.stores().venue_days.get(venue, day).await;
-        let published = row.doing("read the published generation")?.and_then(|row| row.published);
+        let published = row
+            .doing("read the published generation")?
+            .and_then(|row| row.published);
         for kind in Kind::ALL {
             if cancel.is_cancelled() {
                 return Err(Error::Cancelled);

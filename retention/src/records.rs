@@ -56,8 +56,10 @@ pub struct Proof {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct KindProof {
     /// Over identities, payloads and deliveries that raw held.
+    #[serde(with = "as_text")]
     pub raw: Checksum,
     /// Over those of them that the archive held.
+    #[serde(with = "as_text")]
     pub found: Checksum,
     /// Files of the archive that were read.
     pub files: Vec<String>,
@@ -116,7 +118,10 @@ pub async fn all(documents: &dyn Documents, venue: &VenueKey) -> Result<BTreeMap
         let from = ListFrom::After(after.as_deref());
         let page = documents.list(&venue.tenant, &collection, from, PAGE).await?;
         for document in &page {
-            let day = document.id.parse().map_err(|error| damaged(&document.id, error))?;
+            let day = document
+                .id
+                .parse()
+                .map_err(|error| damaged(&document.id, error))?;
             records.insert(day, read(document)?);
         }
         if page.len() < PAGE {
@@ -174,4 +179,26 @@ fn read(document: &Document) -> Result<DayRecord> {
 fn damaged(id: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StorageError {
     let what = format!("read the retention record of {id}");
     StorageError::with_source(ErrorKind::Damaged, what, error)
+}
+
+/// A checksum as `{rows}:{sum, hexadecimal}`: JSON values hold no number of 128 bits.
+mod as_text {
+    use dwell_model::event::Checksum;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(sum: &Checksum, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}:{:032x}", sum.rows, sum.sum))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Checksum, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let read = || {
+            let (rows, sum) = text.split_once(':')?;
+            Some(Checksum {
+                rows: rows.parse().ok()?,
+                sum: u128::from_str_radix(sum, 16).ok()?,
+            })
+        };
+        read().ok_or_else(|| serde::de::Error::custom(format_args!("{text:?} is no checksum")))
+    }
 }

@@ -119,7 +119,12 @@ impl Restorer<'_> {
     async fn archived(&self) -> Result<BTreeMap<Kind, ArchivedDay>> {
         let mut archived = BTreeMap::new();
         for kind in Kind::ALL {
-            let held = self.retention.stores().archive.day(self.venue, kind, self.day).await;
+            let held = self
+                .retention
+                .stores()
+                .archive
+                .day(self.venue, kind, self.day)
+                .await;
             let held = held.doing("look a day up in the archive")?;
             if !held.is_empty() {
                 archived.insert(kind, held);
@@ -174,7 +179,13 @@ impl Restorer<'_> {
 
     async fn write(&self, held: &Held, day: &ArchivedDay) -> Result<()> {
         let stores = self.retention.stores();
-        let Some(kind) = day.events.iter().chain(&day.superseded).map(|file| file.kind).next() else {
+        let Some(kind) = day
+            .events
+            .iter()
+            .chain(&day.superseded)
+            .map(|file| file.kind)
+            .next()
+        else {
             return Ok(());
         };
         if !day.superseded.is_empty() {

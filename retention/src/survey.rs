@@ -76,7 +76,11 @@ struct Surveyor<'a> {
 impl Surveyor<'_> {
     async fn survey(mut self, rows: Vec<VenueDay>) -> Result<Survey> {
         let mut rows: BTreeMap<LocalDay, VenueDay> = rows.into_iter().map(|row| (row.day, row)).collect();
-        let days: BTreeSet<LocalDay> = rows.keys().copied().chain(self.marks.days(self.calendar)).collect();
+        let days: BTreeSet<LocalDay> = rows
+            .keys()
+            .copied()
+            .chain(self.marks.days(self.calendar))
+            .collect();
         let mut survey = Survey {
             days: Vec::new(),
             young: 0,
@@ -85,7 +89,11 @@ impl Surveyor<'_> {
         for day in days {
             let row = rows.remove(&day);
             let record = self.records.remove(&day).unwrap_or_default();
-            let due_at = self.calendar.bounds(day).1.saturating_add(self.policy.first_due_ms());
+            let due_at = self
+                .calendar
+                .bounds(day)
+                .1
+                .saturating_add(self.policy.first_due_ms());
             let due = due_at <= self.now;
             if !due {
                 survey.young += 1;
@@ -110,7 +118,9 @@ impl Surveyor<'_> {
         let (start, end) = self.calendar.bounds(day);
         let published = row.and_then(|row| row.published);
         let (marks, last_mark_at) = self.marks.of(start..end);
-        let old = self.old_generations(day, start, published.as_ref(), record).await?;
+        let old = self
+            .old_generations(day, start, published.as_ref(), record)
+            .await?;
         let mut facts = DayFacts {
             venue: self.venue.clone(),
             day,
@@ -141,8 +151,7 @@ impl Surveyor<'_> {
             let left = infos.filter(|(generation, _)| !record.sessions_gone.contains(generation));
             facts.sessions = left.map(|(_, sessions)| sessions).sum();
         }
-        let is_nothing =
-            facts.raw_rows.is_empty() && facts.sessions == 0 && facts.old_generations.is_empty();
+        let is_nothing = facts.raw_rows.is_empty() && facts.sessions == 0 && facts.old_generations.is_empty();
         Ok((!is_nothing).then_some(facts))
     }
 
@@ -158,7 +167,8 @@ impl Surveyor<'_> {
             return Ok(Vec::new());
         };
         // Nothing of a day is computed before it begins, and nothing comes before its first generation.
-        let young = day_start.saturating_add(self.policy.generations_ms.min(self.policy.first_due_ms())) > self.now;
+        let young =
+            day_start.saturating_add(self.policy.generations_ms.min(self.policy.first_due_ms())) > self.now;
         let settled = record.alone == Some(published.generation) && record.forgetting.is_empty();
         if young || settled || (published.generation == 1 && record.forgetting.is_empty()) {
             return Ok(Vec::new());
@@ -193,7 +203,13 @@ impl Surveyor<'_> {
         let numbers: Vec<u64> = old.iter().map(|(old, _)| old.generation).collect();
         let guard = self.retention.guard();
         let needed = guard
-            .needed(&self.venue.tenant, &self.venue.venue, day, &numbers, self.retention.now_ms())
+            .needed(
+                &self.venue.tenant,
+                &self.venue.venue,
+                day,
+                &numbers,
+                self.retention.now_ms(),
+            )
             .await
             .doing("ask which generations are needed")?;
         for (old, _) in &mut old {
@@ -226,7 +242,11 @@ impl Surveyor<'_> {
             return ArchiveProof::Unverified;
         }
         // A sweep uses its proof up: what it left was written since, and waits for another.
-        if record.swept.as_ref().is_some_and(|swept| swept.at >= proof.at && !swept.left.is_empty()) {
+        if record
+            .swept
+            .as_ref()
+            .is_some_and(|swept| swept.at >= proof.at && !swept.left.is_empty())
+        {
             return ArchiveProof::Unverified;
         }
         proof.into()
@@ -260,8 +280,14 @@ struct Slots {
 impl Slots {
     async fn read(retention: &Retention, venue: &VenueKey) -> Result<Self> {
         let raw = &retention.stores().raw;
-        let marks = raw.marked_slots(venue, MIN_TS..MAX_TS).await.doing("read the marks")?;
-        let times = raw.marked_at(venue, MIN_TS..MAX_TS).await.doing("read the times of marks")?;
+        let marks = raw
+            .marked_slots(venue, MIN_TS..MAX_TS)
+            .await
+            .doing("read the marks")?;
+        let times = raw
+            .marked_at(venue, MIN_TS..MAX_TS)
+            .await
+            .doing("read the times of marks")?;
         Ok(Self {
             marks: marks.into_iter().collect(),
             times: times.into_iter().collect(),

@@ -128,9 +128,15 @@ impl Sweeper<'_> {
             return Ok(Some(format!("a legal hold forbids it: {}", hold.reason)));
         }
         let (start, end) = self.calendar.bounds(day);
-        let marks = stores.raw.marks(self.venue, start..end).await.doing("read the marks")?;
+        let marks = stores
+            .raw
+            .marks(self.venue, start..end)
+            .await
+            .doing("read the marks")?;
         let row = stores.venue_days.get(self.venue, day).await;
-        let published = row.doing("read the published generation")?.and_then(|row| row.published);
+        let published = row
+            .doing("read the published generation")?
+            .and_then(|row| row.published);
         Ok(match published {
             None => Some("it was never computed".to_owned()),
             Some(info) if info.provisional => Some("its generation is provisional".to_owned()),
@@ -147,8 +153,13 @@ impl Sweeper<'_> {
         let marks = raw.marks(self.venue, start..end).await.doing("read the marks")?;
         let before = self.count(day.day).await?;
         for kind in removes_raw(day) {
-            let sharers = sharers.iter().filter(|plan| removes_raw(plan).any(|of| of == kind));
-            let days: Vec<LocalDay> = [day.day].into_iter().chain(sharers.map(|plan| plan.day)).collect();
+            let sharers = sharers
+                .iter()
+                .filter(|plan| removes_raw(plan).any(|of| of == kind));
+            let days: Vec<LocalDay> = [day.day]
+                .into_iter()
+                .chain(sharers.map(|plan| plan.day))
+                .collect();
             match self.sweep_kind(kind, &days).await {
                 Ok(0) => {}
                 Ok(stayed) => swept.stayed.push(format!(
@@ -214,7 +225,9 @@ impl Sweeper<'_> {
         let (mut start, mut stayed) = (0, 0);
         while start < rows.len() {
             let slot = slot_of(rows.events.ts[start]);
-            let same = rows.events.ts[start..].iter().take_while(|ts| slot_of(**ts) == slot);
+            let same = rows.events.ts[start..]
+                .iter()
+                .take_while(|ts| slot_of(**ts) == slot);
             let end = start + same.count();
             if held[start..end].iter().all(|held| *held) {
                 // The lease may have run out while the archive was being read.
@@ -283,7 +296,10 @@ impl Sweeper<'_> {
             .needed(tenant, venue, day.day, &due, self.retention.now_ms())
             .await
             .doing("ask which generations are needed")?;
-        let going: Vec<Generation> = due.into_iter().filter(|number| !needed.contains(number)).collect();
+        let going: Vec<Generation> = due
+            .into_iter()
+            .filter(|number| !needed.contains(number))
+            .collect();
         let documents = &*stores.documents;
         records::update(documents, self.venue, day.day, |record| {
             record.forgetting.extend(&going);

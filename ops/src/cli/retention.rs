@@ -314,9 +314,17 @@ fn policy_table(answer: &Value) -> String {
 }
 
 fn holds_table(holds: &[Value]) -> String {
-    let heading = ["id", "venue", "from", "to", "in force", "until", "reason", "added by"];
+    let heading = [
+        "id", "venue", "from", "to", "in force", "until", "reason", "added by",
+    ];
     let rows = holds.iter().map(|hold| {
-        let or_all = |value: &Value| if value.is_null() { "all".to_owned() } else { text(value) };
+        let or_all = |value: &Value| {
+            if value.is_null() {
+                "all".to_owned()
+            } else {
+                text(value)
+            }
+        };
         vec![
             text(&hold["id"]),
             or_all(&hold["venue"]),
@@ -345,7 +353,9 @@ fn marks_table(answer: &Value) -> String {
             text(&mark["job"]),
         ]);
     }
-    let heading = ["venue", "made at", "for", "days", "done", "kept", "finished", "job"];
+    let heading = [
+        "venue", "made at", "for", "days", "done", "kept", "finished", "job",
+    ];
     let mut out = table(&heading, &[3, 4, 5], rows);
     for mark in list(&answer["marks"]) {
         for (title, days) in [("goes", &mark["days"]), ("stays", &mark["kept"])] {

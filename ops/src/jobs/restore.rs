@@ -61,7 +61,11 @@ impl JobKind for Restore {
             if cancel.is_cancelled() {
                 return Ok(Outcome::cancelled(done.report()));
             }
-            progress.set(number as u64, days.len() as u64, &format!("{} {day}", venue.venue));
+            progress.set(
+                number as u64,
+                days.len() as u64,
+                &format!("{} {day}", venue.venue),
+            );
             let retention = &worker.retention;
             let restored = match spec.dry_run {
                 true => retention
@@ -105,9 +109,8 @@ async fn days_of(
         let archived = worker.stores.archive.days(&key).await?;
         let mut of_venue: Vec<LocalDay> = archived.into_iter().map(|(day, _)| day).collect();
         of_venue.dedup();
-        of_venue.retain(|day| {
-            spec.from.is_none_or(|from| from <= *day) && spec.to.is_none_or(|to| *day <= to)
-        });
+        of_venue
+            .retain(|day| spec.from.is_none_or(|from| from <= *day) && spec.to.is_none_or(|to| *day <= to));
         days.extend(of_venue.into_iter().map(|day| (key.clone(), venue.calendar, day)));
     }
     Ok(days)
@@ -200,7 +203,10 @@ impl Done {
             _ => JobState::Partial,
         };
         let of = self.troubles + self.restored;
-        let error = format!("{} of {of} days were not restored; the first: {first}", self.troubles);
+        let error = format!(
+            "{} of {of} days were not restored; the first: {first}",
+            self.troubles
+        );
         Outcome::troubled(state, report, error)
     }
 }

@@ -140,7 +140,8 @@ impl Run<'_> {
             self.done.planned.merge(&decided.plan.totals);
             for day in &decided.plan.days {
                 if day.deletes() {
-                    self.done.tell(json!({ "venue": venue.id, "day": day.day, "goes": day }));
+                    self.done
+                        .tell(json!({ "venue": venue.id, "day": day.day, "goes": day }));
                 }
                 self.done.kept(day);
             }
@@ -189,12 +190,7 @@ impl Run<'_> {
         Ok(known.filter(|mark| mark.job == self.job.id))
     }
 
-    async fn mark(
-        &mut self,
-        key: &VenueKey,
-        venue: &Venue,
-        after: Option<LocalDay>,
-    ) -> Result<Mark, Error> {
+    async fn mark(&mut self, key: &VenueKey, venue: &Venue, after: Option<LocalDay>) -> Result<Mark, Error> {
         let tell = self.tell(key);
         let (mark, decided) = self
             .worker

@@ -85,7 +85,10 @@ pub(super) async fn plan(
             "next_due_at": decided.next_due_at.map(format_rfc3339),
         }));
     }
-    Ok(Json(json!({ "now": format_rfc3339(now), "policy": told(&policy), "venues": venues })).into_response())
+    Ok(
+        Json(json!({ "now": format_rfc3339(now), "policy": told(&policy), "venues": venues }))
+            .into_response(),
+    )
 }
 
 /// The policy in force.
@@ -186,7 +189,9 @@ pub(super) async fn add_hold(
     if let (Some(from), Some(to)) = (new.from, new.to)
         && to < from
     {
-        return Err(refuse(format!("the last day, {to}, lies before the first, {from}")));
+        return Err(refuse(format!(
+            "the last day, {to}, lies before the first, {from}"
+        )));
     }
     let venue = match &new.venue {
         None => None,
@@ -246,7 +251,15 @@ pub(super) async fn lift_hold(
     }
     let stands = holds::lift(documents, &caller.tenant, &id, &lifted).await?;
     let answer = told_hold(&stands, state.clock.now_ms());
-    record(&state, &caller, "hold.lift", &id, Some(lifted.reason), answer.clone()).await?;
+    record(
+        &state,
+        &caller,
+        "hold.lift",
+        &id,
+        Some(lifted.reason),
+        answer.clone(),
+    )
+    .await?;
     Ok(Json(answer).into_response())
 }
 
@@ -361,13 +374,19 @@ pub(super) fn document() -> serde_json::Map<String, Value> {
                 vec![venue()], "200", "`{marks}`") }),
         ),
     ];
-    paths.into_iter().map(|(path, item)| (path.to_owned(), item)).collect()
+    paths
+        .into_iter()
+        .map(|(path, item)| (path.to_owned(), item))
+        .collect()
 }
 
 fn told(policy: &Policy) -> Value {
     let age = |ms: i64| HumanDuration::millis(u64::try_from(ms).unwrap_or(0));
-    let kinds: BTreeMap<Kind, HumanDuration> =
-        policy.raw_of_kind_ms.iter().map(|(&kind, &ms)| (kind, age(ms))).collect();
+    let kinds: BTreeMap<Kind, HumanDuration> = policy
+        .raw_of_kind_ms
+        .iter()
+        .map(|(&kind, &ms)| (kind, age(ms)))
+        .collect();
     json!({
         "raw": age(policy.raw_ms),
         "sessions": age(policy.sessions_ms),
@@ -456,7 +475,10 @@ fn failed(error: dwell_retention::Error) -> Problem {
         dwell_retention::Error::Storage { doing, source } => source.while_doing(doing).into(),
         other => {
             tracing::error!(error = %other, "the retention plan could not be made");
-            Problem::new(problem::INTERNAL, "the plan could not be made; see the server's log")
+            Problem::new(
+                problem::INTERNAL,
+                "the plan could not be made; see the server's log",
+            )
         }
     }
 }

@@ -212,7 +212,11 @@ fn a_day_that_nobody_compared_waits_for_that_and_for_nothing_else() {
     let made = plan(&Policy::default(), OLD_ENOUGH, &[day.clone()]);
     assert_eq!(raw(&made.days[0]), &Verdict::Compare { rows: 10 });
     assert_eq!(
-        (made.totals.days_to_compare, made.totals.days_to_delete, made.totals.raw_rows),
+        (
+            made.totals.days_to_compare,
+            made.totals.days_to_delete,
+            made.totals.raw_rows
+        ),
         (1, 0, 0)
     );
     assert_eq!(
@@ -233,9 +237,8 @@ fn a_kind_may_have_an_age_of_its_own() {
     assert_eq!(policy.first_due_ms(), 7 * DAY_MS);
     let gone_at = |now: TsMs| -> Vec<Kind> {
         let made = plan(&policy, now, std::slice::from_ref(&day));
-        let deleted = |(kind, verdict): (&Kind, &Verdict)| {
-            matches!(verdict, Verdict::Delete { .. }).then_some(*kind)
-        };
+        let deleted =
+            |(kind, verdict): (&Kind, &Verdict)| matches!(verdict, Verdict::Delete { .. }).then_some(*kind);
         made.days[0].raw.iter().filter_map(deleted).collect()
     };
     assert_eq!(gone_at(DAY_END + 7 * DAY_MS - 1), []);
@@ -259,7 +262,10 @@ fn an_old_generation_goes_at_its_own_time_unless_somebody_needs_it() {
     day.old_generations = vec![old(3, false), old(5, true)];
     let due = DAY_END + 400 * DAY_MS;
     let made = plan(&Policy::default(), due, &[day.clone()]);
-    let kept = |reasons| GenerationPlan { generation: 5, reasons };
+    let kept = |reasons| GenerationPlan {
+        generation: 5,
+        reasons,
+    };
     let gone = GenerationPlan {
         generation: 3,
         reasons: vec![],
@@ -327,7 +333,9 @@ fn facts() -> impl Strategy<Value = DayFacts> {
     let archive = prop_oneof![
         Just(ArchiveProof::Missing),
         Just(ArchiveProof::Unverified),
-        Just(ArchiveProof::Unreadable { what: "a.parquet".into() }),
+        Just(ArchiveProof::Unreadable {
+            what: "a.parquet".into()
+        }),
         (any::<i32>(), 0_u64..3, 0_u128..2, 0_u64..3, 0_u128..2).prop_map(
             |(at, rows, s, found_rows, found)| {
                 ArchiveProof::Verified {
@@ -394,7 +402,11 @@ fn may_go(facts: &DayFacts, keep_ms: i64, now: TsMs) -> bool {
             ..
         })
     );
-    clean && !matches!(facts.archive, ArchiveProof::Missing | ArchiveProof::Unreadable { .. })
+    clean
+        && !matches!(
+            facts.archive,
+            ArchiveProof::Missing | ArchiveProof::Unreadable { .. }
+        )
         && !matches!(&facts.archive, ArchiveProof::Verified { raw, found, .. } if raw != found)
 }
 

@@ -15,10 +15,10 @@ use dwell_model::metrics::AggregateRow;
 use dwell_model::time::{LocalDay, TsMs};
 
 use crate::api::{
-    Aggregates, AggregatesReader, AggregatesWriter, Appended, Checkpoint, Checkpoints, ComparedSlot, EventLog,
-    EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, Flip, Generation, GenerationInfo,
-    GroupMember, Lease, LogBounds, LogChunk, LogLag, LogRecord, Marks, Partition, Position, RawApplied,
-    RawEvents, RawEventsReader, RawEventsWriter, RawWrite, RowFilter, SessionCursor, Sessions,
+    Aggregates, AggregatesReader, AggregatesWriter, Appended, Checkpoint, Checkpoints, ComparedSlot,
+    EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, Flip, Generation,
+    GenerationInfo, GroupMember, Lease, LogBounds, LogChunk, LogLag, LogRecord, Marks, Partition, Position,
+    RawApplied, RawEvents, RawEventsReader, RawEventsWriter, RawWrite, RowFilter, SessionCursor, Sessions,
     SessionsReader, SessionsWriter, Shard, StoredSession, Stores, VenueDay, VenueDays, VenueDaysReader,
     VenueDaysWriter,
 };

@@ -11,8 +11,8 @@ use dwell_model::time::TsMs;
 use dwell_runtime::clock::Stopwatch;
 
 use crate::api::{
-    Appended, ComparedSlot, EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember,
-    LogBounds, LogChunk, LogLag, LogRecord, Marks, Partition, Position, RawApplied, RawEvents,
+    Appended, ComparedSlot, EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter,
+    GroupMember, LogBounds, LogChunk, LogLag, LogRecord, Marks, Partition, Position, RawApplied, RawEvents,
     RawEventsReader, RawEventsWriter, RawWrite, Shard, Stores,
 };
 use crate::error::{ErrorKind, Result};

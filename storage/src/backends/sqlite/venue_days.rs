@@ -177,7 +177,9 @@ impl VenueDaysWriter for SqliteVenueDays {
                 let venue_ref = intern_venue(data, &lease.venue)?;
                 let day = lease.day.to_epoch_days();
                 let row: Option<(i64, Option<i64>)> = data
-                    .prepare_cached("SELECT fence, published FROM venue_days WHERE venue_ref = ?1 AND day = ?2")?
+                    .prepare_cached(
+                        "SELECT fence, published FROM venue_days WHERE venue_ref = ?1 AND day = ?2",
+                    )?
                     .query_row((venue_ref, day), |row| Ok((row.get(0)?, row.get(1)?)))
                     .optional()?;
                 let published = match row {

@@ -125,10 +125,7 @@ pub(super) async fn what_came_after_the_comparison_survives(store: Arc<dyn RawEv
     // A redelivery of some of the rows, another payload of theirs, and an event nobody had seen.
     let again = delivered(events(Kind::Position, DAY_START, 5, 0), delivery(2, 2));
     let corrected = delivered(events(Kind::Position, DAY_START, 3, 1), delivery(3, 3));
-    let late = delivered(
-        position("cam", "late", DAY_START + 77, 1.0, 2.0),
-        delivery(4, 4),
-    );
+    let late = delivered(position("cam", "late", DAY_START + 77, 1.0, 2.0), delivery(4, 4));
     for rows in [&again, &corrected, &late] {
         write(&*store, &shop(), rows).await;
     }
@@ -146,7 +143,10 @@ pub(super) async fn what_came_after_the_comparison_survives(store: Arc<dyn RawEv
 
 pub(super) async fn rows_written_again_after_they_went_are_there(store: Arc<dyn RawEvents>) {
     let mut all = delivered(events(Kind::Reading, DAY_START, 30, 0), delivery(1, 1));
-    all.append(&delivered(events(Kind::Reading, DAY_START, 10, 1), delivery(2, 2)));
+    all.append(&delivered(
+        events(Kind::Reading, DAY_START, 10, 1),
+        delivery(2, 2),
+    ));
     let mut expected = Expected::new();
     expect(&mut expected, &all);
     for _ in 0..3 {

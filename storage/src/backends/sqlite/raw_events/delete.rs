@@ -112,10 +112,9 @@ impl Remover<'_> {
             let known = match self.deliveries.get(delivery) {
                 Some(&known) => known,
                 None => {
-                    let mut find = self
-                        .names
-                        .connection
-                        .prepare_cached("SELECT id FROM deliveries WHERE received_at = ?1 AND receipt = ?2")?;
+                    let mut find = self.names.connection.prepare_cached(
+                        "SELECT id FROM deliveries WHERE received_at = ?1 AND receipt = ?2",
+                    )?;
                     let key = (delivery.received_at, receipt_bytes(delivery.receipt));
                     let found = find.query_row(key, |row| row.get(0)).optional()?;
                     self.deliveries.insert(*delivery, found);

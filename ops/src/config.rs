@@ -301,6 +301,8 @@ impl Config {
     pub(crate) fn retention_settings(&self) -> RetentionSettings {
         RetentionSettings {
             lease_ttl_ms: self.batch.lease_ttl.as_ms(),
+            // Whoever died has lost its lease by then.
+            held_wait_ms: self.batch.lease_ttl.as_ms() + 5_000,
             clock_skew_ms: self.retention.clock_skew.as_ms(),
             ..RetentionSettings::default()
         }

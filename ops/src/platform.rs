@@ -64,7 +64,6 @@ pub(crate) struct Platform {
     tenant: TenantId,
     admin_key: String,
     importer: Importer,
-    raw_writer: Option<raw_writer::Handle>,
     router: Router,
     /// Given back last.
     hold: Hold,
@@ -218,7 +217,6 @@ impl Platform {
             tenant,
             admin_key,
             importer,
-            raw_writer,
             hold,
         })
     }

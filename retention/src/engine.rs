@@ -16,6 +16,9 @@ use dwell_storage::error::Result as StorageResult;
 pub struct Settings {
     /// How long a day's lease lasts without renewal, milliseconds. Default 30 s.
     pub lease_ttl_ms: i64,
+    /// How long to wait for a day that another worker holds, milliseconds: longer than the lease of one that died. Default
+    /// 0.
+    pub held_wait_ms: i64,
     /// What is allowed between the clocks of processes, together with the longest that a write may be on its way,
     /// milliseconds. A store that deletes by time spares what was written in so long before a comparison. Default 1 h.
     pub clock_skew_ms: i64,
@@ -27,6 +30,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             lease_ttl_ms: 30 * SECOND_MS,
+            held_wait_ms: 0,
             clock_skew_ms: HOUR_MS,
             window_rows: 1_000_000,
         }

@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Retention;
 use crate::error::{Doing, Error, Result};
 
+/// Distance between two tries for a lease that somebody else holds.
+const TRY_AGAIN: Duration = Duration::from_millis(250);
+
 /// Leases of days of one venue.
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -34,7 +37,7 @@ pub(crate) async fn under_leases<T>(
     cancel: &CancellationToken,
     work: impl AsyncFnOnce(&Held) -> Result<T>,
 ) -> Result<Option<T>> {
-    let Some(held) = Held::take(retention, venue, days, cancel).await? else {
+    let Some(held) = wait_for(retention, venue, days, cancel).await? else {
         return Ok(None);
     };
     let outcome = tokio::select! {
@@ -47,6 +50,27 @@ pub(crate) async fn under_leases<T>(
         held.release().await;
     }
     outcome.map(Some)
+}
+
+/// Takes the leases, waiting for a while where somebody else holds one.
+async fn wait_for(
+    retention: &Retention,
+    venue: &VenueKey,
+    days: &[LocalDay],
+    cancel: &CancellationToken,
+) -> Result<Option<Held>> {
+    let wait = Duration::from_millis(u64::try_from(retention.settings().held_wait_ms).unwrap_or(0));
+    let deadline = retention.clock().monotonic() + wait;
+    loop {
+        let held = Held::take(retention, venue, days, cancel).await?;
+        if held.is_some() || retention.clock().monotonic() >= deadline {
+            return Ok(held);
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return Err(Error::Cancelled),
+            () = retention.clock().sleep(TRY_AGAIN) => {}
+        }
+    }
 }
 
 impl Held {

@@ -1,5 +1,6 @@
 //! What holds a day back: a damaged or missing file, a row that the archive lacks, a legal hold.
 
+use dwell_batch_layer::spec::{RunSpec, What};
 use dwell_model::event::{Delivery, RawRows};
 use dwell_model::ids::{Receipt, VenueId};
 use dwell_model::time::DAY_MS;
@@ -125,6 +126,15 @@ async fn a_row_or_a_delivery_that_the_archive_lacks_keeps_the_day() {
             found_rows: 601,
         };
         assert!(reasons(&made).contains(&lacks), "{made:?}");
+        // What to do about it: archive the day.
+        let archive = RunSpec {
+            from: Some(day(DAMAGED)),
+            to: Some(day(DAMAGED)),
+            ..RunSpec::all_dirty(What::Archive)
+        };
+        assert_eq!(shop.run(&archive).await.archived, 1);
+        run(&retention(&shop), &shop, "job-2").await;
+        assert!(contents(&shop).await.is_empty());
     }
 }
 

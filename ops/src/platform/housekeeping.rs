@@ -99,7 +99,7 @@ mod tests {
     use dwell_model::testing::position_batch;
     use dwell_model::time::{DAY_MS, HOUR_MS};
     use dwell_runtime::clock::{Clock, ManualClock};
-    use dwell_storage::api::{ConsumerPosition, EventLogReader, LogRecord, RawWrite};
+    use dwell_storage::api::{ConsumerPosition, LogRecord, RawWrite};
     use dwell_storage::archive::DeltaArchive;
     use dwell_storage::backends::sqlite::SqliteStores;
     use dwell_storage::paths::DataPaths;

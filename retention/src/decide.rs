@@ -64,7 +64,11 @@ impl Retention {
                 tell(done as u64, total as u64, day);
                 let proof = match comparing {
                     Comparing::Look => Some(self.compare_day(venue, calendar, day, cancel).await?),
-                    _ => self.prove(venue, calendar, day, cancel).await?,
+                    _ => match self.prove(venue, calendar, day, cancel).await {
+                        // Somebody else has the day now.
+                        Err(Error::LeaseLost { .. }) => None,
+                        proof => proof?,
+                    },
                 };
                 match proof {
                     Some(proof) => days[place].archive = ArchiveProof::from(&proof),

@@ -46,11 +46,7 @@ pub enum Error {
 impl Error {
     /// Whether the same step may succeed later without anybody's help.
     pub fn is_retryable(&self) -> bool {
-        match self {
-            Error::Storage { source, .. } => source.kind().is_retryable(),
-            Error::LeaseLost { .. } => true,
-            _ => false,
-        }
+        matches!(self, Error::Storage { source, .. } if source.kind().is_retryable())
     }
 }
 

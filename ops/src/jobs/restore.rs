@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use dwell_batch_layer::spec::Venues;
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{LocalDay, VenueCalendar};
-use dwell_retention::RestoreReport;
+use dwell_retention::{Error, RestoreReport};
 use dwell_serving_api::DeclaredJob;
 use dwell_storage::api::{Job, JobState, MarkSource};
 use serde::Deserialize;
@@ -82,7 +82,8 @@ impl JobKind for Restore {
             };
             match restored {
                 Ok(restored) => done.day(venue, *day, restored),
-                Err(dwell_retention::Error::Cancelled) => return Ok(Outcome::cancelled(done.report())),
+                Err(Error::Cancelled) => return Ok(Outcome::cancelled(done.report())),
+                Err(Error::LeaseLost { .. }) => done.day(venue, *day, None),
                 Err(error) if error.is_retryable() => return Err(error.into()),
                 Err(error) => done.failed(venue, *day, &error.to_string()),
             }

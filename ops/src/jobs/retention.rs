@@ -226,10 +226,11 @@ impl Run<'_> {
             let retention = &self.worker.retention;
             let swept = retention
                 .sweep(key, &venue.calendar, &day, &mark.days, &self.cancel)
-                .await?;
+                .await;
             match swept {
-                Some(swept) => self.done.swept(key, &day, swept),
-                None => self.done.trouble(key, day.day, "another worker holds the day"),
+                Ok(Some(swept)) => self.done.swept(key, &day, swept),
+                Err(error) if !matches!(error, Error::LeaseLost { .. }) => return Err(error),
+                Ok(None) | Err(_) => self.done.trouble(key, day.day, "another worker holds the day"),
             }
             mark.done += 1;
             self.store(key, &mark).await?;

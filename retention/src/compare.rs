@@ -128,7 +128,7 @@ impl Comparison<'_> {
 fn halves(range: &Range<TsMs>) -> Option<(Range<TsMs>, Range<TsMs>)> {
     let (first, last) = (slot_of(range.start), slot_of(range.end - 1));
     let middle = (first + (last - first + 1) / 2) * SLOT_MS;
-    (first < last).then(|| (range.start..middle, middle..range.end))
+    (first < last).then_some((range.start..middle, middle..range.end))
 }
 
 /// The deliveries of a window's rows, to be ticked off.

@@ -127,7 +127,12 @@ impl Surveyor<'_> {
             day_end: end,
             raw_rows: BTreeMap::new(),
             sessions: 0,
-            old_generations: old.iter().map(|(old, _)| *old).collect(),
+            // A plan is for looking at: those that are too young for anything would fill it.
+            old_generations: old
+                .iter()
+                .map(|(old, _)| *old)
+                .filter(|old| old.replaced_at.saturating_add(self.policy.generations_ms) <= self.now)
+                .collect(),
             // Marks of a Dwell that did not write down when it made them lie before what was made of them.
             last_mark_at: last_mark_at.or_else(|| published.as_ref().map(|info| info.published_at)),
             published: published.as_ref().map(|info| Published {

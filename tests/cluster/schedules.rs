@@ -292,9 +292,9 @@ fn a_raw_writer_that_lags_while_a_day_is_verified_and_swept_loses_nothing() {
         job["report"].clone()
     };
     run(&[
-        "jobs", "run", "verify", "--venue", "v1", "--from", &day, "--to", &day, "--wait",
+        "jobs", "run", "verify", "--venue", "v1", "--from", day, "--to", day, "--wait",
     ]);
-    let later = format!("{}T00:00:00Z", days_after(&day, 101));
+    let later = format!("{}T00:00:00Z", days_after(day, 101));
     let swept = run(&["jobs", "run", "retention", "--now", &later, "--wait"]);
     assert_eq!(swept["removed"]["raw_rows"], rows(first), "{swept}");
     assert_eq!(swept["rows_left"], 0, "{swept}");
@@ -311,7 +311,7 @@ fn a_raw_writer_that_lags_while_a_day_is_verified_and_swept_loses_nothing() {
     shop.check();
     // And all of it comes back beside what came late.
     let restored = run(&[
-        "jobs", "run", "restore", "--venue", "v1", "--from", &day, "--to", &day, "--wait",
+        "jobs", "run", "restore", "--venue", "v1", "--from", day, "--to", day, "--wait",
     ]);
     assert_eq!(
         restored["days"][0]["kinds"]["position"]["raw_now"],

@@ -104,7 +104,9 @@ async fn a_generation_replaced_lately_stays() {
     let (shop, generations) = three_generations().await;
     shop.post(visit("late", shop.local(OLD, 18.0), 60), 9).await;
     shop.recompute().await;
-    run(&retention(&shop), &shop, "job").await;
+    let (made, _) = run(&retention(&shop), &shop, "job").await;
+    let of_generations = made.days.iter().map(|day| day.generations.len()).sum::<usize>();
+    assert_eq!(of_generations, 2, "those that go: {made:?}");
     let left = history(&shop).await;
     assert_eq!(left.len(), 2, "{left:?}");
     assert_eq!(

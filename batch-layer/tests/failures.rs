@@ -373,6 +373,10 @@ impl VenueDaysWriter for Doubtful {
     ) -> StorageResult<Flip> {
         self.inner.raise_marks(lease, published, marks, provisional).await
     }
+
+    async fn forget(&self, lease: &Lease, generations: &[u64]) -> StorageResult<Flip> {
+        self.inner.forget(lease, generations).await
+    }
 }
 
 #[async_trait::async_trait]

@@ -12,6 +12,7 @@ pub(crate) mod log;
 pub(crate) mod migrate_data;
 pub(crate) mod quarantine;
 pub(crate) mod query;
+pub(crate) mod retention;
 pub(crate) mod schedules;
 pub(crate) mod target;
 pub(crate) mod up;
@@ -81,6 +82,9 @@ pub(crate) enum Command {
     /// Look at what was refused, and work it.
     #[command(subcommand)]
     Quarantine(quarantine::QuarantineCommand),
+    /// See what retention would delete and why the rest stays; set the policy and legal holds.
+    #[command(subcommand)]
+    Retention(retention::RetentionCommand),
     /// Make, list and take back access keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),

@@ -7,6 +7,8 @@
 mod days;
 mod kinds;
 mod replay;
+mod restore;
+mod retention;
 mod revert;
 mod uploads;
 
@@ -19,6 +21,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use dwell_batch_layer::BatchLayer;
 use dwell_ingest::quarantine::Replayer;
+use dwell_retention::{Policy, Retention};
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::ShutdownToken;
 use dwell_storage::api::{AuditEntry, Flip, Job, JobProgress, JobState, Stores, audit};
@@ -52,6 +55,9 @@ pub(crate) struct JobWorker {
     pub(crate) replayer: Replayer,
     /// The live view that this process follows, if it does.
     pub(crate) speed: Option<dwell_speed_layer::Handle>,
+    pub(crate) retention: Retention,
+    /// The retention policy of tenants that have set none.
+    pub(crate) retention_policy: Policy,
     /// Told when a job was stored.
     pub(crate) wake: Arc<Notify>,
 }

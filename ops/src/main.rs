@@ -79,6 +79,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Query(args) => cli::query::run(args).await,
         Command::Export(args) => cli::export::run(args).await,
         Command::Quarantine(command) => cli::quarantine::run(command).await,
+        Command::Retention(command) => cli::retention::run(command).await,
         Command::Log(command) => cli::log::run(command).await,
         Command::Keys(command) => cli::keys::run(command).await,
         Command::Config(ConfigCommand::Check { config }) => {

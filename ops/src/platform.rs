@@ -26,6 +26,7 @@ use dwell_ingest::intake::{Intake, IntakeStores};
 use dwell_ingest::raw_writer::{self, LagSource, RawWriterStores, StoredLag};
 use dwell_ingest::sources::http;
 use dwell_model::ids::TenantId;
+use dwell_retention::{NoGuard, Retention};
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::{Phase, ShutdownController};
 use dwell_runtime::tasks::{TaskPolicy, Tasks};
@@ -63,7 +64,6 @@ pub(crate) struct Platform {
     tenant: TenantId,
     admin_key: String,
     importer: Importer,
-    raw_writer: Option<raw_writer::Handle>,
     router: Router,
     /// Given back last.
     hold: Hold,
@@ -116,6 +116,13 @@ impl Platform {
             &holder()?,
         )?
         .with_live_view(Arc::clone(&live));
+        let retention = Retention::new(
+            stores.clone(),
+            Arc::clone(&base.clock),
+            config.retention_settings(),
+            Arc::new(NoGuard),
+            &holder()?,
+        );
         let importer = Importer::new(
             &config,
             stores.clone(),
@@ -151,6 +158,8 @@ impl Platform {
                 importer: importer.clone(),
                 replayer: intake.replayer(),
                 speed,
+                retention: retention.clone(),
+                retention_policy: config.retention_policy(),
                 wake: Arc::clone(&wake),
             };
             let token = base.controller.register(Phase::StopJobs, "job worker");
@@ -190,6 +199,8 @@ impl Platform {
                 clock: Arc::clone(&base.clock),
                 verifier: Arc::clone(&verifier),
                 wake: Arc::clone(&wake),
+                retention,
+                retention_policy: config.retention_policy(),
                 kinds,
             };
             router = router
@@ -207,7 +218,6 @@ impl Platform {
             tenant,
             admin_key,
             importer,
-            raw_writer,
             hold,
         })
     }

@@ -36,6 +36,7 @@ pub use quarantine::*;
 pub use raw_events::*;
 pub use registry::*;
 pub use sessions::*;
+pub(crate) use venue_days::refuse_published;
 pub use venue_days::*;
 
 use std::sync::Arc;

@@ -581,6 +581,10 @@ impl RawEventsWriter for Flaky {
         }
         self.raw.apply(write).await
     }
+
+    async fn delete_compared(&self, slot: dwell_storage::api::ComparedSlot) -> StorageResult<()> {
+        self.raw.delete_compared(slot).await
+    }
 }
 
 #[async_trait]
@@ -600,6 +604,9 @@ impl RawEventsReader for Flaky {
         range: Range<TsMs>,
     ) -> StorageResult<Vec<(i64, dwell_storage::api::Marks)>> {
         self.raw.marked_slots(venue, range).await
+    }
+    async fn marked_at(&self, venue: &VenueKey, range: Range<TsMs>) -> StorageResult<Vec<(i64, TsMs)>> {
+        self.raw.marked_at(venue, range).await
     }
     async fn position(
         &self,

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{JobWorker, Progress, days, replay, revert, uploads};
+use super::{JobWorker, Progress, days, replay, restore, retention, revert, uploads};
 
 /// All kinds.
 const KINDS: &[&dyn JobKind] = &[
@@ -24,6 +24,8 @@ const KINDS: &[&dyn JobKind] = &[
     &revert::Revert,
     &revert::Undo,
     &uploads::Import,
+    &retention::Retention,
+    &restore::Restore,
 ];
 
 /// A kind of job. Doing one twice changes nothing: a worker may die at any point, and another does it again.

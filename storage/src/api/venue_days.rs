@@ -10,7 +10,7 @@ use dwell_model::time::{LocalDay, TsMs, VenueCalendar};
 use serde::{Deserialize, Serialize};
 
 use super::{ArchiveFile, Generation, Marks};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result, StorageError};
 
 /// The right to change a venue-day until it expires. Expiry gives liveness; safety comes from the fence, on which
 /// publishing is conditional.
@@ -186,6 +186,20 @@ pub trait VenueDaysWriter: Send + Sync {
         marks: &Marks,
         provisional: bool,
     ) -> Result<Flip>;
+
+    /// Takes generations out of the history, conditional on the lease's fence being the highest; those that are not in
+    /// it are passed over. `Invalid` when the published one is among them. Their rows and sessions are removed
+    /// afterwards, by whoever forgot them.
+    async fn forget(&self, lease: &Lease, generations: &[Generation]) -> Result<Flip>;
+}
+
+/// The refusal to forget a published generation.
+pub(crate) fn refuse_published(lease: &Lease, generation: Generation) -> StorageError {
+    let why = format!(
+        "forget generations: {generation} of {} {} is the published one",
+        lease.venue, lease.day
+    );
+    StorageError::new(ErrorKind::Invalid, why)
 }
 
 /// Reading venue-days.

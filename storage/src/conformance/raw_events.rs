@@ -1,5 +1,7 @@
 //! What [`RawEvents`] promises.
 
+mod deletion;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -38,6 +40,12 @@ where
             a_position_belongs_to_consumer_epoch_and_partition,
             a_refused_write_changes_nothing,
             no_venue_sees_anothers_rows,
+            deletion::compared_rows_go_and_nothing_else_does,
+            deletion::what_came_after_the_comparison_survives,
+            deletion::rows_written_again_after_they_went_are_there,
+            deletion::a_large_slot_goes_as_a_whole,
+            deletion::rows_outside_the_slot_are_refused,
+            deletion::slots_remember_when_they_were_marked,
         ]
     );
 }

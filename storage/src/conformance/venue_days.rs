@@ -38,6 +38,7 @@ where
             a_generation_is_published_once_under_its_own_lease,
             everything_in_a_generation_comes_back,
             the_history_has_all_generations_newest_first,
+            forgotten_generations_leave_the_history_and_the_published_one_never_does,
             raising_marks_never_lowers_them,
             raising_marks_needs_the_fence_and_the_published_generation,
             days_are_listed_in_order_both_ends_included,
@@ -381,6 +382,37 @@ async fn the_history_has_all_generations_newest_first(store: Arc<dyn VenueDays>)
         expected.insert(0, info(lease.fence));
     }
     assert_eq!(store.history(&shop(), day("2026-03-29")).await.unwrap(), expected);
+}
+
+async fn forgotten_generations_leave_the_history_and_the_published_one_never_does(store: Arc<dyn VenueDays>) {
+    let day = day("2026-03-29");
+    let mut before = None;
+    for n in 0..4 {
+        let lease = lease(&*store, "a", n * 2 * TTL).await;
+        let flip = store.publish(&lease, before, info(lease.fence)).await.unwrap();
+        assert_eq!(flip, Flip::Done);
+        before = Some(lease.fence);
+    }
+    let numbers = async || {
+        let history = store.history(&shop(), day).await.unwrap();
+        history.iter().map(|info| info.generation).collect::<Vec<_>>()
+    };
+    let all = numbers().await;
+    let [newest, third, second, first] = all[..] else {
+        panic!("{all:?}")
+    };
+    let lost = lease(&*store, "a", 20 * TTL).await;
+    let held = lease(&*store, "a", 22 * TTL).await;
+    assert_eq!(store.forget(&lost, &[first]).await.unwrap(), Flip::Lost);
+    assert_kind(store.forget(&held, &[first, newest]).await, ErrorKind::Invalid);
+    assert_eq!(numbers().await, all, "refused as a whole");
+    assert_eq!(store.forget(&held, &[first, third]).await.unwrap(), Flip::Done);
+    assert_eq!(numbers().await, [newest, second]);
+    // Again, and what was never there.
+    assert_eq!(store.forget(&held, &[first, 99]).await.unwrap(), Flip::Done);
+    assert_eq!(store.forget(&held, &[]).await.unwrap(), Flip::Done);
+    assert_eq!(numbers().await, [newest, second]);
+    assert_eq!(published(&*store).await, Some(newest));
 }
 
 async fn raising_marks_never_lowers_them(store: Arc<dyn VenueDays>) {

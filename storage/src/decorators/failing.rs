@@ -15,10 +15,10 @@ use dwell_model::metrics::AggregateRow;
 use dwell_model::time::{LocalDay, TsMs};
 
 use crate::api::{
-    Aggregates, AggregatesReader, AggregatesWriter, Appended, Checkpoint, Checkpoints, EventLog,
-    EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, Flip, Generation, GenerationInfo,
-    GroupMember, Lease, LogBounds, LogChunk, LogLag, LogRecord, Marks, Partition, Position, RawApplied,
-    RawEvents, RawEventsReader, RawEventsWriter, RawWrite, RowFilter, SessionCursor, Sessions,
+    Aggregates, AggregatesReader, AggregatesWriter, Appended, Checkpoint, Checkpoints, ComparedSlot,
+    EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, Flip, Generation,
+    GenerationInfo, GroupMember, Lease, LogBounds, LogChunk, LogLag, LogRecord, Marks, Partition, Position,
+    RawApplied, RawEvents, RawEventsReader, RawEventsWriter, RawWrite, RowFilter, SessionCursor, Sessions,
     SessionsReader, SessionsWriter, Shard, StoredSession, Stores, VenueDay, VenueDays, VenueDaysReader,
     VenueDaysWriter,
 };
@@ -254,6 +254,12 @@ impl RawEventsWriter for Failing<dyn RawEvents> {
             .await
     }
 
+    async fn delete_compared(&self, slot: ComparedSlot) -> Result<()> {
+        self.faults
+            .call("raw_events.delete_compared", self.inner.delete_compared(slot))
+            .await
+    }
+
     fn tells_repeats(&self) -> bool {
         self.inner.tells_repeats()
     }
@@ -282,6 +288,12 @@ impl RawEventsReader for Failing<dyn RawEvents> {
     async fn marked_slots(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, Marks)>> {
         self.faults
             .call("raw_events.marked_slots", self.inner.marked_slots(venue, range))
+            .await
+    }
+
+    async fn marked_at(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, TsMs)>> {
+        self.faults
+            .call("raw_events.marked_at", self.inner.marked_at(venue, range))
             .await
     }
 
@@ -450,6 +462,11 @@ impl VenueDaysWriter for Failing<dyn VenueDays> {
     ) -> Result<Flip> {
         let call = self.inner.raise_marks(lease, published, marks, provisional);
         self.faults.call("venue_days.raise_marks", call).await
+    }
+
+    async fn forget(&self, lease: &Lease, generations: &[Generation]) -> Result<Flip> {
+        let call = self.inner.forget(lease, generations);
+        self.faults.call("venue_days.forget", call).await
     }
 }
 

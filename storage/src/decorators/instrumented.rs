@@ -11,8 +11,8 @@ use dwell_model::time::TsMs;
 use dwell_runtime::clock::Stopwatch;
 
 use crate::api::{
-    Appended, EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember,
-    LogBounds, LogChunk, LogLag, LogRecord, Marks, Partition, Position, RawApplied, RawEvents,
+    Appended, ComparedSlot, EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter,
+    GroupMember, LogBounds, LogChunk, LogLag, LogRecord, Marks, Partition, Position, RawApplied, RawEvents,
     RawEventsReader, RawEventsWriter, RawWrite, Shard, Stores,
 };
 use crate::error::{ErrorKind, Result};
@@ -151,6 +151,10 @@ impl RawEventsWriter for InstrumentedRawEvents {
         measured(RAW, "apply", self.inner.apply(write)).await
     }
 
+    async fn delete_compared(&self, slot: ComparedSlot) -> Result<()> {
+        measured(RAW, "delete_compared", self.inner.delete_compared(slot)).await
+    }
+
     fn tells_repeats(&self) -> bool {
         self.inner.tells_repeats()
     }
@@ -172,6 +176,10 @@ impl RawEventsReader for InstrumentedRawEvents {
 
     async fn marked_slots(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, Marks)>> {
         measured(RAW, "marked_slots", self.inner.marked_slots(venue, range)).await
+    }
+
+    async fn marked_at(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, TsMs)>> {
+        measured(RAW, "marked_at", self.inner.marked_at(venue, range)).await
     }
 
     async fn position(&self, consumer: &str, epoch: u64, partition: Partition) -> Result<Option<Position>> {

@@ -10,7 +10,7 @@
 //! publishing, the generation's number in the history, since the number is the lease's fence and nobody else's. A call
 //! that cannot find out either is `Unavailable`, and may be repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
@@ -26,6 +26,7 @@ use super::several;
 use super::values::{damaged_value, date, day as day_from, from_stored, to_stored};
 use crate::api::{
     Flip, Generation, GenerationInfo, Lease, Marks, VenueDay, VenueDaysReader, VenueDaysWriter,
+    refuse_published,
 };
 use crate::error::{ErrorKind, Result, StorageError};
 
@@ -85,6 +86,11 @@ const PUBLISH: Cql = Cql::conditional(
 const RAISE_MARKS: Cql = Cql::conditional(
     "raise the marks of a generation",
     "UPDATE {ks}.venue_days SET info = ?, history[?] = ?, stamp = ?
+     WHERE tenant = ? AND venue = ? AND year = ? AND day = ? IF stamp = ?",
+);
+const FORGET: Cql = Cql::conditional(
+    "forget generations",
+    "UPDATE {ks}.venue_days SET history = history - ?, stamp = ?
      WHERE tenant = ? AND venue = ? AND year = ? AND day = ? IF stamp = ?",
 );
 
@@ -351,6 +357,41 @@ impl VenueDaysWriter for CassandraVenueDays {
             if self
                 .cluster
                 .conditional(RAISE_MARKS, row, self.stands(key, &mine))
+                .await?
+            {
+                return Ok(Flip::Done);
+            }
+            contention.wait().await?;
+        }
+    }
+
+    async fn forget(&self, lease: &Lease, generations: &[Generation]) -> Result<Flip> {
+        let key = key_of(&lease.venue, lease.day);
+        let (tenant, venue, year, day) = key;
+        let fence = to_stored(lease.fence)?;
+        let forgotten: BTreeSet<i64> = generations
+            .iter()
+            .map(|&generation| to_stored(generation))
+            .collect::<Result<_>>()?;
+        let mut contention = Contention::new(&self.cluster, FORGET.doing());
+        loop {
+            let Some(found) = self.lease_row(READ_LEASE, key).await? else {
+                return Ok(Flip::Lost);
+            };
+            if found.fence != fence {
+                return Ok(Flip::Lost);
+            }
+            if let Some(published) = found.published.filter(|published| forgotten.contains(published)) {
+                return Err(refuse_published(lease, from_stored(published)?));
+            }
+            if forgotten.is_empty() {
+                return Ok(Flip::Done);
+            }
+            let mine = stamp()?;
+            let row = (&forgotten, mine.as_slice(), tenant, venue, year, day, found.stamp);
+            if self
+                .cluster
+                .conditional(FORGET, row, self.stands(key, &mine))
                 .await?
             {
                 return Ok(Flip::Done);

@@ -16,6 +16,8 @@ pub(super) struct Statements {
     pub(super) select_deliveries: String,
     /// Replaces the deliveries (`?6`) of an identity and payload.
     pub(super) update_deliveries: String,
+    /// Removes an identity and payload that has exactly the deliveries `?6`.
+    pub(super) delete: String,
     /// ts, sensor_ref, key_ref, revision, deliveries, payload … of a venue's rows in a range.
     pub(super) scan: String,
     /// Number of a venue's rows in a range.
@@ -46,6 +48,7 @@ fn build(kind: Kind) -> Statements {
         ),
         select_deliveries: format!("SELECT deliveries FROM {table} WHERE {one_row}"),
         update_deliveries: format!("UPDATE {table} SET deliveries = ?6 WHERE {one_row}"),
+        delete: format!("DELETE FROM {table} WHERE {one_row} AND deliveries = ?6"),
         scan: format!(
             "SELECT ts, sensor_ref, key_ref, revision, deliveries, {payload_last} FROM {table}
              WHERE {in_range} ORDER BY venue_ref, ts, sensor_ref, key_ref, payload_hash"

@@ -18,7 +18,7 @@ use dwell_model::ids::VenueKey;
 use dwell_model::time::{LocalDay, TsMs};
 use dwell_runtime::failpoints;
 use dwell_storage::api::{
-    Flip, GenerationInfo, Lease, Marks, VenueDay, VenueDays, VenueDaysReader, VenueDaysWriter,
+    Flip, GenerationInfo, Lease, Marks, RestoredDay, VenueDay, VenueDays, VenueDaysReader, VenueDaysWriter,
 };
 use dwell_storage::error::{ErrorKind, Result as StorageResult, StorageError};
 use tokio::sync::Mutex;
@@ -372,6 +372,10 @@ impl VenueDaysWriter for Doubtful {
         provisional: bool,
     ) -> StorageResult<Flip> {
         self.inner.raise_marks(lease, published, marks, provisional).await
+    }
+
+    async fn restore(&self, venue: &VenueKey, day: RestoredDay) -> StorageResult<Flip> {
+        self.inner.restore(venue, day).await
     }
 }
 

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use dwell_model::event::{Checksum, Delivery, EventBatch, Kind, RawRows};
 use dwell_model::ids::{TenantId, VenueKey};
-use dwell_model::time::LocalDay;
+use dwell_model::time::{LocalDay, TsMs};
 use serde::{Deserialize, Serialize};
 
 use super::Generation;
@@ -320,7 +320,53 @@ pub trait ArchiveReader: Send + Sync {
     async fn tables(&self) -> Result<Vec<(TenantId, Kind)>>;
 }
 
-/// The archive.
-pub trait Archive: ArchiveWriter + ArchiveReader {}
+/// A data file that no table names any more, or not yet.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct UnnamedFile {
+    /// Kind of its events.
+    pub kind: Kind,
+    /// Which dataset it lies in.
+    pub dataset: Dataset,
+    /// Path below the dataset's folder, as in [`ArchiveFile::path`].
+    pub path: String,
+    /// Size.
+    pub bytes: u64,
+}
 
-impl<T: ArchiveWriter + ArchiveReader> Archive for T {}
+/// Where the history of a table stands.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TableVersion {
+    /// Kind of its events.
+    pub kind: Kind,
+    /// Which dataset.
+    pub dataset: Dataset,
+    /// Number of its last commit.
+    pub version: u64,
+    /// Files that it names.
+    pub files: u64,
+    /// Their size.
+    pub bytes: u64,
+}
+
+/// Keeping the archive in bounds.
+#[async_trait]
+pub trait ArchiveKeeper: Send + Sync {
+    /// Data files of a tenant that no table names, that were written before `older_than` and that no table has named
+    /// since then: replaced ones, and what was staged but never committed. Ascending.
+    async fn unnamed_files(&self, tenant: &TenantId, older_than: TsMs) -> Result<Vec<UnnamedFile>>;
+
+    /// Removes such files for good; one that its table names by now is left. Returns those that are gone, whoever
+    /// removed them. A file that is being staged is named by nothing yet: removing it makes its commit fail or, worse,
+    /// name a file that is not there, so take only what [`unnamed_files`](Self::unnamed_files) gave for an age of days, or
+    /// what your own commit has replaced.
+    async fn remove_unnamed(&self, tenant: &TenantId, files: &[UnnamedFile]) -> Result<Vec<UnnamedFile>>;
+
+    /// Where the tables of a tenant stand. Each is read for itself, in the order in which rows are committed: superseded
+    /// ones of a kind before its events.
+    async fn versions(&self, tenant: &TenantId) -> Result<Vec<TableVersion>>;
+}
+
+/// The archive.
+pub trait Archive: ArchiveWriter + ArchiveReader + ArchiveKeeper {}
+
+impl<T: ArchiveWriter + ArchiveReader + ArchiveKeeper> Archive for T {}

@@ -1,6 +1,6 @@
 //! The archive as Delta tables: the implementation of the archive's traits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path as LocalPath;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +10,6 @@ use dwell_model::ids::{TenantId, VenueKey};
 use dwell_model::time::LocalDay;
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::tasks::{BlockingError, blocking};
-use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::runtime::Handle;
@@ -19,7 +18,7 @@ use super::day_files::{FileRows, FooterFacts, hash_file, read_footer, read_sums}
 use super::day_reader::ArchivedDayReader;
 use super::durable::DurableLocal;
 use super::files::{DataFiles, store_failed};
-use super::layout::{LOG_FOLDER, TableName};
+use super::layout::TableName;
 use super::rewrite::{DayRewrite, file_name};
 use super::table_log::{ActiveFile, NewFile, TableLog, Tried};
 use crate::api::{
@@ -50,16 +49,7 @@ struct Inner {
     stretch_rows: usize,
 }
 
-type Table = Arc<tokio::sync::Mutex<TableLog>>;
-
-/// What vacuum found and did in one tenant's tables.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Vacuumed {
-    /// Files that no table needs any more, as paths below the archive.
-    pub files: Vec<String>,
-    /// Their size.
-    pub bytes: u64,
-}
+pub(super) type Table = Arc<tokio::sync::Mutex<TableLog>>;
 
 impl DeltaArchive {
     /// The archive in a local folder, which must be there. Writes survive a power cut.
@@ -80,6 +70,11 @@ impl DeltaArchive {
     pub fn new(store: Arc<dyn ObjectStore>, folder: Path, clock: SharedClock) -> Self {
         let files = DataFiles::new(Arc::clone(&store), None);
         Self::with_files(store, files, folder, clock)
+    }
+
+    /// Its data files.
+    pub(super) fn data_files(&self) -> &DataFiles {
+        &self.inner.files
     }
 
     /// The store, and the archive's folder in it.
@@ -124,58 +119,7 @@ impl DeltaArchive {
         }
     }
 
-    /// Removes data files of a tenant that no table names, were last written before `older_than_ms` (epoch
-    /// milliseconds) and are not `spared` (paths as in [`ArchiveFile::path`]): replaced ones, and what was staged but
-    /// never committed. `dry_run` only finds them.
-    ///
-    /// Spare what generations name, and leave days between: a file that is being staged is named by nothing yet.
-    pub async fn vacuum(
-        &self,
-        tenant: &TenantId,
-        older_than_ms: i64,
-        spared: &HashSet<String>,
-        dry_run: bool,
-    ) -> Result<Vacuumed> {
-        let mut vacuumed = Vacuumed::default();
-        for name in self.tables_of(tenant).await? {
-            let table = self.table(&name)?;
-            let folder = name.folder(&self.inner.folder);
-            // Listed before the log is read: a file that is committed in between was listed, and is active then.
-            let mut listed = Vec::new();
-            let mut files = self.inner.store.list(Some(&folder));
-            while let Some(file) = files
-                .try_next()
-                .await
-                .map_err(|error| store_failed("list", &folder, error))?
-            {
-                listed.push(file);
-            }
-            let mut table = table.lock().await;
-            table.refresh().await?;
-            let active: HashSet<&str> = table.active_paths().collect();
-            for file in listed {
-                let Some(parts) = file.location.prefix_match(&folder) else {
-                    continue;
-                };
-                let path: String = parts
-                    .map(|part| part.as_ref().to_owned())
-                    .collect::<Vec<_>>()
-                    .join("/");
-                let is_data = path.ends_with(".parquet") && !path.starts_with(LOG_FOLDER);
-                let is_old = file.last_modified.timestamp_millis() < older_than_ms;
-                if is_data && is_old && !active.contains(path.as_str()) && !spared.contains(&path) {
-                    vacuumed.bytes += file.size;
-                    vacuumed.files.push(file.location.to_string());
-                    if !dry_run {
-                        self.inner.files.remove(&file.location).await?;
-                    }
-                }
-            }
-        }
-        Ok(vacuumed)
-    }
-
-    fn table(&self, name: &TableName) -> Result<Table> {
+    pub(super) fn table(&self, name: &TableName) -> Result<Table> {
         let mut tables = self.inner.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(table) = tables.get(name) {
             return Ok(Arc::clone(table));
@@ -189,7 +133,7 @@ impl DeltaArchive {
         Ok(table)
     }
 
-    async fn tables_of(&self, tenant: &TenantId) -> Result<Vec<TableName>> {
+    pub(super) async fn tables_of(&self, tenant: &TenantId) -> Result<Vec<TableName>> {
         let folder = self.inner.folder.clone().join(tenant.as_str());
         let mut tables = Vec::new();
         for name in self.folders(&folder).await? {
@@ -277,7 +221,7 @@ impl DeltaArchive {
     }
 
     /// What the log is to tell of a new file.
-    async fn facts(&self, table: &TableName, path: &str) -> Result<(FooterFacts, u64)> {
+    pub(super) async fn facts(&self, table: &TableName, path: &str) -> Result<(FooterFacts, u64)> {
         let inner = Arc::clone(&self.inner);
         let (kind, name) = (table.kind, file_name(&inner.folder, table, path));
         let runtime = Handle::current();
@@ -289,7 +233,7 @@ impl DeltaArchive {
     }
 
     /// The hash of a file's bytes, as the log tells it of active files.
-    async fn logged_hash(&self, table: &TableName, path: &str) -> Result<Option<u64>> {
+    pub(super) async fn logged_hash(&self, table: &TableName, path: &str) -> Result<Option<u64>> {
         let table = self.table(table)?;
         let mut table = table.lock().await;
         table.refresh().await?;
@@ -639,7 +583,7 @@ fn is_same(active: &[ActiveFile], files: &[ArchiveFile]) -> bool {
 }
 
 /// Runs what blocks on a thread for that.
-async fn off_runtime<T: Send + 'static>(
+pub(super) async fn off_runtime<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {

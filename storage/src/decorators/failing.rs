@@ -18,7 +18,7 @@ use crate::api::{
     Aggregates, AggregatesReader, AggregatesWriter, Appended, Checkpoint, Checkpoints, EventLog,
     EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, Flip, Generation, GenerationInfo,
     GroupMember, Lease, LogBounds, LogChunk, LogLag, LogRecord, Marks, Partition, Position, RawApplied,
-    RawEvents, RawEventsReader, RawEventsWriter, RawWrite, RowFilter, SessionCursor, Sessions,
+    RawEvents, RawEventsReader, RawEventsWriter, RawWrite, RestoredDay, RowFilter, SessionCursor, Sessions,
     SessionsReader, SessionsWriter, Shard, StoredSession, Stores, VenueDay, VenueDays, VenueDaysReader,
     VenueDaysWriter,
 };
@@ -237,6 +237,12 @@ impl EventLogAdmin for Failing<dyn EventLog> {
             .call("event_log.trim", self.inner.trim(partition, before, keep_from))
             .await
     }
+
+    async fn begin_new_life(&self) -> Result<u64> {
+        self.faults
+            .call("event_log.begin_new_life", self.inner.begin_new_life())
+            .await
+    }
 }
 
 #[async_trait]
@@ -450,6 +456,12 @@ impl VenueDaysWriter for Failing<dyn VenueDays> {
     ) -> Result<Flip> {
         let call = self.inner.raise_marks(lease, published, marks, provisional);
         self.faults.call("venue_days.raise_marks", call).await
+    }
+
+    async fn restore(&self, venue: &VenueKey, day: RestoredDay) -> Result<Flip> {
+        self.faults
+            .call("venue_days.restore", self.inner.restore(venue, day))
+            .await
     }
 }
 

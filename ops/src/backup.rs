@@ -27,6 +27,7 @@ use dwell_runtime::clock::SharedClock;
 use dwell_storage::api::Stores;
 use dwell_storage::archive::DeltaArchive;
 use dwell_storage::backup::BackupPlace;
+use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 /// The tenant under whose name the installation itself keeps documents, and the only one whose operators may ask for
@@ -77,6 +78,13 @@ impl std::error::Error for Cancelled {}
 /// Whether an error means that somebody asked to stop.
 pub(crate) fn is_cancelled(error: &anyhow::Error) -> bool {
     error.is::<Cancelled>()
+}
+
+/// Does several things at a time, answers in order. Taken as a list: closures over borrowed things would keep a job from
+/// being sent between threads.
+async fn several<T>(work: impl IntoIterator<Item = impl Future<Output = Result<T>>>) -> Result<Vec<T>> {
+    let work: Vec<_> = work.into_iter().collect();
+    futures::stream::iter(work).buffered(DAYS_AT_ONCE).try_collect().await
 }
 
 /// The first and the last day that events can fall on.

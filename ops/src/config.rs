@@ -161,6 +161,13 @@ pub(crate) struct RetentionConfig {
     pub(crate) raw: HumanDuration,
     /// The event log. Default 30d.
     pub(crate) log: HumanDuration,
+    /// Files of the archive after others took their place; at most 29d. Default 7d.
+    #[serde(default = "replaced_files_kept")]
+    pub(crate) replaced_files: HumanDuration,
+}
+
+const fn replaced_files_kept() -> HumanDuration {
+    HumanDuration::days(7)
 }
 
 /// Logging.
@@ -207,6 +214,7 @@ impl Default for Config {
             retention: RetentionConfig {
                 raw: HumanDuration::days(90),
                 log: HumanDuration::days(30),
+                replaced_files: replaced_files_kept(),
             },
             log: LogSection {
                 filter: "info,buoyant_kernel=warn,deltalake_core=warn".into(),
@@ -269,6 +277,9 @@ impl Config {
         }
         if self.retention.log.as_ms() <= 0 || self.retention.raw.as_ms() <= 0 {
             bail!("{UNUSABLE}: retention.log and retention.raw must be more than 0");
+        }
+        if self.retention.replaced_files > HumanDuration::days(29) {
+            bail!("{UNUSABLE}: retention.replaced_files must be at most 29d");
         }
         self.engines()?;
         Ok(())

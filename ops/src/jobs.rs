@@ -4,14 +4,18 @@
 //! failed for a reason that may pass by itself keeps its claim until it is to be tried again ([`retry_after`]). What
 //! kinds there are stands in [`kinds`].
 
+mod backups;
 mod days;
 mod kinds;
 mod replay;
 mod uploads;
+mod vacuum;
 
+pub(crate) use backups::place_of;
 pub(crate) use kinds::Catalogue;
 pub(crate) use uploads::ImportJob;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +23,11 @@ use anyhow::{Result, bail};
 use dwell_batch_layer::BatchLayer;
 use dwell_ingest::quarantine::Replayer;
 use dwell_runtime::clock::SharedClock;
+use dwell_runtime::limits::HumanDuration;
 use dwell_runtime::shutdown::ShutdownToken;
 use dwell_storage::api::{AuditEntry, Flip, Job, JobProgress, JobState, Stores, audit};
 use dwell_storage::error::StorageError;
+use dwell_storage::resolver::EngineSettings;
 use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -49,8 +55,20 @@ pub(crate) struct JobWorker {
     pub(crate) batch: BatchLayer,
     pub(crate) importer: Importer,
     pub(crate) replayer: Replayer,
+    pub(crate) settings: Arc<JobSettings>,
     /// Told when a job was stored.
     pub(crate) wake: Arc<Notify>,
+}
+
+/// What jobs are told by the configuration.
+#[derive(Debug)]
+pub(crate) struct JobSettings {
+    /// Which engines keep what: a job may open one again, or reach another place in the same way.
+    pub(crate) engines: EngineSettings,
+    /// Folder for what does not outlive a job.
+    pub(crate) scratch: PathBuf,
+    /// How long a replaced file of the archive is kept.
+    pub(crate) replaced_files_kept: HumanDuration,
 }
 
 /// Where a running job tells how far it is.

@@ -3,6 +3,7 @@
 //! `main` only wires: it reads the command line, sets up logs and metrics, and hands over. [`cli`] has a file per
 //! command, [`platform`] puts the layers together, [`jobs`] carries out what was asked for, [`demo`] shows it all.
 
+mod backup;
 mod cli;
 mod client;
 mod config;

@@ -38,7 +38,7 @@ use tokio::sync::Notify;
 use crate::config::Config;
 use crate::importing::Importer;
 use crate::instance;
-use crate::jobs::{self, JobWorker};
+use crate::jobs::{self, JobSettings, JobWorker};
 use crate::roles::{Role, Roles};
 use crate::routes::{self, OpsState};
 use crate::schedule::Scheduler;
@@ -150,6 +150,11 @@ impl Platform {
                 batch: batch.clone(),
                 importer: importer.clone(),
                 replayer: intake.replayer(),
+                settings: Arc::new(JobSettings {
+                    engines: config.engines()?,
+                    scratch: paths.spill.clone(),
+                    replaced_files_kept: config.retention.replaced_files,
+                }),
                 wake: Arc::clone(&wake),
             };
             let token = base.controller.register(Phase::StopJobs, "job worker");

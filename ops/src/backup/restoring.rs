@@ -27,16 +27,19 @@ use dwell_storage::backup::manifest::{BackedUpDay, CollectionPart};
 use dwell_storage::backup::parts::{self, DestroyedKeyPart, DocumentPart, LiveKeyPart, RegistryPart};
 use dwell_storage::backup::{BackupManifest, KeyObject, TenantBackup};
 use dwell_storage::error::ErrorKind;
-use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use super::pruning::{for_each_object, kept_files};
-use super::{DAYS_AT_ONCE, Side, state};
+use super::{Side, several, state};
 
 /// A second's room for fences: 2²⁰, some eleven days of a lease per second.
 const FENCES_OF_A_SECOND: u32 = 20;
 /// Days before the backup that may have been leased without being in it, and that get a fence of the new life.
 const DAYS_BEFORE: i32 = 40;
+/// Objects between two looks whether to stop.
+const CHECKED_AT_ONCE: usize = 64;
+/// Marks that are written at a time.
+const MARKS_AT_ONCE: usize = 500;
 /// Days that a report lists.
 const LISTED_MAX: usize = 100;
 /// Tries of a conditional write that others overtake.
@@ -128,11 +131,11 @@ pub(crate) async fn restore(side: &Side<'_>, manifest: &BackupManifest, how: How
         let of_tenant = restoring.tenant(tenant, &mut restored).await;
         of_tenant.with_context(|| format!("tenant {}", tenant.tenant))?;
     }
-    restoring.live_keys(&manifest.keys, &mut restored).await?;
-    failpoint!("restore_backup.after_tables");
     if how.is_drill {
         return Ok(restored);
     }
+    restoring.live_keys(&manifest.keys, &mut restored).await?;
+    failpoint!("restore_backup.after_tables");
     side.stores.log.begin_new_life().await?;
     apply_erasures(side, manifest).await?;
     for tenant in &manifest.tenants {
@@ -153,16 +156,12 @@ pub(crate) async fn check(side: &Side<'_>, manifest: &BackupManifest) -> Result<
     })
     .await?;
     let total = objects.len() as u64;
-    let mut read = futures::stream::iter(objects)
-        .map(|object| async move { side.place.object(&object).await.map(drop) })
-        .buffer_unordered(DAYS_AT_ONCE);
-    let mut done = 0;
-    while read.try_next().await?.is_some() {
-        done += 1;
-        if done % 50 == 0 {
-            side.check_cancel()?;
-            (side.tell)(done, total, "reading the backup");
-        }
+    let objects: Vec<_> = objects.into_iter().collect();
+    for (chunk, objects) in objects.chunks(CHECKED_AT_ONCE).enumerate() {
+        side.check_cancel()?;
+        (side.tell)((chunk * CHECKED_AT_ONCE) as u64, total, "reading the backup");
+        let read = |object| async move { Ok(side.place.object(object).await.map(drop)?) };
+        several(objects.iter().map(read)).await?;
     }
     for keys in &manifest.keys {
         side.place.keys(keys).await?;
@@ -278,7 +277,7 @@ impl Restoring<'_> {
             restored.quarantine_entries += entries.len() as u64;
             stores.quarantine.add(entries, u64::MAX).await?;
         }
-        for object in &backup.destroyed_keys {
+        for object in backup.destroyed_keys.iter().filter(|_| !self.how.is_drill) {
             let keys: Vec<DestroyedKeyPart> = self.part(object).await?;
             for key in keys {
                 let venue = VenueKey::new(tenant.clone(), key.venue);
@@ -299,12 +298,9 @@ impl Restoring<'_> {
                 .entry(&part.venue)
                 .or_default()
                 .extend(days.iter().map(|day| day.day));
-            let sums: Vec<(u64, u64)> = futures::stream::iter(days)
-                .map(|day| self.day(&venue, day, restored.fence))
-                .buffered(DAYS_AT_ONCE)
-                .try_collect()
-                .await?;
-            for (generations, sessions) in sums {
+            let fence = restored.fence;
+            let work = days.into_iter().map(|day| self.day(&venue, day, fence));
+            for (generations, sessions) in several(work).await? {
                 restored.days += 1;
                 restored.generations += generations;
                 restored.sessions += sessions;
@@ -430,18 +426,16 @@ impl Restoring<'_> {
             published: None,
             history: Vec::new(),
         });
-        let days = &self.side.stores.venue_days;
-        futures::stream::iter(others)
-            .map(|row| async move {
-                match days.get(venue, row.day).await? {
-                    // Published here by the life that a force writes over, and unknown to the backup: it stays.
-                    Some(there) if there.published.is_some() => Ok(()),
-                    _ => self.put_day(venue, row).await,
-                }
-            })
-            .buffer_unordered(DAYS_AT_ONCE)
-            .try_collect()
-            .await
+        several(others.map(|row| self.fence_day(venue, row))).await?;
+        Ok(())
+    }
+
+    async fn fence_day(&self, venue: &VenueKey, row: RestoredDay) -> Result<()> {
+        match self.side.stores.venue_days.get(venue, row.day).await? {
+            // Published here by the life that a force writes over, and unknown to the backup: it stays.
+            Some(there) if there.published.is_some() => Ok(()),
+            _ => self.put_day(venue, row).await,
+        }
     }
 
     async fn live_keys(&self, keys: &[KeyObject], restored: &mut Restored) -> Result<()> {
@@ -498,7 +492,7 @@ impl Restoring<'_> {
             }
         }
         let source = MarkSource::job(self.side.job);
-        let mut write = RawWrite::default();
+        let mut marks = Vec::new();
         for venue in stores.registry.venues(tenant).await? {
             let key = VenueKey::new(tenant.clone(), venue.venue.id.clone());
             let of_venue = archived.iter().filter(|((id, _), _)| *id == key.venue);
@@ -508,7 +502,7 @@ impl Restoring<'_> {
                 }
                 // A slot that lies in the day whatever its zone.
                 let (start, _) = venue.venue.calendar.bounds(*day);
-                write.marks.push(Mark {
+                marks.push(Mark {
                     venue: key.clone(),
                     slot: (start + SLOT_MS).div_euclid(SLOT_MS),
                     source: source.clone(),
@@ -517,7 +511,16 @@ impl Restoring<'_> {
                 restored.dirty_days += 1;
             }
         }
-        stores.raw.apply(write).await?;
+        for some in marks.chunks(MARKS_AT_ONCE) {
+            let marks = some.to_vec();
+            stores
+                .raw
+                .apply(RawWrite {
+                    marks,
+                    ..RawWrite::default()
+                })
+                .await?;
+        }
         Ok(())
     }
 

@@ -28,11 +28,10 @@ use dwell_storage::backup::manifest::{
 };
 use dwell_storage::backup::parts::{self, DestroyedKeyPart, DocumentPart, LiveKeyPart, RegistryPart};
 use dwell_storage::backup::{BackupManifest, ObjectRef, TenantBackup};
-use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
 use super::pruning::{Previous, destroy_expired_keys};
-use super::{DAYS_AT_ONCE, Side, quarantine_keys, state, utc_day, whole_calendar};
+use super::{Side, quarantine_keys, several, state, utc_day, whole_calendar};
 
 /// Entries of a list that go into one object.
 const CHUNK: usize = 500;
@@ -389,11 +388,7 @@ impl<'a> Taking<'a> {
             self.renew(&venue.tenant).await?;
             (self.side.tell)(self.lock().days, 0, &format!("{venue} {month}"));
             let former = self.previous.month(self.side.place, venue, &month).await?;
-            let days: Vec<BackedUpDay> = futures::stream::iter(rows)
-                .map(|row| self.day(venue, row, &former))
-                .buffered(DAYS_AT_ONCE)
-                .try_collect()
-                .await?;
+            let days = several(rows.into_iter().map(|row| self.day(venue, row, &former))).await?;
             for day in &days {
                 let of_devices = |generation: &BackedUpGeneration| {
                     generation.info.events.contains_key(&Kind::Presence)
@@ -547,10 +542,10 @@ impl<'a> Taking<'a> {
         let keys = &self.side.stores.pseudonym_keys;
         let mut days: Vec<LocalDay> = days.into_iter().filter(|day| !gone.contains(day)).collect();
         days.sort();
-        let mut found = futures::stream::iter(days)
-            .map(|day| async move { keys.look_up(venue, day).await.map(|key| (day, key)) })
-            .buffered(DAYS_AT_ONCE);
-        while let Some((day, stored)) = found.try_next().await? {
+        let look_ups = days
+            .into_iter()
+            .map(|day| async move { Ok((day, keys.look_up(venue, day).await?)) });
+        for (day, stored) in several(look_ups).await? {
             let Some(stored) = stored else { continue };
             match stored.key {
                 PseudonymKey::Live(key) if stored.keep_until > self.at => {

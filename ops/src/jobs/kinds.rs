@@ -13,7 +13,8 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{JobWorker, Progress, days, replay, uploads};
+use super::backups::BackupJob;
+use super::{JobWorker, Progress, days, replay, uploads, vacuum};
 
 /// All kinds.
 const KINDS: &[&dyn JobKind] = &[
@@ -22,6 +23,10 @@ const KINDS: &[&dyn JobKind] = &[
     &days::VERIFY,
     &replay::Replay,
     &uploads::Import,
+    &vacuum::Vacuum,
+    &BackupJob::Backup,
+    &BackupJob::RestoreBackup,
+    &BackupJob::Drill,
 ];
 
 /// A kind of job. Doing one twice changes nothing: a worker may die at any point, and another does it again.

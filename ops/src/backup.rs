@@ -10,6 +10,7 @@
 //! view. The archive lies elsewhere, or beside the backup where that is asked for.
 
 pub(crate) mod drill;
+pub(crate) mod metrics;
 pub(crate) mod pruning;
 pub(crate) mod restoring;
 pub(crate) mod state;
@@ -84,7 +85,10 @@ pub(crate) fn is_cancelled(error: &anyhow::Error) -> bool {
 /// being sent between threads.
 async fn several<T>(work: impl IntoIterator<Item = impl Future<Output = Result<T>>>) -> Result<Vec<T>> {
     let work: Vec<_> = work.into_iter().collect();
-    futures::stream::iter(work).buffered(DAYS_AT_ONCE).try_collect().await
+    futures::stream::iter(work)
+        .buffered(DAYS_AT_ONCE)
+        .try_collect()
+        .await
 }
 
 /// The first and the last day that events can fall on.
@@ -96,7 +100,8 @@ fn whole_calendar() -> RangeInclusive<LocalDay> {
 
 /// The UTC day of a moment.
 fn utc_day(at: TsMs) -> LocalDay {
-    LocalDay::from_epoch_days(at.div_euclid(DAY_MS) as i32).unwrap_or_else(|| LocalDay::new(Default::default()))
+    LocalDay::from_epoch_days(at.div_euclid(DAY_MS) as i32)
+        .unwrap_or_else(|| LocalDay::new(Default::default()))
 }
 
 /// Where the quarantine's keys stand.

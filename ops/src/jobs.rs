@@ -7,6 +7,7 @@
 mod backups;
 mod days;
 mod kinds;
+mod repair;
 mod replay;
 mod uploads;
 mod vacuum;

@@ -19,6 +19,8 @@ mod platform;
 mod roles;
 mod routes;
 mod schedule;
+#[cfg(test)]
+mod test_world;
 
 use std::process::ExitCode;
 
@@ -81,6 +83,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Quarantine(command) => cli::quarantine::run(command).await,
         Command::Log(command) => cli::log::run(command).await,
         Command::Keys(command) => cli::keys::run(command).await,
+        Command::Backups(args) => cli::backups::run(args).await,
         Command::Config(ConfigCommand::Check { config }) => {
             let config = Config::load(config.as_deref(), &Overrides::default())?;
             output::write_line(config.to_toml()?.trim_end())

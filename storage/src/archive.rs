@@ -11,6 +11,7 @@
 //!   files that are verified and not yet visible.
 //! - `table_log` and `delta`: commits, and the traits of the archive. `copy`: moving it as it is. `adopt`: its files kept
 //!   elsewhere, and brought back from there.
+//! - `rebuild`: damaged files, written anew from rows that are left.
 //! - `vacuum`: files that no table names any more.
 //! - `remote`: the object stores of clouds. `inspect`: whether a store can hold an archive.
 
@@ -27,6 +28,7 @@ mod layout;
 mod order;
 mod parquet_schema;
 mod reader;
+mod rebuild;
 mod remote;
 mod rewrite;
 mod sorter;

@@ -15,12 +15,15 @@ use dwell_storage::api::{
     Archive, ArchiveKeeper, ArchiveReader, ArchiveWriter, ArchivedDay, Committed, DeliveredRows, Projection,
     Rewrite, StagedDay, StillHeld,
 };
-use dwell_storage::archive::{BulkSorter, DeltaArchive};
+use dwell_storage::archive::{BulkSorter, DeltaArchive, RemoteArchiveConfig};
+use dwell_storage::backup::BackupPlace;
 use dwell_storage::conformance::archive::{ArchiveUnderTest, suite};
+use dwell_storage::conformance::backup_place::{self, PlaceUnderTest};
 use dwell_storage::conformance::samples::{
     DAY_START, Dice, day, delivery, describe, events, position, shop, tenant,
 };
 use dwell_storage::error::Result;
+use dwell_storage::resolver::StoreUri;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -417,4 +420,24 @@ async fn rivals_that_redo_what_is_stale_lose_nothing() {
         archive.verify(&shop(), &held).await.unwrap();
         assert_eq!(held.events[0].rows, 8);
     }
+}
+
+#[tokio::test]
+async fn a_place_for_backups_keeps_its_promises_in_a_folder_and_in_memory() {
+    let root = kept_folder();
+    backup_place::suite(|| async {
+        let dir = tempfile::tempdir_in(&root).unwrap().keep();
+        let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(&dir).unwrap());
+        let uri = StoreUri::Folder(dir);
+        let place = BackupPlace::open(&uri, &RemoteArchiveConfig::default()).unwrap();
+        PlaceUnderTest { place, store }
+    })
+    .await;
+    std::fs::remove_dir_all(root).unwrap();
+    backup_place::suite(|| async {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let place = BackupPlace::on(Arc::clone(&store), Path::default(), "memory".to_owned());
+        PlaceUnderTest { place, store }
+    })
+    .await;
 }

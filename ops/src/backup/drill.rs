@@ -119,7 +119,11 @@ async fn drill_in(
     let layer = BatchLayer::new(stores.clone(), Arc::clone(side.clock), batch.clone(), "drill")?;
     for day in sample_of(&layer, &published, sample).await? {
         side.check_cancel()?;
-        (side.tell)(drilled.days_recomputed, sample as u64, "computing days from the archive");
+        (side.tell)(
+            drilled.days_recomputed,
+            sample as u64,
+            "computing days from the archive",
+        );
         recompute(side, &layer, day, &mut drilled).await?;
     }
     drilled.recompute_ms = elapsed(&stopwatch);
@@ -170,7 +174,10 @@ async fn compare(restored: &Stores, real: &Stores, day: &Published, drilled: &mu
     drilled.days_compared += 1;
     drilled.rows_compared += here.len() as u64;
     if there != here || here.len() as u64 != info.rows {
-        note(drilled, format!("{venue} {date}: the backup's rows are others than the published ones"));
+        note(
+            drilled,
+            format!("{venue} {date}: the backup's rows are others than the published ones"),
+        );
     }
     Ok(())
 }
@@ -185,7 +192,9 @@ async fn sample_of<'a>(
     let mut venues: Vec<&VenueKey> = published.iter().map(|day| &day.venue).collect();
     venues.dedup();
     for venue in venues {
-        let dirty = layer.plan_venue(venue, &RunSpec::all_dirty(What::Recompute)).await?;
+        let dirty = layer
+            .plan_venue(venue, &RunSpec::all_dirty(What::Recompute))
+            .await?;
         let archived = layer.stores().archive.days(venue).await?;
         clean.extend(published.iter().filter(|day| {
             day.venue == *venue
@@ -195,7 +204,9 @@ async fn sample_of<'a>(
         }));
     }
     let count = sample.min(clean.len());
-    Ok((0..count).map(|number| clean[number * clean.len() / count]).collect())
+    Ok((0..count)
+        .map(|number| clean[number * clean.len() / count])
+        .collect())
 }
 
 /// Computes a day anew from the archive, in the restored installation, and compares.
@@ -239,14 +250,20 @@ async fn recompute(
         .and_then(|report| report.generation);
     let Some(generation) = generation else {
         let why = of_day.map_or("no report", |report| report.reason.as_str());
-        note(drilled, format!("{venue} {date}: not computed from the archive: {why}"));
+        note(
+            drilled,
+            format!("{venue} {date}: not computed from the archive: {why}"),
+        );
         return Ok(());
     };
     let (all, rows) = (RowFilter::default(), &layer.stores().aggregates);
     let anew = rows.read(venue, date, generation, &all).await?;
     let restored = rows.read(venue, date, day.generation, &all).await?;
     if anew != restored {
-        note(drilled, format!("{venue} {date}: computed from the archive it has other numbers"));
+        note(
+            drilled,
+            format!("{venue} {date}: computed from the archive it has other numbers"),
+        );
     }
     Ok(())
 }
@@ -264,11 +281,13 @@ fn elapsed(stopwatch: &Stopwatch) -> i64 {
 
 async fn remove(folder: &Path) -> Result<()> {
     let folder = folder.to_owned();
-    let removed = blocking("remove a scratch folder", move || match std::fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(anyhow::Error::from(error).context(format!("cannot remove {}", folder.display())))
+    let removed = blocking("remove a scratch folder", move || {
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(anyhow::Error::from(error).context(format!("cannot remove {}", folder.display())))
+            }
+            _ => Ok(()),
         }
-        _ => Ok(()),
     });
     removed.await?
 }

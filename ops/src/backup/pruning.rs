@@ -39,7 +39,11 @@ impl Previous {
             match found.await {
                 Ok(found) => return Ok(found),
                 Err(error) => {
-                    tracing::warn!(backup = id, error = format!("{error:#}"), "an earlier backup cannot be read");
+                    tracing::warn!(
+                        backup = id,
+                        error = format!("{error:#}"),
+                        "an earlier backup cannot be read"
+                    );
                 }
             }
         }
@@ -219,8 +223,5 @@ pub(crate) async fn prune(place: &BackupPlace, keep: Keep, now: TsMs) -> Result<
         place.remove_backup(id).await?;
     }
     let swept = place.sweep(&named, now - SWEEP_AGE_MS).await?;
-    Ok(Pruned {
-        backups: gone,
-        swept,
-    })
+    Ok(Pruned { backups: gone, swept })
 }

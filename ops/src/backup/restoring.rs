@@ -210,7 +210,10 @@ async fn bring_files_back(side: &Side<'_>, manifest: &BackupManifest) -> Result<
             .map(|file| file.path)
             .collect();
         // Files of this backup may be there because a restore broke off; any other means that the archive lives.
-        if there.iter().any(|path| files.iter().all(|file| file.path != *path)) {
+        if there
+            .iter()
+            .any(|path| files.iter().all(|file| file.path != *path))
+        {
             continue;
         }
         let missing: Vec<CopiedFile> = files
@@ -365,17 +368,17 @@ impl Restoring<'_> {
         for generation in &day.generations {
             let rows = parts::decode_rows(&place.object(&generation.rows).await?)?;
             if rows.len() as u64 != generation.info.rows {
-                bail!("{venue} {}: the backup has not all rows of its generation", day.day);
+                bail!(
+                    "{venue} {}: the backup has not all rows of its generation",
+                    day.day
+                );
             }
             let number = generation.info.generation;
             stores.aggregates.write(venue, day.day, number, rows).await?;
             if let Some(object) = &generation.sessions {
                 let sessions = parts::decode_sessions(&place.object(object).await?)?;
                 sessions_restored += sessions.len() as u64;
-                stores
-                    .sessions
-                    .write(venue, day.day, number, sessions)
-                    .await?;
+                stores.sessions.write(venue, day.day, number, sessions).await?;
             }
         }
         let count = day.generations.len() as u64;
@@ -403,7 +406,10 @@ impl Restoring<'_> {
             let there = days.get(venue, row.day).await?;
             row.fence = there.map_or(row.fence, |there| there.fence + 1).max(row.fence);
         }
-        bail!("{venue} {} is being worked on: stop what runs on this installation", row.day)
+        bail!(
+            "{venue} {} is being worked on: stop what runs on this installation",
+            row.day
+        )
     }
 
     /// Gives days that the backup does not know, but that the former life may have leased, a fence of this one.
@@ -460,7 +466,9 @@ impl Restoring<'_> {
 
     /// Marks the days whose archive is not what their generation was made of.
     async fn mark_days(&self, backup: &TenantBackup, restored: &mut Restored) -> Result<()> {
-        let Some(archive) = self.side.archive else { return Ok(()) };
+        let Some(archive) = self.side.archive else {
+            return Ok(());
+        };
         let (stores, tenant) = (self.side.stores, &backup.tenant);
         let mut archived: BTreeMap<(VenueId, LocalDay), BTreeSet<String>> = BTreeMap::new();
         for file in archive.files_now(tenant).await? {
@@ -485,7 +493,10 @@ impl Restoring<'_> {
             }
         }
         for (place, files) in &made_of {
-            if !files.is_empty() && !archived.contains_key(place) && restored.without_archive.len() < LISTED_MAX {
+            if !files.is_empty()
+                && !archived.contains_key(place)
+                && restored.without_archive.len() < LISTED_MAX
+            {
                 restored
                     .without_archive
                     .push(format!("{tenant}/{} {}", place.0, place.1));

@@ -160,7 +160,10 @@ pub(crate) async fn hold_place(
     .await?;
     match stands.filter(|stands| stands.value.holder != holder) {
         None => Ok(()),
-        Some(other) => bail!("the job {} is writing to {place}: wait for it", other.value.holder),
+        Some(other) => bail!(
+            "the job {} is writing to {place}: wait for it",
+            other.value.holder
+        ),
     }
 }
 
@@ -184,5 +187,8 @@ pub(crate) async fn release_place(
 
 /// A place's document: ids are short and plain.
 fn id_of(place: &str) -> String {
-    format!("{:032x}", dwell_model::ids::Receipt::derive(b"place", place.as_bytes()).to_u128())
+    format!(
+        "{:032x}",
+        dwell_model::ids::Receipt::derive(b"place", place.as_bytes()).to_u128()
+    )
 }

@@ -20,8 +20,8 @@ use dwell_model::time::{DAY_MS, LocalDay, TsMs};
 use dwell_runtime::clock::Stopwatch;
 use dwell_runtime::failpoint;
 use dwell_storage::api::{
-    Generation, GenerationInfo, ListFrom, Pin, Pinned, PseudonymKey, QuarantineEntry, QuarantineFilter, RowFilter,
-    SessionCursor, StoredSession, VenueDay, pins,
+    Generation, GenerationInfo, ListFrom, Pin, Pinned, PseudonymKey, QuarantineEntry, QuarantineFilter,
+    RowFilter, SessionCursor, StoredSession, VenueDay, pins,
 };
 use dwell_storage::backup::manifest::{
     BACKUP_FORMAT, BackedUpDay, BackedUpGeneration, CollectionPart, DaysPart,
@@ -390,9 +390,8 @@ impl<'a> Taking<'a> {
             let former = self.previous.month(self.side.place, venue, &month).await?;
             let days = several(rows.into_iter().map(|row| self.day(venue, row, &former))).await?;
             for day in &days {
-                let of_devices = |generation: &BackedUpGeneration| {
-                    generation.info.events.contains_key(&Kind::Presence)
-                };
+                let of_devices =
+                    |generation: &BackedUpGeneration| generation.info.events.contains_key(&Kind::Presence);
                 if day.generations.iter().any(of_devices) {
                     heard.insert(day.day);
                 }
@@ -416,13 +415,17 @@ impl<'a> Taking<'a> {
         row: VenueDay,
         former: &HashMap<(LocalDay, Generation), BackedUpGeneration>,
     ) -> Result<BackedUpDay> {
-        let history = self.side.stores.venue_days.history(venue, row.day).await?;
+        let days = &self.side.stores.venue_days;
+        let history = days.history(venue, row.day).await?;
         let of_then: Vec<GenerationInfo> = history
             .into_iter()
             .filter(|info| info.published_at <= self.at)
             .collect();
+        // Read after the history: what was published in between is not in that, and is left out.
+        let row = days.get(venue, row.day).await?.unwrap_or(row);
+        let is_of_then = |now: &GenerationInfo| of_then.iter().any(|info| info.generation == now.generation);
         let published = match &row.published {
-            Some(now) if now.published_at <= self.at => Some(now.generation),
+            Some(now) if is_of_then(now) => Some(now.generation),
             _ => of_then.first().map(|info| info.generation),
         };
         let mut generations = Vec::new();
@@ -431,7 +434,10 @@ impl<'a> Taking<'a> {
             let known = former.get(&(row.day, info.generation));
             match self.generation(venue, row.day, info, is_published, known).await? {
                 Ok(generation) => generations.push(generation),
-                Err(problem) => self.lock().problems.push(format!("{venue} {}: {problem}", row.day)),
+                Err(problem) => self
+                    .lock()
+                    .problems
+                    .push(format!("{venue} {}: {problem}", row.day)),
             }
         }
         self.lock().generations += generations.len() as u64;
@@ -463,10 +469,7 @@ impl<'a> Taking<'a> {
             None => {
                 let all = RowFilter::default();
                 let stores = self.side.stores;
-                let rows = stores
-                    .aggregates
-                    .read(venue, day, info.generation, &all)
-                    .await?;
+                let rows = stores.aggregates.read(venue, day, info.generation, &all).await?;
                 if rows.len() as u64 != info.rows {
                     return Ok(Err(format!(
                         "generation {} has {} aggregate rows of {}",
@@ -482,11 +485,7 @@ impl<'a> Taking<'a> {
             true => self.sessions(venue, day, &info, known).await?,
             false => None,
         };
-        Ok(Ok(BackedUpGeneration {
-            info,
-            rows,
-            sessions,
-        }))
+        Ok(Ok(BackedUpGeneration { info, rows, sessions }))
     }
 
     /// Sessions of a published generation; none once retention has taken them.
@@ -562,7 +561,10 @@ impl<'a> Taking<'a> {
 
     /// Copies the archive's files, and lists them.
     async fn files(&self, tenant: &TenantId) -> Result<Vec<ObjectRef>> {
-        let archive = self.side.archive.context("the archive's files cannot be reached")?;
+        let archive = self
+            .side
+            .archive
+            .context("the archive's files cannot be reached")?;
         let files = archive.files_now(tenant).await?;
         let total = files.len() as u64;
         for (done, file) in files.iter().enumerate() {
@@ -639,4 +641,3 @@ fn by_end(keys: Vec<LiveKeyPart>) -> BTreeMap<TsMs, Vec<LiveKeyPart>> {
     }
     days
 }
-

@@ -61,7 +61,10 @@ impl JobKind for BackupJob {
                 "Back up tables, documents and keys to a place; with the option archive the archive's files too",
             ),
             BackupJob::RestoreBackup => ("restore-backup", "Bring a backup back into an empty installation"),
-            BackupJob::Drill => ("drill", "Restore the newest backup into a scratch folder, and compare"),
+            BackupJob::Drill => (
+                "drill",
+                "Restore the newest backup into a scratch folder, and compare",
+            ),
         };
         let (options, required): (&'static [&'static str], &'static [&'static str]) = match self {
             BackupJob::Backup => (&["to", "archive", "keep", "keep_days"], &["to"]),

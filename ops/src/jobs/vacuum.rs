@@ -72,7 +72,10 @@ pub(crate) async fn vacuum(
     let mut candidates = stores.archive.unnamed_files(tenant, cutoff).await?;
     if !request.must_go.is_empty() {
         let all = stores.archive.unnamed_files(tenant, i64::MAX).await?;
-        candidates.extend(all.into_iter().filter(|file| request.must_go.contains(&file.path)));
+        candidates.extend(
+            all.into_iter()
+                .filter(|file| request.must_go.contains(&file.path)),
+        );
         candidates.sort();
         candidates.dedup();
     }
@@ -131,7 +134,10 @@ async fn free_of(
                 let named = named_by_history(stores.venue_days.as_ref(), &venue, place.1).await?;
                 histories.insert(place.clone(), named);
             }
-            if histories.get(&place).is_some_and(|named| named.contains(&file.path)) {
+            if histories
+                .get(&place)
+                .is_some_and(|named| named.contains(&file.path))
+            {
                 vacuumed.kept_for_history += 1;
                 continue;
             }

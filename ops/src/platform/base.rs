@@ -41,6 +41,7 @@ impl Base {
             dwell_batch_layer::metrics::DEFINITIONS,
             dwell_serving_api::metrics::DEFINITIONS,
             crate::metrics::DEFINITIONS,
+            crate::backup::metrics::DEFINITIONS,
         ] {
             telemetry::describe(definitions);
         }

@@ -366,7 +366,51 @@ pub trait ArchiveKeeper: Send + Sync {
     async fn versions(&self, tenant: &TenantId) -> Result<Vec<TableVersion>>;
 }
 
-/// The archive.
-pub trait Archive: ArchiveWriter + ArchiveReader + ArchiveKeeper {}
+/// A file that cannot be read as it was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenFile {
+    /// The file, as the table's log has it.
+    pub file: ArchiveFile,
+    /// What is wrong with it, its name included.
+    pub problem: String,
+}
 
-impl<T: ArchiveWriter + ArchiveReader + ArchiveKeeper> Archive for T {}
+/// Outcome of writing a damaged day anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Rebuilt {
+    /// New files hold exactly what the broken ones held, waiting for [`ArchiveWriter::commit`].
+    Staged(StagedDay),
+    /// What there is gives other rows than those recorded. Nothing is staged.
+    NotAsRecorded {
+        /// Winners as the log has them.
+        recorded: Checksum,
+        /// Winners as they came out.
+        found: Checksum,
+    },
+}
+
+/// Repairing the archive.
+#[async_trait]
+pub trait ArchiveRepair: Send + Sync {
+    /// Re-reads a day's files; those that are missing, or not what was committed, with what is wrong.
+    async fn broken_files(&self, venue: &VenueKey, day: &ArchivedDay) -> Result<Vec<BrokenFile>>;
+
+    /// Unites rows with those of a day's files that are not broken, and writes the result as new files, as
+    /// [`ArchiveWriter::rewrite_day`] does; staged only if counts and checksums, over winners and over deliveries, are
+    /// those recorded of all its files.
+    async fn rebuild_day(
+        &self,
+        venue: &VenueKey,
+        kind: Kind,
+        day: LocalDay,
+        fence: Generation,
+        incoming: Box<dyn IncomingDay>,
+        broken: &[BrokenFile],
+    ) -> Result<Rebuilt>;
+}
+
+/// The archive.
+pub trait Archive: ArchiveWriter + ArchiveReader + ArchiveKeeper + ArchiveRepair {}
+
+impl<T: ArchiveWriter + ArchiveReader + ArchiveKeeper + ArchiveRepair> Archive for T {}

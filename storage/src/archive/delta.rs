@@ -14,11 +14,12 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::runtime::Handle;
 
-use super::day_files::{FileRows, FooterFacts, hash_file, read_footer, read_sums};
+use super::day_files::{FileRows, FooterFacts, hash_file, read_footer};
 use super::day_reader::ArchivedDayReader;
 use super::durable::DurableLocal;
 use super::files::{DataFiles, store_failed};
 use super::layout::TableName;
+use super::rebuild::check;
 use super::rewrite::{DayRewrite, file_name};
 use super::table_log::{ActiveFile, NewFile, TableLog, Tried};
 use crate::api::{
@@ -232,6 +233,34 @@ impl DeltaArchive {
         .await
     }
 
+    /// Unites rows with files of a day, which are all that it holds or those that can be read.
+    pub(super) async fn rewrite_over(
+        &self,
+        venue: &VenueKey,
+        kind: Kind,
+        day: LocalDay,
+        fence: Generation,
+        incoming: Box<dyn IncomingDay>,
+        archived: ArchivedDay,
+    ) -> Result<Rewrite> {
+        let (inner, venue, runtime) = (Arc::clone(&self.inner), venue.clone(), Handle::current());
+        off_runtime("archive rewrite", move || {
+            let rewrite = DayRewrite {
+                files: &inner.files,
+                archive: &inner.folder,
+                runtime: &runtime,
+                venue: &venue,
+                kind,
+                day,
+                fence,
+                archived,
+                stretch_rows: inner.stretch_rows,
+            };
+            rewrite.run(incoming)
+        })
+        .await
+    }
+
     /// The hash of a file's bytes, as the log tells it of active files.
     pub(super) async fn logged_hash(&self, table: &TableName, path: &str) -> Result<Option<u64>> {
         let table = self.table(table)?;
@@ -328,22 +357,8 @@ impl ArchiveWriter for DeltaArchive {
         incoming: Box<dyn IncomingDay>,
     ) -> Result<Rewrite> {
         let archived = self.day(venue, kind, day).await?;
-        let (inner, venue, runtime) = (Arc::clone(&self.inner), venue.clone(), Handle::current());
-        off_runtime("archive rewrite", move || {
-            let rewrite = DayRewrite {
-                files: &inner.files,
-                archive: &inner.folder,
-                runtime: &runtime,
-                venue: &venue,
-                kind,
-                day,
-                fence,
-                archived,
-                stretch_rows: inner.stretch_rows,
-            };
-            rewrite.run(incoming)
-        })
-        .await
+        self.rewrite_over(venue, kind, day, fence, incoming, archived)
+            .await
     }
 
     async fn commit(
@@ -506,25 +521,7 @@ impl ArchiveReader for DeltaArchive {
         off_runtime("archive verify", move || {
             let mut deliveries = Checksum::default();
             for (file, name, hash) in files {
-                if let Some(hash) = hash
-                    && hash != hash_file(&inner.files, &name, &runtime)?
-                {
-                    let what = format!("archive file {name} was changed since it was committed");
-                    return Err(StorageError::new(ErrorKind::Damaged, what));
-                }
-                let sums = read_sums(&inner.files, &name, file.kind, &runtime)?;
-                let checksum = match file.dataset {
-                    Dataset::Events => sums.events,
-                    Dataset::Superseded => sums.deliveries,
-                };
-                if checksum != file.checksum || checksum.rows != file.rows {
-                    let what = format!(
-                        "archive file {name} holds {} rows with checksum {:032x}, not {} with {:032x}",
-                        checksum.rows, checksum.sum, file.rows, file.checksum.sum
-                    );
-                    return Err(StorageError::new(ErrorKind::Damaged, what));
-                }
-                deliveries.merge(sums.deliveries);
+                deliveries.merge(check(&inner.files, &name, &file, hash, &runtime)?);
             }
             if deliveries == day.deliveries {
                 return Ok(());

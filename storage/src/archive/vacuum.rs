@@ -42,7 +42,7 @@ impl ArchiveKeeper for DeltaArchive {
             let old = listed.iter().filter(|file| is_older(file, older_than));
             unnamed.extend(old.filter_map(|file| {
                 let path = data_path(file, &folder)?;
-                (!needed.contains(&path)).then(|| UnnamedFile {
+                (!needed.contains(&path)).then_some(UnnamedFile {
                     kind: name.kind,
                     dataset: name.dataset,
                     path,

@@ -1,5 +1,7 @@
 //! What [`Archive`] promises.
 
+mod keeping;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +20,7 @@ use super::samples::{
 };
 use crate::api::{
     Archive, ArchivedDay, Committed, Dataset, DeliveredRows, Generation, Projection, Rewrite, StagedDay,
-    StillHeld, TableVersion, UnnamedFile,
+    StillHeld,
 };
 use crate::error::{ErrorKind, Result};
 
@@ -69,8 +71,9 @@ where
             a_damaged_file_is_found_and_named,
             a_missing_file_is_found,
             any_split_in_any_order_ends_the_same,
-            what_no_table_names_is_found_and_removed_and_nothing_else,
-            versions_rise_with_commits,
+            keeping::what_no_table_names_is_found_and_removed_and_nothing_else,
+            keeping::versions_rise_with_commits,
+            keeping::a_broken_file_is_written_anew_only_as_it_was,
         ]
     );
 }
@@ -733,81 +736,4 @@ async fn any_split_in_any_order_ends_the_same(test: ArchiveUnderTest) {
             "every delivery is there once"
         );
     }
-}
-
-/// Names of what nobody names, whatever its age.
-async fn unnamed(archive: &dyn Archive, of: &VenueKey) -> Vec<(Dataset, String)> {
-    let found = archive.unnamed_files(&of.tenant, i64::MAX).await.unwrap();
-    found.into_iter().map(|file| (file.dataset, file.path)).collect()
-}
-
-async fn what_no_table_names_is_found_and_removed_and_nothing_else(test: ArchiveUnderTest) {
-    let archive = &*test.archive;
-    assert!(unnamed(archive, &shop()).await.is_empty());
-    let first = put(archive, row("t", 1, 1.0, 10)).await;
-    let second = put(archive, row("t", 1, 2.0, 20)).await;
-    let third = put(archive, row("t", 1, 3.0, 30)).await;
-    // Died between staging and commit.
-    let orphan = staged(rewrite(archive, row("t", 2, 1.0, 40), 9).await).holds;
-    let mut expected: Vec<(Dataset, String)> = Vec::new();
-    for (replaced, kept) in [(&first, &third), (&second, &third), (&orphan, &third)] {
-        let kept: Vec<_> = kept.events.iter().chain(&kept.superseded).collect();
-        let files = replaced.events.iter().chain(&replaced.superseded);
-        let gone = files.filter(|file| kept.iter().all(|kept| kept.path != file.path));
-        expected.extend(gone.map(|file| (file.dataset, file.path.clone())));
-    }
-    expected.sort();
-    assert!(expected.len() >= 3);
-    let told = unnamed(&*test.other, &shop()).await;
-    assert_eq!(told, expected);
-    assert!(archive.unnamed_files(&shop().tenant, 0).await.unwrap().is_empty());
-    for stranger in strangers().iter().filter(|other| other.tenant != shop().tenant) {
-        assert!(unnamed(archive, stranger).await.is_empty());
-    }
-
-    let files = archive.unnamed_files(&shop().tenant, i64::MAX).await.unwrap();
-    let named = UnnamedFile {
-        kind: Kind::Position,
-        dataset: Dataset::Events,
-        path: third.events[0].path.clone(),
-        bytes: third.events[0].bytes,
-    };
-    let asked: Vec<UnnamedFile> = files.iter().cloned().chain([named]).collect();
-    let tenant = shop().tenant;
-    assert_eq!(archive.remove_unnamed(&tenant, &asked).await.unwrap(), files);
-    let again = test.other.remove_unnamed(&tenant, &files).await.unwrap();
-    assert_eq!(again, files, "gone is gone, whoever did it");
-    assert!(unnamed(archive, &shop()).await.is_empty());
-    assert_eq!(
-        data_files(&*test.store).await.len(),
-        third.events.len() + third.superseded.len()
-    );
-    archive.verify(&shop(), &third).await.unwrap();
-    assert_eq!(
-        archive.day(&shop(), Kind::Position, day(DAY)).await.unwrap(),
-        third
-    );
-}
-
-async fn versions_rise_with_commits(test: ArchiveUnderTest) {
-    let archive = &*test.archive;
-    let tenant = shop().tenant;
-    assert_eq!(archive.versions(&tenant).await.unwrap(), []);
-    put(archive, row("t", 1, 1.0, 10)).await;
-    let first = test.other.versions(&tenant).await.unwrap();
-    let held = put(archive, row("t", 1, 2.0, 20)).await;
-    let second = test.other.versions(&tenant).await.unwrap();
-    let of = |versions: &[TableVersion], dataset| {
-        let found = versions.iter().find(|table| table.dataset == dataset);
-        found.map_or(0, |table| table.version)
-    };
-    assert!(of(&second, Dataset::Events) > of(&first, Dataset::Events));
-    assert!(of(&second, Dataset::Superseded) > of(&first, Dataset::Superseded));
-    let order: Vec<Dataset> = second.iter().map(|table| table.dataset).collect();
-    assert_eq!(
-        order,
-        [Dataset::Superseded, Dataset::Events],
-        "as they are committed"
-    );
-    assert_eq!((second[1].files, second[1].bytes), (1, held.events[0].bytes));
 }

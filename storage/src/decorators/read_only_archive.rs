@@ -8,8 +8,9 @@ use dwell_model::ids::{TenantId, VenueKey};
 use dwell_model::time::{LocalDay, TsMs};
 
 use crate::api::{
-    Archive, ArchiveKeeper, ArchiveReader, ArchiveWriter, ArchivedDay, Committed, DayReader, Generation,
-    IncomingDay, Projection, Rewrite, StagedDay, StillHeld, TableVersion, UnnamedFile,
+    Archive, ArchiveKeeper, ArchiveReader, ArchiveRepair, ArchiveWriter, ArchivedDay, BrokenFile, Committed,
+    DayReader, Generation, IncomingDay, Projection, Rebuilt, Rewrite, StagedDay, StillHeld, TableVersion,
+    UnnamedFile,
 };
 use crate::error::{ErrorKind, Result, StorageError};
 
@@ -93,5 +94,24 @@ impl ArchiveKeeper for ReadOnlyArchive {
 
     async fn versions(&self, tenant: &TenantId) -> Result<Vec<TableVersion>> {
         self.0.versions(tenant).await
+    }
+}
+
+#[async_trait]
+impl ArchiveRepair for ReadOnlyArchive {
+    async fn broken_files(&self, venue: &VenueKey, day: &ArchivedDay) -> Result<Vec<BrokenFile>> {
+        self.0.broken_files(venue, day).await
+    }
+
+    async fn rebuild_day(
+        &self,
+        _: &VenueKey,
+        _: Kind,
+        _: LocalDay,
+        _: Generation,
+        _: Box<dyn IncomingDay>,
+        _: &[BrokenFile],
+    ) -> Result<Rebuilt> {
+        refused("rebuild a day")
     }
 }

@@ -7,11 +7,16 @@ use dwell_model::ids::{TenantId, VenueKey};
 use dwell_model::time::{DAY_MS, LocalDay, TsMs};
 use dwell_storage::api::Generation;
 use dwell_storage::archive::CopiedFile;
-use dwell_storage::backup::manifest::{BackedUpDay, BackedUpGeneration};
+use dwell_storage::backup::manifest::{BackedUpDay, BackedUpGeneration, DaysPart};
 use dwell_storage::backup::parts::{self, DestroyedKeyPart};
 use dwell_storage::backup::place::{Named, SWEEP_AGE_MS, Swept};
 use dwell_storage::backup::{BackupManifest, BackupPlace, ObjectRef};
 use serde::Serialize;
+
+use super::several;
+
+/// Months of venues that are held at once while all are read.
+const MONTHS_AT_ONCE: usize = 32;
 
 /// The last backup at a place, for the next one to rest on.
 #[derive(Debug, Default)]
@@ -115,12 +120,18 @@ pub(crate) async fn for_each_object(
             .flat_map(|part| &part.objects)
             .for_each(&mut *name);
         tenant.files.iter().flatten().for_each(&mut *name);
-        for part in &tenant.days {
-            name(&part.object);
-            let days: Vec<BackedUpDay> = parts::from_json(&place.object(&part.object).await?)?;
-            for generation in days.iter().flat_map(|day| &day.generations) {
-                name(&generation.rows);
-                generation.sessions.iter().for_each(&mut *name);
+        for months in tenant.days.chunks(MONTHS_AT_ONCE) {
+            let read = |part: &DaysPart| {
+                let object = part.object.clone();
+                async move { Ok((place.object(&object).await?, object)) }
+            };
+            for (content, object) in several(months.iter().map(read)).await? {
+                name(&object);
+                let days: Vec<BackedUpDay> = parts::from_json(&content)?;
+                for generation in days.iter().flat_map(|day| &day.generations) {
+                    name(&generation.rows);
+                    generation.sessions.iter().for_each(&mut *name);
+                }
             }
         }
     }

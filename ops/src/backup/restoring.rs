@@ -113,7 +113,8 @@ pub(crate) async fn restore(side: &Side<'_>, manifest: &BackupManifest, how: How
     };
     if !how.is_drill {
         restored.objects_checked = check(side, manifest).await?;
-        if !how.force {
+        let begun = state::restore_under_way(side.stores.documents.as_ref()).await?;
+        if !how.force && begun.as_deref() != Some(&manifest.id) {
             refuse_where_there_is_something(side).await?;
         }
     }
@@ -123,6 +124,7 @@ pub(crate) async fn restore(side: &Side<'_>, manifest: &BackupManifest, how: How
     let now = side.clock.now_ms();
     restored.fence = u64::try_from(now / 1_000).unwrap_or(0) << FENCES_OF_A_SECOND;
     if !how.is_drill {
+        state::set_restore_under_way(side.stores.documents.as_ref(), Some(&manifest.id)).await?;
         restored.archive_files = bring_files_back(side, manifest).await?;
     }
     failpoint!("restore_backup.before_tables");
@@ -141,9 +143,10 @@ pub(crate) async fn restore(side: &Side<'_>, manifest: &BackupManifest, how: How
     for tenant in &manifest.tenants {
         restoring.mark_days(tenant, &mut restored).await?;
     }
-    // Last: who begins the restore anew after a crash finds the installation without it.
     let documents = side.stores.documents.as_ref();
     state::restored(documents, &manifest.id, &manifest.installation, now).await?;
+    // Last: a restore that broke off before may be done again without force.
+    state::set_restore_under_way(documents, None).await?;
     Ok(restored)
 }
 

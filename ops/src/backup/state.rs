@@ -78,8 +78,20 @@ impl DocumentKind for PlaceLease {
     const COLLECTION: &'static str = "backup-places";
 }
 
+/// A restore that has begun to write, so that it may go on after a crash where nobody else may begin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct RestoreUnderWay {
+    /// The backup; none once it has ended.
+    backup: Option<String>,
+}
+
+impl DocumentKind for RestoreUnderWay {
+    const COLLECTION: &'static str = "restore-under-way";
+}
+
 /// Collections that a backup leaves out: of this life, and no other.
-pub(crate) const OF_THIS_LIFE: [&str; 3] = [
+pub(crate) const OF_THIS_LIFE: [&str; 4] = [
+    RestoreUnderWay::COLLECTION,
     <dwell_storage::api::Pin as DocumentKind>::COLLECTION,
     PlaceLease::COLLECTION,
     BackupState::COLLECTION,
@@ -121,6 +133,23 @@ pub(crate) async fn restored(documents: &dyn Documents, backup: &str, id: &str, 
         installation.id = id.to_owned();
         installation.lives.push(life.clone());
         Some(installation)
+    })
+    .await?;
+    Ok(())
+}
+
+/// The backup of a restore that has begun to write and has not ended.
+pub(crate) async fn restore_under_way(documents: &dyn Documents) -> Result<Option<String>> {
+    let found = documents::load::<RestoreUnderWay>(documents, &tenant()?, ONLY).await?;
+    Ok(found.and_then(|found| found.value.backup))
+}
+
+/// Notes that the restore of a backup begins to write, or that none is under way any more.
+pub(crate) async fn set_restore_under_way(documents: &dyn Documents, backup: Option<&str>) -> Result<()> {
+    documents::update::<RestoreUnderWay>(documents, &tenant()?, ONLY, |_| {
+        Some(RestoreUnderWay {
+            backup: backup.map(str::to_owned),
+        })
     })
     .await?;
     Ok(())

@@ -486,10 +486,6 @@ async fn a_restore_that_dies_anywhere_is_done_again() {
     fill(&original).await;
     take(&original, &ground.place(), "b1").await;
     let new = ground.empty().await;
-    let force = How {
-        force: true,
-        ..REALLY
-    };
     for point in [
         "restore_backup.before_tables",
         "restore_backup.after_month",
@@ -497,17 +493,31 @@ async fn a_restore_that_dies_anywhere_is_done_again() {
     ] {
         let guard = failpoints::set(point, "error").unwrap();
         assert!(
-            try_restore(&new, &ground.place(), force).await.is_err(),
+            try_restore(&new, &ground.place(), REALLY).await.is_err(),
             "{point}"
         );
         drop(guard);
         new.clock.advance(Duration::from_secs(1));
     }
-    let error = try_restore(&new, &ground.place(), REALLY).await.unwrap_err();
-    assert!(format!("{error:#}").contains("not empty"), "{error:#}");
-    try_restore(&new, &ground.place(), force).await.unwrap();
+    restore(&new, &ground.place()).await;
     assert_eq!(new.numbers().await, original.numbers().await);
     assert_eq!(new.dirty().await, Vec::<String>::new());
+    // Once it has ended, what is here is no longer the restore's own.
+    let error = try_restore(&new, &ground.place(), REALLY).await.unwrap_err();
+    assert!(format!("{error:#}").contains("not empty"), "{error:#}");
+    new.events(DAYS[0], 9).await;
+    new.recompute().await;
+    assert_ne!(new.numbers().await, original.numbers().await);
+    let force = How {
+        force: true,
+        ..REALLY
+    };
+    let forced = try_restore(&new, &ground.place(), force).await.unwrap();
+    assert_eq!(new.numbers().await, original.numbers().await);
+    assert_eq!(
+        (forced.dirty_days, new.dirty().await),
+        (1, vec![DAYS[0].to_owned()])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

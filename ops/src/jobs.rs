@@ -127,19 +127,29 @@ impl JobWorker {
         let claimed = job.clone();
         let work = self.work(&claimed, Progress { sender }, cancel.clone());
         let outcome = {
-            tokio::pin!(work);
+            // Both are polled all the time: were the work left alone while its progress is stored, it might be the next
+            // in line for the very store that this waits for.
+            let worked = CancellationToken::new();
+            let working = async {
+                let outcome = work.await;
+                worked.cancel();
+                outcome
+            };
+            let reporting = self.keep_reporting(&mut job, &progress, &cancel, &worked);
+            tokio::pin!(working, reporting);
+            let mut outcome = None;
             loop {
                 tokio::select! {
                     biased;
-                    outcome = &mut work => break outcome,
-                    () = shutdown.requested(), if !cancel.is_cancelled() => cancel.cancel(),
-                    () = self.clock.sleep(REPORT_EVERY) => {
-                        let current = progress.borrow().clone();
-                        if self.report(&mut job, current, &cancel).await? == Flip::Lost {
-                            tracing::warn!(job = job.id, "another worker has taken the job");
+                    done = &mut working, if outcome.is_none() => outcome = Some(done),
+                    flip = &mut reporting => match (flip?, outcome) {
+                        (Flip::Done, Some(outcome)) => break outcome,
+                        _ => {
+                            tracing::warn!(job = claimed.id, "another worker has taken the job");
                             return Ok(true);
                         }
-                    }
+                    },
+                    () = shutdown.requested(), if !cancel.is_cancelled() => cancel.cancel(),
                 }
             }
         };
@@ -163,6 +173,27 @@ impl JobWorker {
                 "this version of Dwell does not know jobs of the kind {:?}",
                 job.kind
             ),
+        }
+    }
+
+    /// Reports from time to time until the work has ended; `Lost` when the claim is.
+    async fn keep_reporting(
+        &self,
+        job: &mut Job,
+        progress: &watch::Receiver<JobProgress>,
+        cancel: &CancellationToken,
+        worked: &CancellationToken,
+    ) -> Result<Flip> {
+        loop {
+            tokio::select! {
+                biased;
+                () = worked.cancelled() => return Ok(Flip::Done),
+                () = self.clock.sleep(REPORT_EVERY) => {}
+            }
+            let current = progress.borrow().clone();
+            if self.report(job, current, cancel).await? == Flip::Lost {
+                return Ok(Flip::Lost);
+            }
         }
     }
 

@@ -55,7 +55,7 @@ impl Ground {
 
     fn place(&self) -> BackupPlace {
         let uri = StoreUri::Folder(self.path("backups"));
-        BackupPlace::open(&uri, &RemoteArchiveConfig::default()).unwrap()
+        BackupPlace::make(&uri, &RemoteArchiveConfig::default()).unwrap()
     }
 
     /// The installation that is backed up.

@@ -123,6 +123,9 @@ async fn backup(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
+    if let Some(to) = &spec.to {
+        BackupPlace::make(&place_of(to)?, &worker.settings.engines.objects)?;
+    }
     let opened = Opened::new(worker, spec.to.as_deref())?;
     let tell = |done: u64, total: u64, doing: &str| progress.set(done, total, doing);
     let side = opened.side(worker, job, &tell, cancel);

@@ -81,13 +81,24 @@ struct Sealed<'a> {
 }
 
 impl BackupPlace {
-    /// The place that a URI names: `file:///…` (made where it is missing, for its owner only), `s3://…`, `gs://…`,
-    /// `az://…`, reached as the archive's object store. Reaches no object store yet.
+    /// The same, made where it is a folder that is not there: closed to other users.
+    pub fn make(uri: &StoreUri, objects: &RemoteArchiveConfig) -> Result<Self> {
+        if let StoreUri::Folder(folder) = uri {
+            create_dir(folder)?;
+        }
+        Self::open(uri, objects)
+    }
+
+    /// The place that a URI names: `file:///…`, `s3://…`, `gs://…`, `az://…`, reached as the archive's object store.
+    /// `NotFound` when it is a folder that is not there; reaches no object store yet.
     pub fn open(uri: &StoreUri, objects: &RemoteArchiveConfig) -> Result<Self> {
         let name = uri.to_string();
         match uri {
             StoreUri::Folder(folder) => {
-                create_dir(folder)?;
+                if !folder.is_dir() {
+                    let what = format!("there is no folder {}", folder.display());
+                    return Err(StorageError::new(ErrorKind::NotFound, what));
+                }
                 let store = DurableLocal::new(folder)
                     .map_err(|error| failed("open", &Path::from(name.as_str()), error))?;
                 Ok(Self::on(Arc::new(store), Path::default(), name))

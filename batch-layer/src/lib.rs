@@ -41,6 +41,7 @@ pub mod plan;
 mod publish;
 pub mod ready;
 mod recompute;
+pub mod repair;
 pub mod report;
 mod rows;
 mod run;

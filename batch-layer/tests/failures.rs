@@ -18,7 +18,7 @@ use dwell_model::ids::VenueKey;
 use dwell_model::time::{LocalDay, TsMs};
 use dwell_runtime::failpoints;
 use dwell_storage::api::{
-    Flip, GenerationInfo, Lease, Marks, VenueDay, VenueDays, VenueDaysReader, VenueDaysWriter,
+    Flip, GenerationInfo, Lease, Marks, RestoredDay, VenueDay, VenueDays, VenueDaysReader, VenueDaysWriter,
 };
 use dwell_storage::error::{ErrorKind, Result as StorageResult, StorageError};
 use tokio::sync::Mutex;
@@ -376,6 +376,10 @@ impl VenueDaysWriter for Doubtful {
 
     async fn forget(&self, lease: &Lease, generations: &[u64]) -> StorageResult<Flip> {
         self.inner.forget(lease, generations).await
+    }
+
+    async fn restore(&self, venue: &VenueKey, day: RestoredDay) -> StorageResult<Flip> {
+        self.inner.restore(venue, day).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: what users type, and where each command is carried out.
 
 pub(crate) mod audit;
+pub(crate) mod backups;
 pub(crate) mod days;
 pub(crate) mod engines;
 pub(crate) mod exclusions;
@@ -91,6 +92,8 @@ pub(crate) enum Command {
     /// Look at the event log
     #[command(subcommand)]
     Log(log::LogCommand),
+    /// List the backups at a place
+    Backups(backups::BackupsArgs),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -170,6 +170,13 @@ pub(crate) struct RetentionConfig {
     /// What is allowed between the clocks of processes, with the longest that a write may be on its way. In Cassandra a
     /// sweep leaves what was written in so long before it. Default 1h.
     pub(crate) clock_skew: HumanDuration,
+    /// Files of the archive after others took their place; at most 29d. Default 7d.
+    #[serde(default = "replaced_files_kept")]
+    pub(crate) replaced_files: HumanDuration,
+}
+
+const fn replaced_files_kept() -> HumanDuration {
+    HumanDuration::days(7)
 }
 
 /// Logging.
@@ -219,6 +226,7 @@ impl Default for Config {
                 generations: HumanDuration::days(400),
                 log: HumanDuration::days(30),
                 clock_skew: HumanDuration::hours(1),
+                replaced_files: replaced_files_kept(),
             },
             log: LogSection {
                 filter: "info,buoyant_kernel=warn,deltalake_core=warn".into(),
@@ -283,6 +291,9 @@ impl Config {
             bail!("{UNUSABLE}: retention.log and retention.clock_skew must be more than 0");
         }
         self.retention_policy().check().context(UNUSABLE)?;
+        if self.retention.replaced_files > HumanDuration::days(29) {
+            bail!("{UNUSABLE}: retention.replaced_files must be at most 29d");
+        }
         self.engines()?;
         Ok(())
     }

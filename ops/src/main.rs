@@ -3,6 +3,7 @@
 //! `main` only wires: it reads the command line, sets up logs and metrics, and hands over. [`cli`] has a file per
 //! command, [`platform`] puts the layers together, [`jobs`] carries out what was asked for, [`demo`] shows it all.
 
+mod backup;
 mod cli;
 mod client;
 mod config;
@@ -18,6 +19,8 @@ mod platform;
 mod roles;
 mod routes;
 mod schedule;
+#[cfg(test)]
+mod test_world;
 
 use std::process::ExitCode;
 
@@ -82,6 +85,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Retention(command) => cli::retention::run(command).await,
         Command::Log(command) => cli::log::run(command).await,
         Command::Keys(command) => cli::keys::run(command).await,
+        Command::Backups(args) => cli::backups::run(args).await,
         Command::Config(ConfigCommand::Check { config }) => {
             let config = Config::load(config.as_deref(), &Overrides::default())?;
             output::write_line(config.to_toml()?.trim_end())

@@ -148,6 +148,9 @@ async fn look(stores: &Stores, paths: Option<&DataPaths>, now: TsMs) -> anyhow::
         .min();
     metrics::gauge!(OLDEST_JOB.name).set(oldest.map_or(0.0, |created_at| (now - created_at) as f64 / 1e3));
 
+    let backups = crate::backup::state::load(stores.documents.as_ref()).await?;
+    crate::backup::metrics::show(&backups, now);
+
     let Some(paths) = paths else {
         return Ok(());
     };

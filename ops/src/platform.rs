@@ -39,7 +39,7 @@ use tokio::sync::Notify;
 use crate::config::Config;
 use crate::importing::Importer;
 use crate::instance;
-use crate::jobs::{self, JobWorker};
+use crate::jobs::{self, JobSettings, JobWorker};
 use crate::roles::{Role, Roles};
 use crate::routes::{self, OpsState};
 use crate::schedule::Scheduler;
@@ -160,6 +160,11 @@ impl Platform {
                 speed,
                 retention: retention.clone(),
                 retention_policy: config.retention_policy(),
+                settings: Arc::new(JobSettings {
+                    engines: config.engines()?,
+                    scratch: paths.spill.clone(),
+                    replaced_files_kept: config.retention.replaced_files,
+                }),
                 wake: Arc::clone(&wake),
             };
             let token = base.controller.register(Phase::StopJobs, "job worker");

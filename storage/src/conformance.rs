@@ -15,6 +15,7 @@
 
 pub mod aggregates;
 pub mod archive;
+pub mod backup_place;
 pub mod checkpoints;
 pub mod documents;
 pub mod event_log;

@@ -2,6 +2,8 @@
 //!
 //! - [`instrumented`]: counts and times calls.
 //! - [`failing`]: makes calls fail, for tests of the layers above.
+//! - [`read_only_archive`]: reads, and refuses to write.
 
 pub mod failing;
 pub mod instrumented;
+pub mod read_only_archive;

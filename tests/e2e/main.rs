@@ -13,6 +13,7 @@ mod crash;
 #[allow(dead_code, reason = "shared with the suite of the cluster")]
 mod harness;
 mod layouts;
+mod loss;
 mod nonsense;
 mod oracle;
 mod retention;

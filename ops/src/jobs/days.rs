@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::kinds::{JobKind, Outcome};
-use super::{JobWorker, Progress};
+use super::{JobWorker, Progress, repair};
 
 /// The job's spec, as the catalogue stores it.
 #[derive(Debug, Deserialize)]
@@ -24,7 +24,14 @@ struct Spec {
     dry_run: bool,
     #[serde(default)]
     force: bool,
+    /// Of `verify`: whether broken files are written anew.
+    #[serde(default)]
+    repair: bool,
+    /// Of `verify`: a place with backups that may have copies of the archive's files.
+    from_backup: Option<String>,
 }
+
+const REPAIR: &str = "repair";
 
 /// A kind of work on days.
 pub(super) struct DaysJob {
@@ -42,7 +49,7 @@ pub(super) const ARCHIVE: DaysJob = DaysJob {
 };
 pub(super) const VERIFY: DaysJob = DaysJob {
     what: What::Verify,
-    summary: "Read archive files back and compare counts and checksums",
+    summary: "Read archive files back and compare counts and checksums; with the option repair write broken ones anew",
 };
 
 #[async_trait]
@@ -53,7 +60,10 @@ impl JobKind for DaysJob {
             summary: self.summary,
             takes_days: true,
             takes_dry_run: true,
-            options: &["force"],
+            options: match self.what {
+                What::Verify => &["force", REPAIR, "from_backup"],
+                _ => &["force"],
+            },
             required: &[],
         })
     }
@@ -95,6 +105,17 @@ async fn run(
     }
     let tell = |state: JobProgress| progress.set(state.done, state.total, &state.doing);
     let report = worker.batch.run_spec(&job.tenant, &run, &tell, &cancel).await?;
+    if what == What::Verify && spec.repair && report.failed > 0 {
+        return repair::repair(
+            worker,
+            job,
+            report,
+            spec.from_backup.as_deref(),
+            &progress,
+            &cancel,
+        )
+        .await;
+    }
     let (state, error) = judge(&report);
     Ok(Outcome {
         state,

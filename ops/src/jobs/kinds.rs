@@ -13,7 +13,8 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{JobWorker, Progress, days, replay, restore, retention, revert, uploads};
+use super::backups::BackupJob;
+use super::{JobWorker, Progress, days, replay, restore, retention, revert, uploads, vacuum};
 
 /// All kinds.
 const KINDS: &[&dyn JobKind] = &[
@@ -26,6 +27,10 @@ const KINDS: &[&dyn JobKind] = &[
     &uploads::Import,
     &retention::Retention,
     &restore::Restore,
+    &vacuum::Vacuum,
+    &BackupJob::Backup,
+    &BackupJob::RestoreBackup,
+    &BackupJob::Drill,
 ];
 
 /// A kind of job. Doing one twice changes nothing: a worker may die at any point, and another does it again.

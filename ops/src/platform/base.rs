@@ -42,6 +42,7 @@ impl Base {
             dwell_retention::metrics::DEFINITIONS,
             dwell_serving_api::metrics::DEFINITIONS,
             crate::metrics::DEFINITIONS,
+            crate::backup::metrics::DEFINITIONS,
         ] {
             telemetry::describe(definitions);
         }

@@ -129,6 +129,10 @@ impl EventLogAdmin for KindLog {
     async fn trim(&self, partition: Partition, before: TsMs, keep_from: Position) -> Result<u64> {
         self.log(partition)?.trim(0, before, keep_from).await
     }
+
+    async fn begin_new_life(&self) -> Result<u64> {
+        self.logs[0].begin_new_life().await
+    }
 }
 
 #[async_trait]

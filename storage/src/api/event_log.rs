@@ -154,6 +154,11 @@ pub trait EventLogAdmin: Send + Sync {
     /// Deletes records received before `before`, oldest first, none at or after `keep_from`; returns how many positions
     /// that were. On Kafka a record counts as received when it was appended, a file's too.
     async fn trim(&self, partition: Partition, before: TsMs, keep_from: Position) -> Result<u64>;
+
+    /// Begins a new life of the log, which keeps its records: raises its epoch, and returns it. It counts for whoever
+    /// opens the log afterwards; who has it open goes on in the former life, whose marks and positions are never
+    /// compared with those of the new one.
+    async fn begin_new_life(&self) -> Result<u64>;
 }
 
 /// Sharing the log out among the processes that read it for the same purpose.

@@ -139,6 +139,41 @@ pub struct VenueDay {
     pub published: Option<GenerationInfo>,
 }
 
+/// A day as a backup has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RestoredDay {
+    /// The day.
+    pub day: LocalDay,
+    /// The highest fence given out from now on: above every one of the former life, so that nothing of it can publish.
+    pub fence: Generation,
+    /// The published generation, one of `history`.
+    pub published: Option<Generation>,
+    /// All generations that are kept.
+    pub history: Vec<GenerationInfo>,
+}
+
+impl RestoredDay {
+    /// Refuses a day whose parts do not go together.
+    pub fn check(&self) -> Result<()> {
+        let known = |generation: Generation| self.history.iter().any(|info| info.generation == generation);
+        let above = self.history.iter().all(|info| info.generation <= self.fence);
+        if above && self.published.is_none_or(known) {
+            return Ok(());
+        }
+        let what = format!(
+            "restore {}: its fence {} must not lie below a generation, and what is published must be in the history",
+            self.day, self.fence
+        );
+        Err(StorageError::new(ErrorKind::Invalid, what))
+    }
+
+    /// What the published generation holds.
+    pub fn published_info(&self) -> Option<&GenerationInfo> {
+        let published = self.published?;
+        self.history.iter().find(|info| info.generation == published)
+    }
+}
+
 /// Outcome of a conditional write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -191,6 +226,11 @@ pub trait VenueDaysWriter: Send + Sync {
     /// it are passed over. `Invalid` when the published one is among them. Their rows and sessions are removed
     /// afterwards, by whoever forgot them.
     async fn forget(&self, lease: &Lease, generations: &[Generation]) -> Result<Flip>;
+
+    /// Puts a day as a backup has it in place of everything that its row says, a lease included. Conditional on its
+    /// fence being higher than that of the row; repeating it is `Done` as long as nobody has taken the lease since.
+    /// Rows and sessions of the generations are written before.
+    async fn restore(&self, venue: &VenueKey, day: RestoredDay) -> Result<Flip>;
 }
 
 /// The refusal to forget a published generation.

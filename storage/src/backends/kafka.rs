@@ -53,6 +53,7 @@ pub struct KafkaEventLog {
     config: KafkaConfig,
     layout: Arc<Layout>,
     epoch: u64,
+    clock: SharedClock,
     writer: Writer,
     reader: Arc<Reader>,
     /// Made when something is to be trimmed.
@@ -68,7 +69,8 @@ impl KafkaEventLog {
         let layout = Arc::new(Layout::new(&config.prefix, life.shards));
         Ok(Self {
             writer: Writer::start(config, Arc::clone(&layout))?,
-            reader: Reader::start(config, Arc::clone(&layout), clock)?,
+            reader: Reader::start(config, Arc::clone(&layout), Arc::clone(&clock))?,
+            clock,
             config: config.clone(),
             layout,
             epoch: life.epoch,
@@ -150,6 +152,10 @@ impl EventLogAdmin for KafkaEventLog {
         admin.delete_records(self.layout.place(partition)?, until).await?;
         self.reader.forget(partition, until).await?;
         Ok(until.abs_diff(start))
+    }
+
+    async fn begin_new_life(&self) -> Result<u64> {
+        admin::begin_new_life(&self.config, self.clock.now_ms()).await
     }
 }
 

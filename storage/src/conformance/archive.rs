@@ -1,5 +1,7 @@
 //! What [`Archive`] promises.
 
+mod keeping;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -69,6 +71,9 @@ where
             a_damaged_file_is_found_and_named,
             a_missing_file_is_found,
             any_split_in_any_order_ends_the_same,
+            keeping::what_no_table_names_is_found_and_removed_and_nothing_else,
+            keeping::versions_rise_with_commits,
+            keeping::a_broken_file_is_written_anew_only_as_it_was,
         ]
     );
 }

@@ -61,6 +61,7 @@ where
             lag_counts_the_events_after_a_position,
             waiting_ends_with_a_record_or_with_the_time,
             a_partition_that_is_not_there_is_refused,
+            a_new_life_has_a_higher_epoch_each_time,
         ]
     );
 }
@@ -546,4 +547,13 @@ async fn a_partition_that_is_not_there_is_refused(under_test: LogUnderTest) {
     assert_kind(log.lag(beyond, 0).await, ErrorKind::Invalid);
     assert_kind(log.wait(beyond, 0, Duration::ZERO).await, ErrorKind::Invalid);
     assert_kind(log.trim(beyond, 0, 0).await, ErrorKind::Invalid);
+}
+
+async fn a_new_life_has_a_higher_epoch_each_time(under_test: LogUnderTest) {
+    let log = under_test.log;
+    let former = log.epoch();
+    let first = log.begin_new_life().await.unwrap();
+    let second = log.begin_new_life().await.unwrap();
+    assert!(former < first && first < second, "{former} {first} {second}");
+    assert_eq!(log.epoch(), former, "who has it open goes on as before");
 }

@@ -11,7 +11,7 @@ use super::samples::{DAY_START, day, shop, strangers};
 use super::{assert_kind, run_cases};
 use crate::api::{
     ArchiveFile, Dataset, Drift, Flip, Generation, GenerationChange, GenerationInfo, LateLedger, Lease,
-    MarkSource, Marks, VenueDays,
+    MarkSource, Marks, RestoredDay, VenueDays,
 };
 use crate::error::ErrorKind;
 
@@ -43,6 +43,9 @@ where
             raising_marks_needs_the_fence_and_the_published_generation,
             days_are_listed_in_order_both_ends_included,
             venues_and_days_are_kept_apart,
+            a_restored_day_is_as_the_backup_has_it_and_the_former_life_cannot_publish,
+            restoring_needs_a_higher_fence_and_can_be_repeated,
+            a_restored_day_whose_parts_do_not_match_is_refused,
         ]
     );
 }
@@ -588,4 +591,79 @@ async fn venues_and_days_are_kept_apart(store: Arc<dyn VenueDays>) {
     }
     let row = store.get(&shop(), lease.day).await.unwrap().unwrap();
     assert_eq!(row.lease, Some(("a".to_owned(), TTL)));
+}
+
+fn restored(fence: Generation, generations: &[Generation]) -> RestoredDay {
+    RestoredDay {
+        day: day("2026-03-29"),
+        fence,
+        published: generations.last().copied(),
+        history: generations.iter().map(|&generation| info(generation)).collect(),
+    }
+}
+
+async fn a_restored_day_is_as_the_backup_has_it_and_the_former_life_cannot_publish(
+    store: Arc<dyn VenueDays>,
+) {
+    let d = day("2026-03-29");
+    let former = store
+        .acquire(&shop(), d, "former", 0, 1_000_000)
+        .await
+        .unwrap()
+        .unwrap();
+    let backup = restored(1 << 40, &[3, 5]);
+    assert_eq!(store.restore(&shop(), backup).await.unwrap(), Flip::Done);
+    let row = store.get(&shop(), d).await.unwrap().unwrap();
+    assert_eq!((row.fence, &row.lease), (1 << 40, &None));
+    assert_eq!(row.published, Some(info(5)));
+    assert_eq!(store.history(&shop(), d).await.unwrap(), [info(5), info(3)]);
+    let mut late = info(former.fence);
+    late.generation = former.fence;
+    assert_eq!(
+        store.publish(&former, None, late.clone()).await.unwrap(),
+        Flip::Lost
+    );
+    assert_eq!(store.publish(&former, Some(5), late).await.unwrap(), Flip::Lost);
+    let next = store.acquire(&shop(), d, "new", 0, 1_000).await.unwrap().unwrap();
+    assert_eq!(next.fence, (1 << 40) + 1);
+    assert_eq!(
+        store.publish(&next, Some(5), info(next.fence)).await.unwrap(),
+        Flip::Done
+    );
+}
+
+async fn restoring_needs_a_higher_fence_and_can_be_repeated(store: Arc<dyn VenueDays>) {
+    let d = day("2026-03-29");
+    assert_eq!(
+        store.restore(&shop(), restored(9, &[3])).await.unwrap(),
+        Flip::Done
+    );
+    assert_eq!(
+        store.restore(&shop(), restored(9, &[3])).await.unwrap(),
+        Flip::Done
+    );
+    assert_eq!(store.history(&shop(), d).await.unwrap(), [info(3)]);
+    assert_eq!(
+        store.restore(&shop(), restored(8, &[3])).await.unwrap(),
+        Flip::Lost
+    );
+    let other = restored(9, &[4]);
+    assert_eq!(store.restore(&shop(), other).await.unwrap(), Flip::Lost);
+    assert_eq!(
+        store.restore(&shop(), restored(10, &[])).await.unwrap(),
+        Flip::Done
+    );
+    let row = store.get(&shop(), d).await.unwrap().unwrap();
+    assert_eq!((row.fence, row.published), (10, None));
+    assert_eq!(store.history(&shop(), d).await.unwrap(), []);
+}
+
+async fn a_restored_day_whose_parts_do_not_match_is_refused(store: Arc<dyn VenueDays>) {
+    let mut unknown = restored(9, &[3]);
+    unknown.published = Some(4);
+    for refused in [unknown, restored(2, &[3])] {
+        let outcome = store.restore(&shop(), refused).await;
+        assert_kind(outcome, ErrorKind::Invalid);
+    }
+    assert_eq!(store.get(&shop(), day("2026-03-29")).await.unwrap(), None);
 }

@@ -18,9 +18,9 @@ use crate::api::{
     Aggregates, AggregatesReader, AggregatesWriter, Appended, Checkpoint, Checkpoints, ComparedSlot,
     EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, Flip, Generation,
     GenerationInfo, GroupMember, Lease, LogBounds, LogChunk, LogLag, LogRecord, Marks, Partition, Position,
-    RawApplied, RawEvents, RawEventsReader, RawEventsWriter, RawWrite, RowFilter, SessionCursor, Sessions,
-    SessionsReader, SessionsWriter, Shard, StoredSession, Stores, VenueDay, VenueDays, VenueDaysReader,
-    VenueDaysWriter,
+    RawApplied, RawEvents, RawEventsReader, RawEventsWriter, RawWrite, RestoredDay, RowFilter, SessionCursor,
+    Sessions, SessionsReader, SessionsWriter, Shard, StoredSession, Stores, VenueDay, VenueDays,
+    VenueDaysReader, VenueDaysWriter,
 };
 use crate::error::{ErrorKind, Result, StorageError};
 
@@ -235,6 +235,12 @@ impl EventLogAdmin for Failing<dyn EventLog> {
     async fn trim(&self, partition: Partition, before: TsMs, keep_from: Position) -> Result<u64> {
         self.faults
             .call("event_log.trim", self.inner.trim(partition, before, keep_from))
+            .await
+    }
+
+    async fn begin_new_life(&self) -> Result<u64> {
+        self.faults
+            .call("event_log.begin_new_life", self.inner.begin_new_life())
             .await
     }
 }
@@ -467,6 +473,12 @@ impl VenueDaysWriter for Failing<dyn VenueDays> {
     async fn forget(&self, lease: &Lease, generations: &[Generation]) -> Result<Flip> {
         let call = self.inner.forget(lease, generations);
         self.faults.call("venue_days.forget", call).await
+    }
+
+    async fn restore(&self, venue: &VenueKey, day: RestoredDay) -> Result<Flip> {
+        self.faults
+            .call("venue_days.restore", self.inner.restore(venue, day))
+            .await
     }
 }
 

@@ -116,6 +116,10 @@ impl EventLogAdmin for InstrumentedEventLog {
     async fn trim(&self, partition: Partition, before: TsMs, keep_from: Position) -> Result<u64> {
         measured(LOG, "trim", self.inner.trim(partition, before, keep_from)).await
     }
+
+    async fn begin_new_life(&self) -> Result<u64> {
+        measured(LOG, "begin_new_life", self.inner.begin_new_life()).await
+    }
 }
 
 #[async_trait]

@@ -25,7 +25,7 @@ use super::encoding::{from_json, to_json};
 use super::several;
 use super::values::{damaged_value, date, day as day_from, from_stored, to_stored};
 use crate::api::{
-    Flip, Generation, GenerationInfo, Lease, Marks, VenueDay, VenueDaysReader, VenueDaysWriter,
+    Flip, Generation, GenerationInfo, Lease, Marks, RestoredDay, VenueDay, VenueDaysReader, VenueDaysWriter,
     refuse_published,
 };
 use crate::error::{ErrorKind, Result, StorageError};
@@ -91,6 +91,18 @@ const RAISE_MARKS: Cql = Cql::conditional(
 const FORGET: Cql = Cql::conditional(
     "forget generations",
     "UPDATE {ks}.venue_days SET history = history - ?, stamp = ?
+     WHERE tenant = ? AND venue = ? AND year = ? AND day = ? IF stamp = ?",
+);
+
+const RESTORE_FIRST: Cql = Cql::conditional(
+    "restore a venue-day",
+    "INSERT INTO {ks}.venue_days (tenant, venue, year, day, fence, published, info, history, stamp)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS",
+);
+const RESTORE: Cql = Cql::conditional(
+    "restore a venue-day",
+    "UPDATE {ks}.venue_days SET fence = ?, holder = null, expires_at = null, published = ?, info = ?, history = ?,
+         stamp = ?
      WHERE tenant = ? AND venue = ? AND year = ? AND day = ? IF stamp = ?",
 );
 
@@ -394,6 +406,57 @@ impl VenueDaysWriter for CassandraVenueDays {
                 .conditional(FORGET, row, self.stands(key, &mine))
                 .await?
             {
+                return Ok(Flip::Done);
+            }
+            contention.wait().await?;
+        }
+    }
+
+    async fn restore(&self, venue: &VenueKey, restored: RestoredDay) -> Result<Flip> {
+        restored.check()?;
+        let key = key_of(venue, restored.day);
+        let (tenant, venue_id, year, day) = key;
+        let fence = to_stored(restored.fence)?;
+        let published = restored.published.map(to_stored).transpose()?;
+        let info = restored.published_info().map(to_json).transpose()?;
+        let mut history: BTreeMap<i64, String> = BTreeMap::new();
+        for info in &restored.history {
+            history.insert(to_stored(info.generation)?, to_json(info)?);
+        }
+        let mut contention = Contention::new(&self.cluster, RESTORE.doing());
+        loop {
+            let mine = stamp()?;
+            let read_back = self.stands(key, &mine);
+            let values = (fence, published, &info, &history, mine.as_slice());
+            let (fence, published, info, history, stamp) = values;
+            let done = match self.lease_row(SETTLE_LEASE, key).await? {
+                None => {
+                    let row = (
+                        tenant, venue_id, year, day, fence, published, info, history, stamp,
+                    );
+                    self.cluster.conditional(RESTORE_FIRST, row, read_back).await?
+                }
+                Some(there) => {
+                    let is_same = there.fence == fence && there.published == published;
+                    if there.fence > fence || (there.fence == fence && !is_same) {
+                        return Ok(Flip::Lost);
+                    }
+                    let row = (
+                        fence,
+                        published,
+                        info,
+                        history,
+                        stamp,
+                        tenant,
+                        venue_id,
+                        year,
+                        day,
+                        there.stamp,
+                    );
+                    self.cluster.conditional(RESTORE, row, read_back).await?
+                }
+            };
+            if done {
                 return Ok(Flip::Done);
             }
             contention.wait().await?;

@@ -9,7 +9,7 @@ mod queue;
 mod record;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +17,7 @@ use dwell_model::event::Kind;
 use dwell_model::ids::VenueKey;
 use dwell_model::time::TsMs;
 use dwell_runtime::clock::{self, SharedClock};
+use dwell_runtime::tasks::blocking;
 use rusqlite::{Connection, OptionalExtension};
 
 use self::appender::{Appender, Tail};
@@ -52,6 +53,7 @@ pub struct SqliteEventLog {
     readers: ReadOnly,
     epoch: u64,
     clock: SharedClock,
+    path: PathBuf,
 }
 
 impl SqliteEventLog {
@@ -68,6 +70,7 @@ impl SqliteEventLog {
             readers: ReadOnly::new(path, OPTIONS),
             epoch,
             clock,
+            path: path.to_owned(),
         })
     }
 }
@@ -162,6 +165,24 @@ impl EventLogAdmin for SqliteEventLog {
             }
         }
     }
+
+    async fn begin_new_life(&self) -> Result<u64> {
+        let (path, now) = (self.path.clone(), self.clock.now_ms());
+        let doing = "begin a new life of the event log";
+        let begin = move || {
+            // A connection of its own: the appender's belongs to its thread, and waits for this one no longer than for
+            // any other writer.
+            let log = open_writer(&path, &OPTIONS)?;
+            let raised = new_epoch(now).and_then(|epoch| {
+                log.execute("UPDATE life SET epoch = max(epoch + 1, ?1)", [epoch])?;
+                let epoch: i64 = log.query_row("SELECT epoch FROM life", [], |row| row.get(0))?;
+                from_stored(epoch)
+            });
+            raised.map_err(|failure| failure.into_error(doing, &path))
+        };
+        let raised = blocking(doing, begin).await;
+        raised.map_err(|error| StorageError::with_source(ErrorKind::Bug, doing, error))?
+    }
 }
 
 fn check_partition(partition: Partition) -> Result<()> {
@@ -183,12 +204,16 @@ fn begin_life(log: &Connection, now: TsMs) -> Result<u64, Failure> {
     if let Some(epoch) = known {
         return from_stored(epoch);
     }
+    let epoch = new_epoch(now)?;
+    log.execute("INSERT INTO life VALUES (1, ?1, 0, 0, 0)", [epoch])?;
+    from_stored(epoch)
+}
+
+fn new_epoch(now: TsMs) -> Result<i64, Failure> {
     let mut random = [0_u8; 2];
     getrandom::fill(&mut random)
         .map_err(|error| Failure::refuse(ErrorKind::Unavailable, format!("no random numbers: {error}")))?;
-    let epoch = (now.clamp(0, i64::MAX >> 17) << 16) | i64::from(u16::from_be_bytes(random));
-    log.execute("INSERT INTO life VALUES (1, ?1, 0, 0, 0)", [epoch])?;
-    from_stored(epoch)
+    Ok((now.clamp(0, i64::MAX >> 17) << 16) | i64::from(u16::from_be_bytes(random)))
 }
 
 fn bounds(log: &Connection) -> Result<LogBounds, Failure> {

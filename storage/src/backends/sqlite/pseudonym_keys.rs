@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::connection::{Database, DatabaseOptions};
 use super::failure::Failure;
-use crate::api::{PseudonymKey, PseudonymKeys, SecretKey};
+use crate::api::{PseudonymKey, PseudonymKeys, SecretKey, StoredPseudonymKey};
 use crate::error::Result;
 use crate::migrations;
 
@@ -82,6 +82,16 @@ impl PseudonymKeys for SqlitePseudonymKeys {
                 )?
                 .execute((known.id, keep_until))?;
                 Ok(known.key)
+            })
+            .await
+    }
+
+    async fn look_up(&self, venue: &VenueKey, day: LocalDay) -> Result<Option<StoredPseudonymKey>> {
+        let venue = venue.clone();
+        self.keys
+            .read("look up a pseudonym key", move |keys| {
+                let known = find(keys, &venue, day)?;
+                Ok(known.map(|KnownKey { key, keep_until, .. }| StoredPseudonymKey { key, keep_until }))
             })
             .await
     }

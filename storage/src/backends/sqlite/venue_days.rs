@@ -11,7 +11,7 @@ use super::connection::Database;
 use super::failure::Failure;
 use super::values::{day_from, find_venue, from_json, from_stored, intern_venue, to_json, to_stored};
 use crate::api::{
-    Flip, Generation, GenerationInfo, Lease, Marks, VenueDay, VenueDaysReader, VenueDaysWriter,
+    Flip, Generation, GenerationInfo, Lease, Marks, RestoredDay, VenueDay, VenueDaysReader, VenueDaysWriter,
     refuse_published,
 };
 use crate::error::{ErrorKind, Result, StorageError};
@@ -195,6 +195,40 @@ impl VenueDaysWriter for SqliteVenueDays {
                         return Err(refuse_published(&lease, generation).into());
                     }
                     forget.execute((venue_ref, day, stored))?;
+                }
+                Ok(Flip::Done)
+            })
+            .await
+    }
+
+    async fn restore(&self, venue: &VenueKey, restored: RestoredDay) -> Result<Flip> {
+        restored.check()?;
+        let venue = venue.clone();
+        self.data
+            .write("restore a venue-day", move |data| {
+                let venue_ref = intern_venue(data, &venue)?;
+                let (day, fence) = (restored.day.to_epoch_days(), to_stored(restored.fence)?);
+                let published = restored.published.map(to_stored).transpose()?;
+                let mut upsert = data.prepare_cached(
+                    "INSERT INTO venue_days (venue_ref, day, fence, published) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT DO UPDATE SET fence = ?3, published = ?4, holder = NULL, expires_at = NULL
+                     WHERE fence < ?3 OR (fence = ?3 AND published IS ?4)",
+                )?;
+                if upsert.execute((venue_ref, day, fence, published))? == 0 {
+                    return Ok(Flip::Lost);
+                }
+                data.prepare_cached("DELETE FROM generations WHERE venue_ref = ?1 AND day = ?2")?
+                    .execute((venue_ref, day))?;
+                for info in &restored.history {
+                    data.prepare_cached(
+                        "INSERT INTO generations (venue_ref, day, generation, info) VALUES (?1, ?2, ?3, ?4)",
+                    )?
+                    .execute((
+                        venue_ref,
+                        day,
+                        to_stored(info.generation)?,
+                        to_json(info)?,
+                    ))?;
                 }
                 Ok(Flip::Done)
             })

@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 use dwell_model::event::{Kind, RawRows};
 use dwell_model::ids::{TenantId, VenueKey};
-use dwell_model::time::LocalDay;
+use dwell_model::time::{LocalDay, TsMs};
 use dwell_storage::api::{
-    ArchiveReader, ArchiveWriter, ArchivedDay, Committed, DayReader, IncomingDay, Projection, Rewrite,
-    StagedDay, StillHeld,
+    ArchiveKeeper, ArchiveReader, ArchiveRepair, ArchiveWriter, ArchivedDay, BrokenFile, Committed,
+    DayReader, IncomingDay, Projection, Rebuilt, Rewrite, StagedDay, StillHeld, TableVersion, UnnamedFile,
 };
 use dwell_storage::error::{ErrorKind, Result, StorageError};
 
@@ -62,6 +62,40 @@ impl ArchiveReader for NoArchive {
     }
 
     async fn tables(&self) -> Result<Vec<(TenantId, Kind)>> {
+        none()
+    }
+}
+
+#[async_trait]
+impl ArchiveKeeper for NoArchive {
+    async fn unnamed_files(&self, _: &TenantId, _: TsMs) -> Result<Vec<UnnamedFile>> {
+        none()
+    }
+
+    async fn remove_unnamed(&self, _: &TenantId, _: &[UnnamedFile]) -> Result<Vec<UnnamedFile>> {
+        none()
+    }
+
+    async fn versions(&self, _: &TenantId) -> Result<Vec<TableVersion>> {
+        none()
+    }
+}
+
+#[async_trait]
+impl ArchiveRepair for NoArchive {
+    async fn broken_files(&self, _: &VenueKey, _: &ArchivedDay) -> Result<Vec<BrokenFile>> {
+        none()
+    }
+
+    async fn rebuild_day(
+        &self,
+        _: &VenueKey,
+        _: Kind,
+        _: LocalDay,
+        _: u64,
+        _: Box<dyn IncomingDay>,
+        _: &[BrokenFile],
+    ) -> Result<Rebuilt> {
         none()
     }
 }

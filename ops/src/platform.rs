@@ -10,6 +10,7 @@ mod base;
 mod engines;
 mod housekeeping;
 mod no_live_view;
+mod pinned;
 mod servers;
 
 pub(crate) use base::Base;
@@ -26,7 +27,7 @@ use dwell_ingest::intake::{Intake, IntakeStores};
 use dwell_ingest::raw_writer::{self, LagSource, RawWriterStores, StoredLag};
 use dwell_ingest::sources::http;
 use dwell_model::ids::TenantId;
-use dwell_retention::{NoGuard, Retention};
+use dwell_retention::Retention;
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::{Phase, ShutdownController};
 use dwell_runtime::tasks::{TaskPolicy, Tasks};
@@ -45,6 +46,7 @@ use crate::routes::{self, OpsState};
 use crate::schedule::Scheduler;
 use engines::Hold;
 use no_live_view::NoLiveView;
+use pinned::PinnedGenerations;
 
 /// The tenant that an installation begins with.
 const DEFAULT_TENANT: &str = "default";
@@ -120,7 +122,7 @@ impl Platform {
             stores.clone(),
             Arc::clone(&base.clock),
             config.retention_settings(),
-            Arc::new(NoGuard),
+            Arc::new(PinnedGenerations::new(Arc::clone(&stores.documents))),
             &holder()?,
         );
         let importer = Importer::new(

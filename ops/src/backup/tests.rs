@@ -179,7 +179,7 @@ async fn fill(world: &World) {
     stores.registry.put_key(&key("k1", None)).await.unwrap();
     stores.registry.put_key(&key("k2", None)).await.unwrap();
     stores.registry.revoke_key(tenant, "k2", 5).await.unwrap();
-    for (collection, id) in [("exclusions", "a"), ("holds", "b"), ("audit-2026-03", "c")] {
+    for (collection, id) in [("remarks", "a"), ("notes", "b"), ("audit-2026-03", "c")] {
         let put = stores
             .documents
             .put(tenant, collection, id, &json!({ "id": id }), None)
@@ -253,7 +253,7 @@ async fn a_backup_comes_back_whole_into_an_empty_installation() {
         here.registry.key("k2").await.unwrap().unwrap().revoked_at,
         Some(5)
     );
-    for (collection, id) in [("exclusions", "a"), ("holds", "b"), ("audit-2026-03", "c")] {
+    for (collection, id) in [("remarks", "a"), ("notes", "b"), ("audit-2026-03", "c")] {
         let document = here.documents.get(tenant, collection, id).await.unwrap().unwrap();
         assert_eq!(document.body, json!({ "id": id }));
     }

@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 mod exclusions;
+mod as_of;
 mod harness;
 mod jobs;
 mod live;

@@ -15,6 +15,7 @@ mod harness;
 mod layouts;
 mod nonsense;
 mod oracle;
+mod restatement;
 mod retention;
 mod reverts;
 mod roads;

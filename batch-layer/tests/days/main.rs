@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code")]
 
+mod closed;
 #[path = "../common/mod.rs"]
 mod common;
 mod cuts;

@@ -13,13 +13,14 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{JobWorker, Progress, days, replay, restore, retention, revert, uploads};
+use super::{JobWorker, Progress, approve, days, replay, restore, retention, revert, uploads};
 
 /// All kinds.
 const KINDS: &[&dyn JobKind] = &[
     &days::RECOMPUTE,
     &days::ARCHIVE,
     &days::VERIFY,
+    &approve::Approve,
     &replay::Replay,
     &revert::Revert,
     &revert::Undo,

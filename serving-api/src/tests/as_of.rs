@@ -2,7 +2,7 @@
 
 use axum::http::{Method, StatusCode};
 use dwell_model::time::{HOUR_MS, parse_ts};
-use dwell_storage::api::{AggregatesWriter, Role, SessionsWriter};
+use dwell_storage::api::{AggregatesWriter, Flip, Role, SessionsWriter, VenueDaysWriter};
 use serde_json::{Value, json};
 
 use super::harness::{Api, NOW, venue_key, venue_spec};
@@ -180,4 +180,33 @@ async fn sessions_and_floors_can_be_asked_for_as_they_were() {
         json!([{"from": "left", "to": "right", "count": 1}])
     );
     assert_eq!(moves["days"][0]["generation"], 1);
+}
+
+#[tokio::test]
+async fn a_time_whose_generation_was_forgotten_is_gone_and_one_before_the_first_is_pending() {
+    let api = restated().await;
+    api.publish_with("v1", "2026-10-26", MONDAY, |info| {
+        info.published_at += 2 * HOUR_MS;
+        info.changed = Some(Default::default());
+    })
+    .await;
+    let (key, day) = (venue_key("v1"), "2026-10-26".parse().unwrap());
+    let ask = async |as_of: &str| {
+        let path = format!("{METRICS}&from=2026-10-26&to=2026-10-26&as_of={as_of}");
+        api.get(&path).await
+    };
+    let before_all = "2026-10-27T10:00:00Z";
+    assert_eq!(ask(before_all).await.json()["buckets"][0]["state"], "pending");
+    let days = &api.stores.venue_days;
+    let lease = days
+        .acquire(&key, day, "retention", parse_ts(NOW).unwrap(), 1_000)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(days.forget(&lease, &[1, 2]).await.unwrap(), Flip::Done);
+    for as_of in [before_all, BETWEEN] {
+        assert_eq!(ask(as_of).await.problem(), "generation-gone", "{as_of}");
+    }
+    assert_eq!(ask("1").await.problem(), "not-found");
+    assert_eq!(first(&ask("2026-10-27T13:00:00Z").await.json()).1, json!(3));
 }

@@ -336,7 +336,17 @@ async fn generation_as_of(
         Some(info) if info.published_at <= ts => Ok(Some(info.clone())),
         _ => {
             let history = state.stores().venue_days.history(venue, day.day).await?;
-            Ok(history.into_iter().find(|info| info.published_at <= ts))
+            // Only a day's first generation has none to be compared with: retention forgets the oldest.
+            let is_forgotten = history.last().is_some_and(|oldest| oldest.changed.is_some());
+            let found = history.into_iter().find(|info| info.published_at <= ts);
+            if found.is_none() && is_forgotten {
+                let detail = format!(
+                    "what was published of {} at that time is no longer kept; ask for a later time",
+                    day.day
+                );
+                return Err(Problem::new(problem::GENERATION_GONE, detail).about("as_of"));
+            }
+            Ok(found)
         }
     }
 }

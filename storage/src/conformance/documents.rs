@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::samples::tenant;
-use super::{assert_kind, run_cases};
+use super::{assert_kind, publications, run_cases};
 use crate::api::{DOCUMENT_BYTES_MAX, Document, DocumentKind, Documents, Flip, ListFrom, documents};
 use crate::error::ErrorKind;
 
@@ -27,6 +27,9 @@ where
             collections_and_tenants_are_apart,
             what_is_too_long_is_refused,
             changes_of_many_are_all_made,
+            publications::each_is_listed_once_whatever_dies_when,
+            publications::entries_come_by_number_and_by_time,
+            publications::a_venue_of_before_begins_with_what_is_published,
         ]
     );
 }

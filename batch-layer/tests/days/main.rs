@@ -10,3 +10,4 @@ mod exclusions;
 mod generations;
 mod roads;
 mod runs;
+mod what_if;

@@ -24,12 +24,13 @@ impl BatchLayer {
         let exclusions = self.exclusions(key).await?;
         let archived = stores.archive.days(key).await.doing("list the archive's days")?;
         let archived: Vec<LocalDay> = archived.into_iter().map(|(day, _)| day).collect();
-        let (first, last) = whole_calendar();
-        let days = stores
+        let (first, last) = LocalDay::first_and_last();
+        let mut days = stores
             .venue_days
             .list(key, first, last)
             .await
             .doing("list the venue's days")?;
+        self.count_proposals(key, &mut days).await?;
         let venue = self.venue(key).await?;
         let facts = VenueFacts {
             venue: &venue,
@@ -93,9 +94,4 @@ impl BatchLayer {
             }
         }
     }
-}
-
-/// The first and the last day that events can fall on, in any time zone.
-fn whole_calendar() -> (LocalDay, LocalDay) {
-    (LocalDay::of_utc(MIN_TS).prev(), LocalDay::of_utc(MAX_TS))
 }

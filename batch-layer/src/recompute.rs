@@ -24,10 +24,10 @@ use dwell_storage::api::StoredSession;
 use tokio::sync::mpsc;
 
 use crate::error::{Doing, Result};
+use crate::late::LateEvents;
 use crate::layer::BatchLayer;
 use crate::lease::Stop;
 use crate::parts::check_count;
-use crate::publish::LateEvents;
 use crate::run::DayRun;
 use conflicts::Conflicts;
 use folder::DayFolder;

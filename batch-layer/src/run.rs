@@ -17,6 +17,7 @@ use dwell_model::ids::VenueKey;
 use dwell_model::time::{DayCut, LocalDay, TsMs, VenueCalendar};
 use dwell_runtime::clock::Stopwatch;
 use dwell_runtime::failpoint;
+use dwell_storage::api::periods::Proposal;
 use dwell_storage::api::{ArchivedDay, Generation, GenerationInfo, Lease, Marks, VenueDay};
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +81,10 @@ pub(crate) struct DayRun {
     pub(crate) open: bool,
     /// The generation that was published when the lease was taken.
     pub(crate) before: Option<GenerationInfo>,
+    /// Whether the day is closed: what is computed now is proposed, not published.
+    pub(crate) closed: bool,
+    /// What was proposed before and waits.
+    pub(crate) proposal: Option<Proposal>,
     /// Read before any row.
     pub(crate) marks: Marks,
     /// The venue's exclusions in force; read after the marks and before any row.
@@ -152,6 +157,8 @@ impl DayRun {
             open: now < cut_end,
             cut,
             before: None,
+            closed: false,
+            proposal: None,
             marks: Marks::default(),
             venue_exclusions: Vec::new(),
             exclusions: DayExclusions::default(),
@@ -203,6 +210,8 @@ impl DayRun {
             cut,
             open,
             before: None,
+            closed: false,
+            proposal: None,
             marks: Marks::default(),
             venue_exclusions: Vec::new(),
             exclusions: DayExclusions::default(),
@@ -316,7 +325,7 @@ impl DayRun {
         report
     }
 
-    fn report(&self, outcome: Outcome, reason: String) -> DayReport {
+    pub(crate) fn report(&self, outcome: Outcome, reason: String) -> DayReport {
         let mut report = DayReport::new(
             &self.venue,
             self.request.day,
@@ -346,6 +355,7 @@ impl DayRun {
             return Err(Error::LeaseLost);
         }
         self.before = row.published;
+        self.read_proposal(layer).await?;
         self.remove_orphans(layer).await
     }
 
@@ -382,14 +392,17 @@ impl DayRun {
             .await
             .doing("read the day's history")?;
         for fence in first..self.lease.fence {
-            if kept.iter().all(|info| info.generation != fence) {
+            let is_proposed = |proposal: &Proposal| proposal.info.generation == fence;
+            if kept.iter().all(|info| info.generation != fence)
+                && !self.proposal.as_ref().is_some_and(is_proposed)
+            {
                 self.remove_rows(layer, fence).await?;
             }
         }
         Ok(())
     }
 
-    async fn remove_rows(&self, layer: &BatchLayer, generation: Generation) -> Result<()> {
+    pub(crate) async fn remove_rows(&self, layer: &BatchLayer, generation: Generation) -> Result<()> {
         let (stores, day) = (layer.stores(), self.request.day);
         stores
             .aggregates

@@ -196,6 +196,8 @@ impl Nightly {
             if !self.is_wanted(venue, day, now) {
                 continue;
             }
+            // What a worker that died had published, or this process before it was started again.
+            self.layer.settle_feed(venue).await;
             let night = NightTimes::of(plan, day, ready_by_ms);
             match self.watch.readiness(&self.layer, venue, night, now).await {
                 Ok(Readiness::NotYet) => {}

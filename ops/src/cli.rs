@@ -2,15 +2,18 @@
 
 pub(crate) mod audit;
 pub(crate) mod backups;
+pub(crate) mod changes;
 pub(crate) mod days;
 pub(crate) mod engines;
 pub(crate) mod exclusions;
+pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod log;
 pub(crate) mod migrate_data;
+pub(crate) mod periods;
 pub(crate) mod quarantine;
 pub(crate) mod query;
 pub(crate) mod retention;
@@ -76,6 +79,13 @@ pub(crate) enum Command {
     Days(days::DaysArgs),
     /// List what was taken out of the numbers (`dwell jobs run revert`), by whom and why.
     Exclusions(exclusions::ExclusionsArgs),
+    /// Show what was published, in order, and what each publication restated.
+    Changes(changes::ChangesArgs),
+    /// Close periods, so that their numbers change only when somebody approves it.
+    #[command(subcommand)]
+    Periods(periods::PeriodsCommand),
+    /// Walk from a number to what it was made of: formula, generation, layout, sensors, receipts, events.
+    Explain(explain::ExplainArgs),
     /// Ask for metrics.
     Query(query::QueryArgs),
     /// Write the published numbers as Parquet files.

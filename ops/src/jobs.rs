@@ -4,6 +4,7 @@
 //! failed for a reason that may pass by itself keeps its claim until it is to be tried again ([`retry_after`]). What
 //! kinds there are stands in [`kinds`].
 
+mod approve;
 mod backups;
 mod days;
 mod kinds;

@@ -59,7 +59,13 @@ pub static ROUTES: &[Route] = routes! {
     GET "/v1/venues/{venue}/transitions" VIEWER routes::transitions::get;
     GET "/v1/venues/{venue}/heatmap" VIEWER routes::heatmap::get;
     GET "/v1/venues/{venue}/days" VIEWER routes::days::list;
+    GET "/v1/venues/{venue}/days/{day}" VIEWER routes::days::get;
+    GET "/v1/venues/{venue}/changes" VIEWER routes::changes::list;
+    GET "/v1/venues/{venue}/explain" VIEWER routes::explain::get;
     GET "/v1/definitions" VIEWER routes::definitions::list;
+    GET "/v1/periods" OPERATOR routes::periods::list;
+    POST "/v1/periods" OPERATOR routes::periods::close;
+    POST "/v1/periods/{period}/open" OPERATOR routes::periods::open;
     POST "/v1/jobs" OPERATOR routes::jobs::create;
     GET "/v1/jobs" OPERATOR routes::jobs::list;
     GET "/v1/jobs/{job}" OPERATOR routes::jobs::get;

@@ -23,6 +23,7 @@ pub mod imports;
 pub mod jobs;
 pub mod live_view;
 pub mod pseudonym_keys;
+mod publications;
 pub mod quarantine;
 pub mod raw_events;
 pub mod registry;

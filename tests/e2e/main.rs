@@ -16,6 +16,7 @@ mod layouts;
 mod loss;
 mod nonsense;
 mod oracle;
+mod restatement;
 mod retention;
 mod reverts;
 mod roads;

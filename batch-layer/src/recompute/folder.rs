@@ -1,10 +1,9 @@
 //! The model's folds, fed with chunks of a day.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use dwell_model::event::{Checksum, Delivery, EventBatch, Fingerprinter, Kind, RawRows, Resolution, resolve};
 use dwell_model::exclusion::{BatchExclusions, DayExclusions};
-use dwell_model::ids::Receipt;
 use dwell_model::layout::Layout;
 use dwell_model::metrics::{Carry, DayAccumulator};
 use dwell_model::session::{DayFold, FoldContext, PositionEvent, Session, SessionSink, session_id};
@@ -12,10 +11,7 @@ use dwell_model::time::{DayCut, LocalDay, TsMs};
 use dwell_storage::api::StoredSession;
 
 use super::{Computed, Excluded};
-use crate::publish::LateEvents;
-
-/// Most receipts of late events that are told apart.
-const LATE_RECEIPTS_MAX: usize = 1_000;
+use crate::late::Late;
 
 /// Takes a day's winners kind by kind, each kind in the order (key, ts, sensor), and gives what they come to.
 pub(super) struct DayFolder<'a> {
@@ -260,45 +256,5 @@ impl SessionSink for Gathered {
     #[inline]
     fn stay(&mut self, at: &PositionEvent<'_>, duration_ms: i64) {
         self.accumulator.stay(at, duration_ms);
-    }
-}
-
-/// Events that were received after the generation before had been published.
-#[derive(Default)]
-struct Late {
-    after: Option<TsMs>,
-    events: u64,
-    earliest_ts: Option<TsMs>,
-    receipts: BTreeSet<Receipt>,
-}
-
-impl Late {
-    fn see(&mut self, events: &EventBatch, rows: Option<&[u32]>, first: &[Delivery]) {
-        let Some(after) = self.after.filter(|_| !first.is_empty()) else {
-            return;
-        };
-        let mut see = |row: usize| {
-            let Some(delivery) = first.get(row).filter(|delivery| delivery.received_at > after) else {
-                return;
-            };
-            self.events += 1;
-            let ts = events.ts[row];
-            self.earliest_ts = Some(self.earliest_ts.map_or(ts, |earliest| earliest.min(ts)));
-            if self.receipts.len() < LATE_RECEIPTS_MAX {
-                self.receipts.insert(delivery.receipt);
-            }
-        };
-        match rows {
-            Some(rows) => rows.iter().for_each(|&row| see(row as usize)),
-            None => (0..events.len()).for_each(see),
-        }
-    }
-
-    fn found(self) -> LateEvents {
-        LateEvents {
-            events: self.events,
-            earliest_ts: self.earliest_ts,
-            receipts: self.receipts.len() as u64,
-        }
     }
 }

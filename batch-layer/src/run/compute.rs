@@ -44,8 +44,8 @@ impl DayRun {
         if !self.open {
             // With exclusions the events that count are known only later, but they follow from the files.
             let events = bearing.is_empty().then(|| checksums(&self.archived));
-            if let Some(before) = self.same_input(&inputs, events.as_ref()) {
-                return self.keep(layer, before).await;
+            if let Some(kept) = self.keep_what_stands(layer, &inputs, events.as_ref()).await? {
+                return Ok(kept);
             }
         }
         let computed = recompute::compute(layer, self, &layout, inputs.carry_in.clone()).await?;
@@ -54,8 +54,11 @@ impl DayRun {
         inputs.exclusions.excluded = computed.excluded.events.clone();
         inputs.exclusions.restored = computed.excluded.restored;
         // An open day's events are known only now, and so are those of a day that shares files with its neighbours.
-        if let Some(before) = self.same_input(&inputs, Some(&computed.events)) {
-            return self.keep(layer, before).await;
+        if let Some(kept) = self
+            .keep_what_stands(layer, &inputs, Some(&computed.events))
+            .await?
+        {
+            return Ok(kept);
         }
         self.stop.check()?;
         // Rows whose generation may be published stay: a later run removes them if it is not.
@@ -127,12 +130,17 @@ impl DayRun {
         files
     }
 
-    /// The published generation, if it was made of just this input; `None` for events that follow from the rest.
-    fn same_input(
+    /// Leaves the published generation as it is, or the proposed one, if it was made of just this input; `None` for
+    /// events that follow from the rest.
+    async fn keep_what_stands(
         &self,
+        layer: &BatchLayer,
         inputs: &Inputs,
         events: Option<&BTreeMap<Kind, Checksum>>,
-    ) -> Option<GenerationInfo> {
+    ) -> Result<Option<DayReport>> {
+        if self.request.force {
+            return Ok(None);
+        }
         let same = |before: &&GenerationInfo| {
             before.provisional == self.open
                 && before.layout == inputs.layout
@@ -143,11 +151,19 @@ impl DayRun {
                 && before.exclusions.fingerprint == inputs.exclusions.fingerprint
                 && events.is_none_or(|events| before.events == *events)
         };
-        self.before
-            .as_ref()
-            .filter(|_| !self.request.force)
-            .filter(same)
-            .cloned()
+        if let Some(before) = self.before.as_ref().filter(same) {
+            let report = self.keep(layer, before.clone()).await?;
+            self.withdraw_proposal(layer).await?;
+            return Ok(Some(report));
+        }
+        match self
+            .standing_proposal(layer)
+            .await?
+            .filter(|proposal| same(&&proposal.info))
+        {
+            Some(proposal) => Ok(Some(self.keep_proposal(layer, proposal).await?)),
+            None => Ok(None),
+        }
     }
 
     /// Nothing has changed: the published generation includes everything up to the marks.
@@ -243,6 +259,11 @@ impl DayRun {
             exclusions: inputs.exclusions.clone(),
         };
         let event_count = info.events.values().map(|sum| sum.rows).sum();
+        if self.closed {
+            let mut report = self.propose(layer, info).await?;
+            report.late_events = late_events;
+            return Ok(report);
+        }
         failpoint!("batch.before_publish");
         self.stop.check()?;
         match publish::publish(layer, self, info).await? {
@@ -250,6 +271,7 @@ impl DayRun {
             Flip::Lost => return Err(Error::LeaseLost),
         }
         failpoint!("batch.after_publish");
+        self.withdraw_proposal_if_possible(layer).await;
         found.iter().for_each(metrics::compared_with_live);
         let mut report = self.report(Outcome::Computed, reason);
         report.generation = Some(generation);

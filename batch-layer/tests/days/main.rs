@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code")]
 
+mod closed;
 #[path = "../common/mod.rs"]
 mod common;
 mod cuts;
@@ -9,3 +10,4 @@ mod exclusions;
 mod generations;
 mod roads;
 mod runs;
+mod what_if;

@@ -14,13 +14,14 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::backups::BackupJob;
-use super::{JobWorker, Progress, days, replay, restore, retention, revert, uploads, vacuum};
+use super::{JobWorker, Progress, approve, days, replay, restore, retention, revert, uploads, vacuum};
 
 /// All kinds.
 const KINDS: &[&dyn JobKind] = &[
     &days::RECOMPUTE,
     &days::ARCHIVE,
     &days::VERIFY,
+    &approve::Approve,
     &replay::Replay,
     &revert::Revert,
     &revert::Undo,

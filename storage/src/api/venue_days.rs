@@ -94,7 +94,7 @@ pub struct AppliedExclusions {
 }
 
 /// Events that came after the day had been computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LateLedger {
     /// How many events, over all generations after the first.
     pub events: u64,
@@ -102,6 +102,43 @@ pub struct LateLedger {
     pub max_late_ms: i64,
     /// Receipts that brought them, the first few.
     pub receipts: u64,
+    /// What this generation added to the ledger; `None` when nothing was late.
+    #[serde(default)]
+    pub added: Option<LateArrivals>,
+}
+
+/// Late events that one generation was the first to include.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LateArrivals {
+    /// How many. More than the sources below add up to where an import dated events before the former publishing.
+    pub events: u64,
+    /// When the first and the last of them were received.
+    pub received: Option<(TsMs, TsMs)>,
+    /// Earliest and latest event time among them.
+    pub event_times: Option<(TsMs, TsMs)>,
+    /// Half of them were received within so long after their event time; to one part in sixteen, as the others.
+    pub delay_p50_ms: Option<i64>,
+    /// Nine tenths of them.
+    pub delay_p90_ms: Option<i64>,
+    /// All of them, exactly.
+    pub delay_max_ms: Option<i64>,
+    /// The sensors that sent most of them, most first.
+    pub sensors: Vec<LateSource>,
+    /// How many sensors sent any.
+    pub sensors_all: u64,
+    /// The receipts that brought most of them, most first.
+    pub receipts: Vec<LateSource>,
+    /// How many receipts brought any, as far as they were told apart.
+    pub receipts_all: u64,
+}
+
+/// Who sent, or what brought, late events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateSource {
+    /// The sensor, or the receipt.
+    pub name: String,
+    /// How many of the late events.
+    pub events: u64,
 }
 
 /// How far the live view was from the batch result.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::samples::{day, shop, tenant};
-use super::{assert_kind, run_cases};
+use super::{assert_kind, publications, run_cases};
 use crate::api::{
     DOCUMENT_BYTES_MAX, Document, DocumentKind, Documents, Flip, ListFrom, Pin, Pinned, documents, pins,
 };
@@ -31,6 +31,9 @@ where
             changes_of_many_are_all_made,
             a_pin_holds_until_it_ends_or_is_released,
             a_pin_is_renewed_by_its_holder_and_released_by_nobody_else,
+            publications::a_venue_of_before_begins_with_what_is_published,
+            publications::each_is_listed_once_whatever_dies_when,
+            publications::entries_come_by_number_and_by_time,
         ]
     );
 }

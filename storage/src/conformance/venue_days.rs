@@ -10,8 +10,8 @@ use dwell_model::time::{DAY_MS, VenueCalendar};
 use super::samples::{DAY_START, day, shop, strangers};
 use super::{assert_kind, run_cases};
 use crate::api::{
-    ArchiveFile, Dataset, Drift, Flip, Generation, GenerationChange, GenerationInfo, LateLedger, Lease,
-    MarkSource, Marks, RestoredDay, VenueDays,
+    ArchiveFile, Dataset, Drift, Flip, Generation, GenerationChange, GenerationInfo, LateArrivals,
+    LateLedger, LateSource, Lease, MarkSource, Marks, RestoredDay, VenueDays,
 };
 use crate::error::ErrorKind;
 
@@ -60,7 +60,7 @@ fn marks(positions: &[(u64, i64)]) -> Marks {
 }
 
 /// A generation with something in every field.
-fn info(generation: Generation) -> GenerationInfo {
+pub(super) fn info(generation: Generation) -> GenerationInfo {
     let file = |dataset, path: &str| ArchiveFile {
         kind: Kind::Position,
         dataset,
@@ -110,6 +110,21 @@ fn info(generation: Generation) -> GenerationInfo {
             events: 4,
             max_late_ms: 5,
             receipts: 6,
+            added: Some(LateArrivals {
+                events: 4,
+                received: Some((DAY_START, DAY_START + 1)),
+                event_times: None,
+                delay_p50_ms: Some(1),
+                delay_p90_ms: Some(2),
+                delay_max_ms: Some(i64::MAX),
+                sensors: vec![LateSource {
+                    name: "sénsor".to_owned(),
+                    events: 3,
+                }],
+                sensors_all: 1,
+                receipts: Vec::new(),
+                receipts_all: 1_000,
+            }),
         },
         drift: Some(Drift {
             buckets: 7,

@@ -20,7 +20,7 @@ use dwell_model::time::{LocalDay, SLOT_MS, TsMs};
 use dwell_runtime::failpoint;
 use dwell_storage::api::{
     Dataset, Flip, Generation, ImportClaim, Mark, MarkSource, QuarantineEntry, RawWrite, RestoredDay,
-    SecretKey,
+    SecretKey, publications,
 };
 use dwell_storage::archive::CopiedFile;
 use dwell_storage::backup::manifest::{BackedUpDay, CollectionPart};
@@ -142,6 +142,14 @@ pub(crate) async fn restore(side: &Side<'_>, manifest: &BackupManifest, how: How
     apply_erasures(side, manifest).await?;
     for tenant in &manifest.tenants {
         restoring.mark_days(tenant, &mut restored).await?;
+    }
+    // Whoever followed the feed of publications further than the backup knows must miss nothing from now on.
+    for tenant in &manifest.tenants {
+        let venues: BTreeSet<&VenueId> = tenant.days.iter().map(|part| &part.venue).collect();
+        for venue in venues {
+            let venue = VenueKey::new(tenant.tenant.clone(), venue.clone());
+            publications::skip_ahead(side.stores.documents.as_ref(), &venue).await?;
+        }
     }
     let documents = side.stores.documents.as_ref();
     state::restored(documents, &manifest.id, &manifest.installation, now).await?;

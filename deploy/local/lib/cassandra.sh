@@ -13,7 +13,7 @@ cassandra_ports() {
 
 # start_cassandra NODE
 start_cassandra() {
-  local node=$1 home=$STACK_DIR/cassandra-$1 address=$STACK_CASSANDRA_NET.$1 heap=2g jmx
+  local node=$1 home=$STACK_DIR/cassandra-$1 address=$STACK_CASSANDRA_NET.$1 heap=4g jmx
   jmx=$(cassandra_jmx_port "$node")
   if ((STACK_CASSANDRA_NODES > 1)); then heap=512m; fi
   mkdir -p "$home/conf" "$home/tmp"

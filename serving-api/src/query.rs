@@ -3,5 +3,6 @@
 pub(crate) mod as_of;
 pub(crate) mod cursor;
 pub(crate) mod hours_of_day;
+pub(crate) mod paging;
 pub(crate) mod range;
 pub(crate) mod text;

@@ -12,8 +12,8 @@ use utoipa::IntoParams;
 use crate::dto::{AuditDto, AuditPageDto};
 use crate::extract::{ApiQuery, Caller};
 use crate::problem::Problem;
-use crate::query::cursor::{self, QueryId};
-use crate::query::text;
+use crate::query::cursor::QueryId;
+use crate::query::paging::Page;
 use crate::respond::{self, Caching};
 use crate::state::AppState;
 
@@ -39,26 +39,16 @@ pub(crate) async fn list(
     headers: HeaderMap,
     ApiQuery(params): ApiQuery<ListParams>,
 ) -> Result<Response, Problem> {
-    let config = state.config();
-    let limit = text::limit(
-        params.limit.as_deref(),
-        config.page_entries_default(),
-        config.page_entries_max,
-    )?;
     let query = QueryId::of(&[caller.tenant.as_str(), "audit"]);
-    let before = params
-        .cursor
-        .map(|text| cursor::decode::<String>(query, &text))
-        .transpose()?;
+    let asked = Page::read(
+        state.config(),
+        params.limit.as_deref(),
+        params.cursor.as_deref(),
+        query,
+    )?;
     let documents = state.stores().documents.as_ref();
-    // One more than asked for tells whether there is a next page.
-    let mut found = audit::list(documents, &caller.tenant, before.as_deref(), limit + 1).await?;
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next_cursor = match found.last().filter(|_| more) {
-        Some((last, _)) => Some(cursor::encode(query, last)?),
-        None => None,
-    };
+    let mut found = audit::list(documents, &caller.tenant, asked.before(), asked.to_read()).await?;
+    let next_cursor = asked.cut(&mut found, |(id, _)| id)?;
     let page = AuditPageDto {
         entries: found
             .into_iter()

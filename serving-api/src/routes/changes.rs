@@ -13,7 +13,7 @@ use crate::extract::{ApiPath, ApiQuery, Caller};
 use crate::problem::{self, Problem};
 use crate::query::as_of::AsOf;
 use crate::query::cursor::{self, QueryId};
-use crate::query::text;
+use crate::query::{paging, text};
 use crate::respond::{self, Caching};
 use crate::state::AppState;
 use crate::views::restated::restated;
@@ -58,11 +58,7 @@ pub(crate) async fn list(
     ApiQuery(params): ApiQuery<Params>,
 ) -> Result<Response, Problem> {
     let config = state.config();
-    let limit = text::limit(
-        params.limit.as_deref(),
-        config.page_entries_default(),
-        config.page_entries_max,
-    )?;
+    let limit = paging::limit(config, params.limit.as_deref())?;
     let without_buckets = text::switch("without_buckets", params.without_buckets.as_deref())?;
     let stored = state.venue(&caller.tenant, &venue_id).await?;
     let calendar = stored.venue.calendar;

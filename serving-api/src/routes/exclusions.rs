@@ -13,7 +13,7 @@ use crate::dto::{ExclusionDto, ExclusionsDto};
 use crate::extract::{ApiQuery, Caller};
 use crate::problem::{Problem, clip};
 use crate::query::cursor::{self, QueryId};
-use crate::query::text;
+use crate::query::paging;
 use crate::respond::{self, Caching};
 use crate::state::AppState;
 
@@ -48,12 +48,7 @@ pub(crate) async fn list(
     headers: HeaderMap,
     ApiQuery(params): ApiQuery<ListParams>,
 ) -> Result<Response, Problem> {
-    let config = state.config();
-    let limit = text::limit(
-        params.limit.as_deref(),
-        config.page_entries_default(),
-        config.page_entries_max,
-    )?;
+    let limit = paging::limit(state.config(), params.limit.as_deref())?;
     let venue = match &params.venue {
         Some(id) => Some(VenueId::new(id).map_err(|_| Problem::not_found("venue", id).about("venue"))?),
         None => None,

@@ -23,7 +23,7 @@ use crate::extract::{ApiPath, ApiQuery, Caller};
 use crate::problem::{self, Problem, clip};
 use crate::query::as_of::AsOf;
 use crate::query::cursor::{self, QueryId};
-use crate::query::text;
+use crate::query::{paging, text};
 use crate::respond::{self, Caching};
 use crate::state::AppState;
 use crate::views::refold::{EventBehind, Refolded, Wanted, footfall_source, refold};
@@ -82,12 +82,7 @@ pub(crate) async fn get(
     ApiPath(venue_id): ApiPath<String>,
     ApiQuery(params): ApiQuery<Params>,
 ) -> Result<Response, Problem> {
-    let config = state.config();
-    let limit = text::limit(
-        params.limit.as_deref(),
-        config.page_entries_default(),
-        config.page_entries_max,
-    )?;
+    let limit = paging::limit(state.config(), params.limit.as_deref())?;
     let stored = state.venue(&caller.tenant, &venue_id).await?;
     let venue = &stored.venue;
     let key = VenueKey::new(caller.tenant.clone(), venue.id.clone());

@@ -14,8 +14,8 @@ use crate::extract::{ApiJson, ApiPath, ApiQuery, Caller};
 use crate::ids;
 use crate::job_catalogue::JobRequest;
 use crate::problem::{self, Problem};
-use crate::query::cursor::{self, QueryId};
-use crate::query::text;
+use crate::query::cursor::QueryId;
+use crate::query::paging::Page;
 use crate::respond::{self, Caching};
 use crate::state::AppState;
 
@@ -112,29 +112,18 @@ pub(crate) async fn list(
     headers: HeaderMap,
     ApiQuery(params): ApiQuery<ListParams>,
 ) -> Result<Response, Problem> {
-    let config = state.config();
-    let limit = text::limit(
-        params.limit.as_deref(),
-        config.page_entries_default(),
-        config.page_entries_max,
-    )?;
     let query = QueryId::of(&[caller.tenant.as_str(), "jobs"]);
-    let before = params
-        .cursor
-        .map(|text| cursor::decode::<String>(query, &text))
-        .transpose()?;
-    // One more than asked for tells whether there is a next page.
-    let mut jobs = state
-        .stores()
-        .jobs
-        .list(Some(&caller.tenant), before.as_deref(), limit + 1)
+    let asked = Page::read(
+        state.config(),
+        params.limit.as_deref(),
+        params.cursor.as_deref(),
+        query,
+    )?;
+    let jobs = &state.stores().jobs;
+    let mut jobs = jobs
+        .list(Some(&caller.tenant), asked.before(), asked.to_read())
         .await?;
-    let more = jobs.len() > limit;
-    jobs.truncate(limit);
-    let next_cursor = match jobs.last().filter(|_| more) {
-        Some(last) => Some(cursor::encode(query, &last.id)?),
-        None => None,
-    };
+    let next_cursor = asked.cut(&mut jobs, |job| &job.id)?;
     let kinds = state
         .jobs()
         .kinds()

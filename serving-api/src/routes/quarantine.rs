@@ -12,8 +12,8 @@ use utoipa::IntoParams;
 use crate::dto::{QUARANTINE_STATES, QuarantineDto, QuarantineEntryDto, QuarantinePageDto};
 use crate::extract::{ApiPath, ApiQuery, Caller};
 use crate::problem::{self, Problem, clip};
-use crate::query::cursor::{self, QueryId};
-use crate::query::text;
+use crate::query::cursor::QueryId;
+use crate::query::paging::Page;
 use crate::respond::{self, Caching};
 use crate::routes::audit;
 use crate::state::AppState;
@@ -48,12 +48,6 @@ pub(crate) async fn list(
     headers: HeaderMap,
     ApiQuery(params): ApiQuery<ListParams>,
 ) -> Result<Response, Problem> {
-    let config = state.config();
-    let limit = text::limit(
-        params.limit.as_deref(),
-        config.page_entries_default(),
-        config.page_entries_max,
-    )?;
     let venue = match &params.venue {
         Some(id) => Some(VenueId::new(id).map_err(|_| Problem::not_found("venue", id).about("venue"))?),
         None => None,
@@ -80,20 +74,17 @@ pub(crate) async fn list(
         &parts[2],
         &parts[3],
     ]);
-    let before = params
-        .cursor
-        .map(|text| cursor::decode::<String>(query, &text))
-        .transpose()?;
+    let asked = Page::read(
+        state.config(),
+        params.limit.as_deref(),
+        params.cursor.as_deref(),
+        query,
+    )?;
     let quarantine = &state.stores().quarantine;
     let mut entries = quarantine
-        .list(&caller.tenant, &filter, before.as_deref(), limit + 1)
+        .list(&caller.tenant, &filter, asked.before(), asked.to_read())
         .await?;
-    let more = entries.len() > limit;
-    entries.truncate(limit);
-    let next_cursor = match entries.last().filter(|_| more) {
-        Some(last) => Some(cursor::encode(query, &last.id)?),
-        None => None,
-    };
+    let next_cursor = asked.cut(&mut entries, |entry| &entry.id)?;
     let page = QuarantinePageDto {
         entries: entries.iter().map(QuarantineDto::from).collect(),
         next_cursor,

@@ -15,8 +15,8 @@ use crate::extract::{ApiPath, ApiQuery, Caller};
 use crate::problem::{self, Problem};
 use crate::query::as_of::AsOf;
 use crate::query::cursor::{self, QueryId};
+use crate::query::paging;
 use crate::query::range::Range;
-use crate::query::text;
 use crate::respond::{self, Caching};
 use crate::state::AppState;
 use crate::views::sources::{self, DaySource, Pins, Sources, Wanted};
@@ -80,12 +80,7 @@ pub(crate) async fn list(
     ApiPath(venue_id): ApiPath<String>,
     ApiQuery(params): ApiQuery<ListParams>,
 ) -> Result<Response, Problem> {
-    let config = state.config();
-    let limit = text::limit(
-        params.limit.as_deref(),
-        config.page_entries_default(),
-        config.page_entries_max,
-    )?;
+    let limit = paging::limit(state.config(), params.limit.as_deref())?;
     let stored = state.venue(&caller.tenant, &venue_id).await?;
     let venue = &stored.venue;
     let key = VenueKey::new(caller.tenant.clone(), venue.id.clone());

@@ -12,7 +12,8 @@ use super::Writer;
 use crate::conformance::samples::{DAY_START, events, record, shop};
 use crate::error::Result;
 
-const DELIVERY_TIMEOUT_MS: u64 = 1_000;
+/// Long enough for a new producer to connect on a machine that does much else.
+const DELIVERY_TIMEOUT_MS: u64 = 3_000;
 
 /// A writer of one shard against brokers that librdkafka plays itself.
 fn writer(brokers: &MockCluster<'_, impl rdkafka::client::ClientContext>) -> (Writer, Arc<Layout>) {
@@ -58,13 +59,14 @@ async fn a_partition_that_had_no_leader_for_a_while_is_written_to_again() {
     let topic = &layout.topics()[Kind::Position as usize];
     brokers.partition_leader(topic, 0, None).unwrap();
     // Long enough for the client to be told so, and for appends to fail.
-    for _ in 0..3 {
+    for _ in 0..2 {
         append(&writer, Kind::Position).await.unwrap_err();
     }
-    append(&writer, Kind::Crossing).await.unwrap();
+    // Other partitions are written to meanwhile, by whichever producer it is then.
+    append_at_last(&writer, Kind::Crossing).await;
     brokers.partition_leader(topic, 0, Some(1)).unwrap();
     append_at_last(&writer, Kind::Position).await;
-    append(&writer, Kind::Crossing).await.unwrap();
+    append_at_last(&writer, Kind::Crossing).await;
     assert_eq!(writer.shared.room.waiting(), 0, "every event has its report");
 }
 

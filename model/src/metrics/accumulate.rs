@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::other_kinds::OtherKinds;
 use super::zone_buckets::{Bucket, Stay, ZoneBuckets, zone_value};
-use super::{AggregateRow, CellValue, Family, FootfallSource, Grain, Slice, TrafficValue, Transition, Value};
+use super::{
+    AggregateRow, CellValue, Family, FootfallSource, Grain, Slice, TrafficValue, Transition, Value, row_order,
+};
 use crate::event::{EventBatch, StringId};
 use crate::layout::{Layout, LineRole, VENUE_ZONE};
 use crate::session::{PositionEvent, Session, SessionSink, ZoneVisit};
@@ -207,10 +209,7 @@ impl DayAccumulator {
         }
         let line_totals = self.other.rows(&self.cut, &self.layout, hours, day, &mut rows);
         self.traffic_rows(&parts, &line_totals, hours, day, &mut rows);
-        rows.sort_by(|a, b| {
-            (a.grain, a.start, a.family, &a.subject, a.slice)
-                .cmp(&(b.grain, b.start, b.family, &b.subject, b.slice))
-        });
+        rows.sort_by(row_order);
         rows
     }
 

@@ -137,13 +137,7 @@ impl RunArgs {
         if self.force {
             options.insert("force".to_owned(), json!(true));
         }
-        for option in &self.options {
-            let (name, value) = option
-                .split_once('=')
-                .with_context(|| format!("--option {option}: NAME=VALUE is wanted"))?;
-            let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
-            options.insert(name.to_owned(), value);
-        }
+        options.extend(further_options(&self.options)?);
         Ok(options)
     }
 
@@ -222,6 +216,18 @@ async fn start(args: &RunArgs) -> Result<()> {
         }
     })
     .await
+}
+
+/// What `--option NAME=VALUE` says, each given once or more; a value that is no JSON is a text.
+pub(crate) fn further_options(given: &[String]) -> Result<Map<String, Value>> {
+    let read = |option: &String| {
+        let (name, value) = option
+            .split_once('=')
+            .with_context(|| format!("--option {option}: NAME=VALUE is wanted"))?;
+        let value = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
+        Ok((name.to_owned(), value))
+    };
+    given.iter().map(read).collect()
 }
 
 /// Waits until a job has ended, showing its progress to people.

@@ -1,11 +1,12 @@
 //! `dwell schedules …`
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use axum::http::Method;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::TargetArgs;
+use super::jobs::further_options;
 use super::target::with_target;
 use super::venues::text;
 use crate::client::escape;
@@ -118,16 +119,7 @@ fn next(next: &Value) -> String {
 }
 
 async fn set(args: &SetArgs) -> Result<()> {
-    let mut options = serde_json::Map::new();
-    for option in &args.options {
-        let (name, value) = option
-            .split_once('=')
-            .with_context(|| format!("--option {option}: NAME=VALUE is wanted"))?;
-        options.insert(
-            name.to_owned(),
-            serde_json::from_str(value).unwrap_or_else(|_| json!(value)),
-        );
-    }
+    let options = further_options(&args.options)?;
     let mut body = json!({
         "kind": args.kind, "cron": args.cron, "time_zone": args.time_zone, "after": args.after, "options": options,
     });

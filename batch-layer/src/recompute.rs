@@ -213,6 +213,7 @@ async fn read_parts(
             range: day.range(),
             raw_rows,
             archived,
+            erasures: &day.erasures,
         };
         let cuts = sources.cuts(stop).await?;
         for i in 0..=cuts.len() {

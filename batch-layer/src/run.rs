@@ -8,6 +8,7 @@ mod compute;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use dwell_model::event::Kind;
 use dwell_model::ids::VenueKey;
@@ -15,6 +16,7 @@ use dwell_model::time::{DayCut, LocalDay, TsMs, VenueCalendar};
 use dwell_runtime::clock::Stopwatch;
 use dwell_runtime::failpoint;
 use dwell_storage::api::{ArchivedDay, Generation, GenerationInfo, Lease, Marks, VenueDay};
+use dwell_storage::erasure::ErasureFilter;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Doing, Error, Result};
@@ -80,6 +82,8 @@ pub(crate) struct DayRun {
     pub(crate) marks: Marks,
     /// What the archive holds of the day, once that is settled.
     pub(crate) archived: BTreeMap<Kind, ArchivedDay>,
+    /// Whom to leave out, as of the taking of the lease: whoever erases takes the lease after having said whom.
+    pub(crate) erasures: Arc<ErasureFilter>,
     /// Whether a neighbouring day, or this one, was computed with another cut.
     recut: bool,
     stopwatch: Stopwatch,
@@ -143,6 +147,7 @@ impl DayRun {
             before: None,
             marks: Marks::default(),
             archived: BTreeMap::new(),
+            erasures: Arc::default(),
             recut: false,
             stopwatch,
             request,
@@ -266,6 +271,11 @@ impl DayRun {
     /// Reads what was published before, and clears up after runs of the day that died.
     async fn read_state(&mut self, layer: &BatchLayer) -> Result<()> {
         failpoint!("batch.after_lease");
+        self.erasures = layer
+            .erasures()
+            .read_on()
+            .await
+            .doing("read the ledger of erasures")?;
         let day = self.request.day;
         let near = layer
             .stores()

@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod days;
+pub(crate) mod erasures;
 pub(crate) mod engines;
 pub(crate) mod export;
 pub(crate) mod import;
@@ -71,6 +72,8 @@ pub(crate) enum Command {
     Audit(audit::AuditArgs),
     /// Show the days of a venue: state, generation, completeness, late events, drift.
     Days(days::DaysArgs),
+    /// List the receipts of erasures.
+    Erasures(erasures::ErasuresArgs),
     /// Ask for metrics.
     Query(query::QueryArgs),
     /// Write the published numbers as Parquet files.

@@ -5,6 +5,7 @@
 //! kinds there are stands in [`kinds`].
 
 mod days;
+mod erase;
 mod kinds;
 mod replay;
 mod uploads;
@@ -27,6 +28,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::kinds::{Outcome, kind_of};
+use crate::erasing::Eraser;
 use crate::importing::Importer;
 
 /// How long a claim lasts without renewal.
@@ -49,6 +51,7 @@ pub(crate) struct JobWorker {
     pub(crate) batch: BatchLayer,
     pub(crate) importer: Importer,
     pub(crate) replayer: Replayer,
+    pub(crate) eraser: Eraser,
     /// Told when a job was stored.
     pub(crate) wake: Arc<Notify>,
 }
@@ -57,6 +60,8 @@ pub(crate) struct JobWorker {
 #[derive(Clone)]
 pub(super) struct Progress {
     sender: watch::Sender<JobProgress>,
+    /// What the job's parameters are to be from now on.
+    spec: watch::Sender<Option<serde_json::Value>>,
 }
 
 impl Progress {
@@ -66,6 +71,12 @@ impl Progress {
             total,
             doing: doing.to_owned(),
         });
+    }
+
+    /// Replaces the job's stored parameters: for those that must not stay as they were given. Stored with the next
+    /// report of progress, and at the end.
+    pub(super) fn respec(&self, spec: serde_json::Value) {
+        self.spec.send_replace(Some(spec));
     }
 }
 
@@ -106,7 +117,8 @@ impl JobWorker {
         let cancel = CancellationToken::new();
         let (sender, progress) = watch::channel(job.progress.clone());
         let claimed = job.clone();
-        let work = self.work(&claimed, Progress { sender }, cancel.clone());
+        let (spec, respec) = watch::channel(None);
+        let work = self.work(&claimed, Progress { sender, spec }, cancel.clone());
         let outcome = {
             tokio::pin!(work);
             loop {
@@ -116,6 +128,7 @@ impl JobWorker {
                     () = shutdown.requested(), if !cancel.is_cancelled() => cancel.cancel(),
                     () = self.clock.sleep(REPORT_EVERY) => {
                         let current = progress.borrow().clone();
+                        respec.borrow().iter().for_each(|spec| job.spec = spec.clone());
                         if self.report(&mut job, current, &cancel).await? == Flip::Lost {
                             tracing::warn!(job = job.id, "another worker has taken the job");
                             return Ok(true);
@@ -133,6 +146,7 @@ impl JobWorker {
             return Ok(true);
         }
         let last = progress.borrow().clone();
+        respec.borrow().iter().for_each(|spec| job.spec = spec.clone());
         self.finish(job, last, outcome).await?;
         Ok(true)
     }

@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod config;
 mod demo;
+mod erasing;
 mod export;
 mod importing;
 mod instance;
@@ -75,6 +76,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Schedules(command) => cli::schedules::run(command).await,
         Command::Audit(args) => cli::audit::run(args).await,
         Command::Days(args) => cli::days::run(args).await,
+        Command::Erasures(args) => cli::erasures::run(args).await,
         Command::Query(args) => cli::query::run(args).await,
         Command::Export(args) => cli::export::run(args).await,
         Command::Quarantine(command) => cli::quarantine::run(command).await,

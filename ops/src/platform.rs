@@ -32,10 +32,13 @@ use dwell_runtime::tasks::{TaskPolicy, Tasks};
 use dwell_serving_api::{AppState, JobCatalogue, Parts};
 use dwell_storage::access::{self, KeyVerifier};
 use dwell_storage::api::{EventLog, LiveView, RawEvents, Role as KeyRole, Stores};
+use dwell_storage::decorators::erasing::honour_erasures;
+use dwell_storage::erasure::ErasureWatch;
 use dwell_storage::paths::DataPaths;
 use tokio::sync::Notify;
 
 use crate::config::Config;
+use crate::erasing::Eraser;
 use crate::importing::Importer;
 use crate::instance;
 use crate::jobs::{self, JobWorker};
@@ -86,6 +89,23 @@ impl Platform {
             embedded,
             hold,
         } = engines;
+        // Everybody but the eraser works with stores that leave out whom the ledger names.
+        let bare = stores.clone();
+        let watch = ErasureWatch::new(
+            &holder()?,
+            Arc::clone(&stores.erasures),
+            Arc::clone(&stores.documents),
+            Arc::clone(&base.clock),
+        );
+        let stores = honour_erasures(stores, &watch);
+        if let Err(error) = watch.read_on().await {
+            tracing::warn!(%error, "the ledger of erasures cannot be read yet: nothing is written into raw before it can");
+        }
+        if roles.has(Role::RawWriter) || roles.has(Role::Speed) {
+            let token = base.controller.register(Phase::StopJobs, "erasures");
+            base.tasks
+                .spawn("erasures", TaskPolicy::Log, watch.clone().run(token));
+        }
         let tenant = TenantId::new(DEFAULT_TENANT)?;
         stores.registry.create_tenant(&tenant).await?;
         let verifier = KeyVerifier::new(
@@ -108,7 +128,7 @@ impl Platform {
             true => Some(start_raw_writer(&base, &stores).await?),
             false => None,
         };
-        let live = start_live_view(&config, &base, &stores, roles)?;
+        let live = start_live_view(&config, &base, &stores, &watch, roles)?;
         let batch = BatchLayer::new(
             stores.clone(),
             Arc::clone(&base.clock),
@@ -150,6 +170,14 @@ impl Platform {
                 batch: batch.clone(),
                 importer: importer.clone(),
                 replayer: intake.replayer(),
+                eraser: Eraser {
+                    bare,
+                    watch,
+                    batch: batch.clone(),
+                    clock: Arc::clone(&base.clock),
+                    log_retention_ms: config.retention.log.as_ms(),
+                    presence_late_ms: dwell_ingest::pseudonymise::PRESENCE_LATE_MS,
+                },
                 wake: Arc::clone(&wake),
             };
             let token = base.controller.register(Phase::StopJobs, "job worker");
@@ -314,15 +342,22 @@ async fn start_raw_writer(base: &Base, stores: &Stores) -> Result<raw_writer::Ha
 }
 
 /// The live view that this process reads: the table where there is one, else that of its own speed layer.
-fn start_live_view(config: &Config, base: &Base, stores: &Stores, roles: Roles) -> Result<Arc<dyn LiveView>> {
+fn start_live_view(
+    config: &Config,
+    base: &Base,
+    stores: &Stores,
+    watch: &ErasureWatch,
+    roles: Roles,
+) -> Result<Arc<dyn LiveView>> {
     let mut live: Arc<dyn LiveView> = Arc::new(NoLiveView);
     if roles.has(Role::Speed) {
-        let deps = dwell_speed_layer::Deps::from_stores(
+        let mut deps = dwell_speed_layer::Deps::from_stores(
             stores,
             Arc::clone(&base.clock),
             base.tasks.clone(),
             base.readiness.clone(),
         );
+        deps.erasures = Some(watch.clone());
         let service = dwell_speed_layer::Service::new(deps, config.speed.clone())?;
         live = Arc::new(service.handle());
         let token = base.controller.register(Phase::CheckpointSessions, "speed layer");

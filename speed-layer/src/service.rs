@@ -10,6 +10,7 @@ use dwell_runtime::admin::Readiness;
 use dwell_runtime::clock::{SharedClock, timeout};
 use dwell_runtime::shutdown::ShutdownToken;
 use dwell_runtime::tasks::{TaskHandle, TaskPolicy, Tasks};
+use dwell_storage::erasure::ErasureWatch;
 use dwell_storage::api::{
     Checkpoints, EventLog, GroupMember, LiveViewTable, LiveViewWriter, RawEvents, RawEventsReader, Registry,
     Stores, VenueDays, VenueDaysReader,
@@ -43,6 +44,8 @@ pub struct Deps {
     pub venue_days: Arc<dyn VenueDaysReader>,
     /// Where the live view is shown to other processes, beside the handle for this one.
     pub live_table: Option<Arc<dyn LiveViewWriter>>,
+    /// Whom to leave out; `None` where nobody keeps a ledger.
+    pub erasures: Option<ErasureWatch>,
     pub clock: SharedClock,
     pub tasks: Tasks,
     pub readiness: Readiness,
@@ -68,6 +71,7 @@ impl Deps {
             registry: Arc::clone(&stores.registry),
             venue_days: Arc::<dyn VenueDays>::clone(&stores.venue_days),
             live_table: stores.live.as_ref().map(as_writer),
+            erasures: None,
             clock,
             tasks,
             readiness,

@@ -90,6 +90,7 @@ impl Shop {
             registry: Arc::clone(&stores.registry) as Arc<dyn Registry>,
             venue_days: Arc::clone(&stores.venue_days) as _,
             live_table: None,
+            erasures: None,
             clock: clock.shared(),
             tasks: Tasks::new(controller.clone()),
             readiness: Readiness::new(&controller),

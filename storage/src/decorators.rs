@@ -1,7 +1,9 @@
 //! What can be put around a store.
 //!
 //! - [`instrumented`]: counts and times calls.
+//! - [`erasing`]: leaves out whom the ledger of erasures names.
 //! - [`failing`]: makes calls fail, for tests of the layers above.
 
+pub mod erasing;
 pub mod failing;
 pub mod instrumented;

@@ -581,6 +581,10 @@ impl RawEventsWriter for Flaky {
         }
         self.raw.apply(write).await
     }
+
+    async fn erase(&self, venue: &VenueKey, rows: &RawRows) -> StorageResult<u64> {
+        self.raw.erase(venue, rows).await
+    }
 }
 
 #[async_trait]

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{JobWorker, Progress, days, replay, uploads};
+use super::{JobWorker, Progress, days, erase, replay, uploads};
 
 /// All kinds.
 const KINDS: &[&dyn JobKind] = &[
@@ -22,6 +22,7 @@ const KINDS: &[&dyn JobKind] = &[
     &days::VERIFY,
     &replay::Replay,
     &uploads::Import,
+    &erase::Erase,
 ];
 
 /// A kind of job. Doing one twice changes nothing: a worker may die at any point, and another does it again.

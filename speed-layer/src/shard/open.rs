@@ -92,6 +92,7 @@ impl Shard {
             starts.push(begin.into_start(received_at));
         }
         let log = Arc::<dyn EventLog>::clone(&deps.log);
+        let erasures_known = deps.erasures.as_ref().map_or(0, |watch| watch.filter().number());
         let mut shard = Self {
             number,
             sources,
@@ -101,6 +102,7 @@ impl Shard {
             venues: HashMap::new(),
             unknown: HashSet::new(),
             registry_version: Some(registry_version),
+            erasures_known,
             hasher: EventHasher::default(),
             gauges: ShardGauges::new(number),
             is_rebuilding: false,

@@ -38,6 +38,9 @@ pub trait PseudonymKeys: Send + Sync {
         keep_until: TsMs,
     ) -> Result<PseudonymKey>;
 
+    /// The key of a venue-day, made by nobody who only asks; `None` when there never was one.
+    async fn find(&self, venue: &VenueKey, day: LocalDay) -> Result<Option<PseudonymKey>>;
+
     /// Destroys all keys whose time is over, leaving a tombstone for each; returns how many. Their bytes are
     /// overwritten in the store's files.
     async fn destroy_expired(&self, now: TsMs) -> Result<u64>;

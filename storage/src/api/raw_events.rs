@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use dwell_model::event::{Kind, RawRows};
@@ -123,6 +124,9 @@ pub struct RawApplied {
     pub repeated_rows: u64,
 }
 
+/// Says of a name whether it is meant.
+pub type NameTest = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// Writing raw events.
 #[async_trait]
 pub trait RawEventsWriter: Send + Sync {
@@ -130,6 +134,18 @@ pub trait RawEventsWriter: Send + Sync {
     /// lacks and nothing else. Embedded all three commit together; elsewhere they are durable in that order. Any
     /// repetition and any order of writes ends in the same rows.
     async fn apply(&self, write: RawWrite) -> Result<RawApplied>;
+
+    /// Removes rows for good: those with the identity and payload of a row given, with all their deliveries, whenever
+    /// they came; returns how many rows were named. What is not there is fine. Marks stay. Embedded the bytes are
+    /// overwritten; elsewhere a deletion of ordinary time stands over them until the store compacts.
+    async fn erase(&self, venue: &VenueKey, rows: &RawRows) -> Result<u64>;
+
+    /// Forgets names that the store keeps apart from its rows, those that `is_forgotten` says yes to and that no row
+    /// uses any more; returns how many. A store that keeps names in rows only has nothing to forget.
+    async fn forget_names(&self, venue: &VenueKey, is_forgotten: NameTest) -> Result<u64> {
+        let _ = (venue, is_forgotten);
+        Ok(0)
+    }
 
     /// Whether [`apply`](Self::apply) tells rows that were there from new ones. A store that writes without reading
     /// does not.

@@ -197,6 +197,12 @@ impl CassandraPseudonymKeys {
 
 #[async_trait]
 impl PseudonymKeys for CassandraPseudonymKeys {
+    async fn find(&self, venue: &VenueKey, day: LocalDay) -> Result<Option<PseudonymKey>> {
+        let key = (venue.tenant.as_str(), venue.venue.as_str(), date(day));
+        // A key whose making was given up half way may be made whole by this read, and stands then.
+        Ok(self.read(SETTLE, key).await?.map(|known| known.key))
+    }
+
     async fn get_or_create(
         &self,
         venue: &VenueKey,

@@ -11,6 +11,7 @@
 //! write is an insert that can be repeated and reordered: rows by their key, marks and positions by a write time that is
 //! their position. So nothing is read before it is written, and repeats are not told from new rows.
 
+mod erase;
 mod index;
 mod marks;
 mod read;
@@ -64,6 +65,10 @@ impl RawEventsWriter for CassandraRawEvents {
             new_rows: rows,
             repeated_rows: 0,
         })
+    }
+
+    async fn erase(&self, venue: &VenueKey, rows: &RawRows) -> Result<u64> {
+        erase::rows(&self.cluster, venue, rows).await
     }
 
     fn tells_repeats(&self) -> bool {

@@ -86,6 +86,15 @@ impl PseudonymKeys for SqlitePseudonymKeys {
             .await
     }
 
+    async fn find(&self, venue: &VenueKey, day: LocalDay) -> Result<Option<PseudonymKey>> {
+        let venue = venue.clone();
+        let known = self
+            .keys
+            .read("read a pseudonym key", move |keys| find(keys, &venue, day))
+            .await?;
+        Ok(known.map(|known| known.key))
+    }
+
     async fn destroy_expired(&self, now: TsMs) -> Result<u64> {
         let destroyed = self
             .keys

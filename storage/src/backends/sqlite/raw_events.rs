@@ -4,6 +4,7 @@
 //! writer's position commit together.
 
 mod delivery_set;
+mod erase;
 mod names;
 mod read;
 mod statements;
@@ -22,7 +23,7 @@ use self::names::{Interner, NameCache};
 use super::connection::Database;
 use super::failure::Failure;
 use super::values::to_stored;
-use crate::api::{Marks, Partition, Position, RawApplied, RawEventsReader, RawEventsWriter, RawWrite};
+use crate::api::{Marks, NameTest, Partition, Position, RawApplied, RawEventsReader, RawEventsWriter, RawWrite};
 use crate::error::Result;
 
 /// The embedded raw table.
@@ -61,6 +62,25 @@ impl RawEventsWriter for SqliteRawEvents {
             met,
         );
         Ok(applied)
+    }
+
+    async fn erase(&self, venue: &VenueKey, rows: &RawRows) -> Result<u64> {
+        let (venue, rows) = (venue.clone(), rows.clone());
+        self.data
+            .write("erase raw events", move |data| erase::rows(data, &venue, &rows))
+            .await
+    }
+
+    async fn forget_names(&self, venue: &VenueKey, is_forgotten: NameTest) -> Result<u64> {
+        let (venue, names) = (venue.clone(), Arc::clone(&self.names));
+        self.data
+            .write("forget names", move |data| {
+                let forgotten = erase::unused_names(data, &venue, &is_forgotten)?;
+                // Numbers of names that are gone would point at nothing.
+                names.lock().unwrap_or_else(PoisonError::into_inner).forget_all();
+                Ok(forgotten)
+            })
+            .await
     }
 }
 

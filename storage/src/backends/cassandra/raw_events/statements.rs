@@ -28,10 +28,16 @@ pub(super) fn count(kind: Kind) -> Cql {
     Cql::read("count raw events", &texts(kind).count)
 }
 
+/// Removes all deliveries of a payload.
+pub(super) fn delete(kind: Kind) -> Cql {
+    Cql::write("erase raw events", &texts(kind).delete)
+}
+
 struct Texts {
     insert: String,
     scan: String,
     count: String,
+    delete: String,
 }
 
 fn texts(kind: Kind) -> &'static Texts {
@@ -56,6 +62,10 @@ fn build(kind: Kind) -> Texts {
         ),
         scan: format!(
             "SELECT {identity}, received_at, receipt, revision{payload} FROM {table} WHERE {in_range}"
+        ),
+        delete: format!(
+            "DELETE FROM {table} WHERE tenant = ? AND venue = ? AND utc_date = ? AND slot = ? AND ts = ? AND sensor = ? \
+             AND key = ? AND payload_hash = ?"
         ),
         count: format!("SELECT payload_hash FROM {table} WHERE {in_range} GROUP BY {partition}, {identity}"),
     }

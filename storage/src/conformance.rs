@@ -17,6 +17,7 @@ pub mod aggregates;
 pub mod archive;
 pub mod checkpoints;
 pub mod documents;
+pub mod erasures;
 pub mod event_log;
 pub mod imports;
 pub mod jobs;

@@ -38,6 +38,9 @@ pub(crate) struct Search<'a> {
     pub(crate) filter: Arc<ErasureFilter>,
     /// Event times covered.
     pub(crate) range: Range<TsMs>,
+    /// Whether the archive is read too. Once it was found to be without them it stays so: every rewrite leaves them
+    /// out. So a repetition need not read years of files each night.
+    pub(crate) with_archive: bool,
 }
 
 impl Search<'_> {
@@ -52,7 +55,11 @@ impl Search<'_> {
                 }
             }
         }
-        for (day, place, count) in self.archive().await? {
+        let archived = match self.with_archive {
+            true => self.archive().await?,
+            false => Vec::new(),
+        };
+        for (day, place, count) in archived {
             *found.entry(day).or_default().entry(place).or_default() += count;
         }
         for day in self.computed_days().await? {

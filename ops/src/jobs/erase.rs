@@ -123,7 +123,7 @@ async fn carry_out(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
-    let search = search_for(eraser, entry, calendar).await?;
+    let search = search_for(eraser, entry, calendar, receipt.proven_at.is_none()).await?;
     let tell = |done: u64, doing: &str| progress.set(done, STEPS, doing);
     let mut deletion = Deletion {
         eraser,
@@ -163,7 +163,7 @@ async fn dry_run(
     calendar: VenueCalendar,
     not_findable: &[dwell_model::time::LocalDay],
 ) -> Result<Value> {
-    let search = search_for(eraser, entry, calendar).await?;
+    let search = search_for(eraser, entry, calendar, true).await?;
     let found = search.days().await?;
     let (quarantine, _) = search.quarantine().await?;
     let mut places: BTreeMap<&str, u64> = BTreeMap::new();
@@ -185,6 +185,7 @@ async fn search_for<'a>(
     eraser: &'a Eraser,
     entry: &'a Erasure,
     calendar: VenueCalendar,
+    with_archive: bool,
 ) -> Result<Search<'a>> {
     let subjects = &entry.erasure.subjects;
     let from = subjects.iter().map(|subject| subject.from).min().unwrap_or(0);
@@ -195,6 +196,7 @@ async fn search_for<'a>(
         calendar,
         filter: filter_of(eraser, entry).await?,
         range: from..until,
+        with_archive,
     })
 }
 

@@ -22,6 +22,7 @@ where
             a_key_is_destroyed_when_its_time_is_over_and_stays_destroyed,
             the_time_of_a_key_is_raised_and_never_lowered,
             a_key_is_not_printed,
+            who_only_asks_makes_no_key,
         ]
     );
 }
@@ -145,4 +146,15 @@ async fn a_key_is_not_printed(store: Arc<dyn PseudonymKeys>) {
         .unwrap();
     let printed = format!("{found:?} {:#?}", key(0xab));
     assert!(!printed.contains("171") && !printed.contains("ab"), "{printed}");
+}
+
+async fn who_only_asks_makes_no_key(store: Arc<dyn PseudonymKeys>) {
+    let d = day("2026-03-29");
+    assert_eq!(store.find(&shop(), d).await.unwrap(), None);
+    assert_eq!(store.find(&shop(), d).await.unwrap(), None);
+    store.get_or_create(&shop(), d, key(1), DAY_START).await.unwrap();
+    assert_eq!(store.find(&shop(), d).await.unwrap(), Some(live(1)));
+    assert_eq!(store.find(&strangers()[0], d).await.unwrap(), None);
+    store.destroy_expired(DAY_START).await.unwrap();
+    assert_eq!(store.find(&shop(), d).await.unwrap(), Some(PseudonymKey::Destroyed));
 }

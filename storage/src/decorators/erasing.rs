@@ -40,10 +40,15 @@ pub fn honour_erasures(stores: Stores, watch: &ErasureWatch) -> Stores {
 }
 
 /// A raw table that leaves out whom the ledger names.
-#[derive(Debug)]
-pub struct ErasingRawEvents<S: ?Sized = dyn RawEvents> {
+pub struct ErasingRawEvents {
     watch: ErasureWatch,
-    inner: Arc<S>,
+    inner: Arc<dyn RawEvents>,
+}
+
+impl std::fmt::Debug for ErasingRawEvents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ErasingRawEvents").finish_non_exhaustive()
+    }
 }
 
 impl ErasingRawEvents {

@@ -274,15 +274,16 @@ impl LedgerFollower {
     }
 }
 
-/// Matches the rows of one batch.
+/// Matches the rows of one batch. A name is hashed and looked up once; a row then costs a look at its number.
 struct Matcher<'a> {
     events: &'a EventBatch,
     key: &'a LedgerKey,
     venue: &'a VenueKey,
-    subjects: Vec<&'a ErasedSubject>,
+    /// Those whom the batch can hold, by their hash.
+    subjects: HashMap<SubjectHash, Vec<&'a ErasedSubject>>,
     class: SubjectClass,
-    /// Hashes of names met, by their number.
-    names: HashMap<StringId, SubjectHash>,
+    /// For each name of the dictionary whom it names; `None` until it is met.
+    named: Vec<Option<Vec<&'a ErasedSubject>>>,
     sensors: HashMap<StringId, SubjectHash>,
 }
 
@@ -297,29 +298,24 @@ impl<'a> Matcher<'a> {
         };
         let first = events.ts.iter().copied().min()?;
         let last = events.ts.iter().copied().max()?;
-        let can_match =
-            |subject: &&ErasedSubject| subject.class == class && subject.from <= last && first < subject.until;
-        let subjects: Vec<_> = subjects.iter().filter(can_match).collect();
-        (!subjects.is_empty()).then(|| Self {
+        let mut possible: HashMap<SubjectHash, Vec<&ErasedSubject>> = HashMap::new();
+        for subject in subjects {
+            if subject.class == class && subject.from <= last && first < subject.until {
+                possible.entry(subject.name).or_default().push(subject);
+            }
+        }
+        (!possible.is_empty()).then(|| Self {
             events,
             key,
             venue,
-            subjects,
+            subjects: possible,
             class,
-            names: HashMap::new(),
+            named: vec![None; events.strings.len()],
             sensors: HashMap::new(),
         })
     }
 
     fn is_erased(&mut self, row: usize) -> bool {
-        let ts = self.events.ts[row];
-        if !self
-            .subjects
-            .iter()
-            .any(|subject| (subject.from..subject.until).contains(&ts))
-        {
-            return false;
-        }
         let name = match self.events.kind {
             Kind::Crossing => self.events.text_ids(field::crossing::TRACK)[row],
             _ => self.events.key[row],
@@ -329,17 +325,19 @@ impl<'a> Matcher<'a> {
         }
         let (events, key, venue, class) = (self.events, self.key, self.venue, self.class);
         let hash_of = |class, id| key.hash(class, venue, events.strings.get(id));
-        let name = *self.names.entry(name).or_insert_with(|| hash_of(class, name));
-        let sensor = events.sensor[row];
-        let sensors = &mut self.sensors;
-        self.subjects.iter().any(|subject| {
-            subject.name == name
-                && (subject.from..subject.until).contains(&ts)
+        let (subjects, sensors) = (&self.subjects, &mut self.sensors);
+        let named = self.named[name as usize].get_or_insert_with(|| {
+            let found = subjects.get(&hash_of(class, name));
+            found.cloned().unwrap_or_default()
+        });
+        let (ts, sensor) = (events.ts[row], events.sensor[row]);
+        named.iter().any(|subject| {
+            (subject.from..subject.until).contains(&ts)
                 && subject.sensor.is_none_or(|wanted| {
-                    wanted
-                        == *sensors
-                            .entry(sensor)
-                            .or_insert_with(|| hash_of(SubjectClass::Sensor, sensor))
+                    let hash = sensors
+                        .entry(sensor)
+                        .or_insert_with(|| hash_of(SubjectClass::Sensor, sensor));
+                    wanted == *hash
                 })
         })
     }

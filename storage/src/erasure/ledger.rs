@@ -17,7 +17,7 @@ use crate::api::{Erasure, Erasures, LedgerKey, NewErasure};
 use crate::error::{ErrorKind, Result, StorageError};
 
 /// Folder of the ledger, in the archive's.
-const FOLDER: &str = ".erasures";
+pub(crate) const FOLDER: &str = ".erasures";
 const KEY: &str = "key.json";
 
 /// The ledger in a folder of an object store that has conditional puts.

@@ -2,8 +2,8 @@
 
 pub(crate) mod audit;
 pub(crate) mod days;
-pub(crate) mod erasures;
 pub(crate) mod engines;
+pub(crate) mod erasures;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod jobs;

@@ -16,7 +16,7 @@ pub(crate) use uploads::ImportJob;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use dwell_batch_layer::BatchLayer;
 use dwell_ingest::quarantine::Replayer;
 use dwell_runtime::clock::SharedClock;
@@ -24,7 +24,7 @@ use dwell_runtime::shutdown::ShutdownToken;
 use dwell_storage::api::{AuditEntry, Flip, Job, JobProgress, JobState, Stores, audit};
 use dwell_storage::error::StorageError;
 use serde_json::json;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::kinds::{Outcome, kind_of};
@@ -56,12 +56,15 @@ pub(crate) struct JobWorker {
     pub(crate) wake: Arc<Notify>,
 }
 
+/// New parameters of a running job, and whom to tell that they are stored.
+type Respec = (serde_json::Value, oneshot::Sender<()>);
+
 /// Where a running job tells how far it is.
 #[derive(Clone)]
 pub(super) struct Progress {
     sender: watch::Sender<JobProgress>,
     /// What the job's parameters are to be from now on.
-    spec: watch::Sender<Option<serde_json::Value>>,
+    spec: mpsc::Sender<Respec>,
 }
 
 impl Progress {
@@ -73,10 +76,13 @@ impl Progress {
         });
     }
 
-    /// Replaces the job's stored parameters: for those that must not stay as they were given. Stored with the next
-    /// report of progress, and at the end.
-    pub(super) fn respec(&self, spec: serde_json::Value) {
-        self.spec.send_replace(Some(spec));
+    /// Replaces the job's stored parameters, for those that must not stay as they were given; they are stored when
+    /// this returns.
+    pub(super) async fn respec(&self, spec: serde_json::Value) -> Result<()> {
+        let (tell, stored) = oneshot::channel();
+        let gone = "the job is another worker's by now";
+        self.spec.send((spec, tell)).await.context(gone)?;
+        stored.await.context(gone)
     }
 }
 
@@ -117,7 +123,7 @@ impl JobWorker {
         let cancel = CancellationToken::new();
         let (sender, progress) = watch::channel(job.progress.clone());
         let claimed = job.clone();
-        let (spec, respec) = watch::channel(None);
+        let (spec, mut respecs) = mpsc::channel(1);
         let work = self.work(&claimed, Progress { sender, spec }, cancel.clone());
         let outcome = {
             tokio::pin!(work);
@@ -126,9 +132,18 @@ impl JobWorker {
                     biased;
                     outcome = &mut work => break outcome,
                     () = shutdown.requested(), if !cancel.is_cancelled() => cancel.cancel(),
+                    Some((spec, stored)) = respecs.recv() => {
+                        job.spec = spec;
+                        let current = progress.borrow().clone();
+                        if self.report(&mut job, current, &cancel).await? == Flip::Lost {
+                            tracing::warn!(job = job.id, "another worker has taken the job");
+                            return Ok(true);
+                        }
+                        // Who asked for it may have ended meanwhile.
+                        let _ = stored.send(());
+                    }
                     () = self.clock.sleep(REPORT_EVERY) => {
                         let current = progress.borrow().clone();
-                        respec.borrow().iter().for_each(|spec| job.spec = spec.clone());
                         if self.report(&mut job, current, &cancel).await? == Flip::Lost {
                             tracing::warn!(job = job.id, "another worker has taken the job");
                             return Ok(true);
@@ -146,7 +161,6 @@ impl JobWorker {
             return Ok(true);
         }
         let last = progress.borrow().clone();
-        respec.borrow().iter().for_each(|spec| job.spec = spec.clone());
         self.finish(job, last, outcome).await?;
         Ok(true)
     }

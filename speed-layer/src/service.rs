@@ -10,11 +10,11 @@ use dwell_runtime::admin::Readiness;
 use dwell_runtime::clock::{SharedClock, timeout};
 use dwell_runtime::shutdown::ShutdownToken;
 use dwell_runtime::tasks::{TaskHandle, TaskPolicy, Tasks};
-use dwell_storage::erasure::ErasureWatch;
 use dwell_storage::api::{
     Checkpoints, EventLog, GroupMember, LiveViewTable, LiveViewWriter, RawEvents, RawEventsReader, Registry,
     Stores, VenueDays, VenueDaysReader,
 };
+use dwell_storage::erasure::ErasureWatch;
 
 use self::followers::Followers;
 use crate::config::{Config, ConfigError};

@@ -127,7 +127,9 @@ impl Shard {
                 self.meet_venue(key).await?;
             }
             let at = self.moment();
-            let Some(mut taken) = self.reader.take() else { break };
+            let Some(mut taken) = self.reader.take() else {
+                break;
+            };
             if let Some(watch) = &self.context.deps.erasures {
                 // It may have been read ahead before an erasure was heard of.
                 let filter = watch.filter();

@@ -81,7 +81,18 @@ impl Shop {
 
     fn recompute(&self) {
         let job = json(
-            &["jobs", "run", "recompute", "--venue", "v1", "--from", self.day.0, "--to", self.day.0, "--wait"],
+            &[
+                "jobs",
+                "run",
+                "recompute",
+                "--venue",
+                "v1",
+                "--from",
+                self.day.0,
+                "--to",
+                self.day.0,
+                "--wait",
+            ],
             &self.data_dir(),
         );
         assert_eq!(job["state"], "succeeded", "{job}");
@@ -93,7 +104,9 @@ impl Shop {
         let out = tempfile::tempdir().expect("a folder");
         let out_text = out.path().to_str().expect("a path");
         json(
-            &["export", "--out", out_text, "--from", self.day.0, "--to", self.day.0],
+            &[
+                "export", "--out", out_text, "--from", self.day.0, "--to", self.day.0,
+            ],
             &self.data_dir(),
         );
         assert_equal(&exported(out.path()), &expected);
@@ -119,7 +132,10 @@ fn places_of_visitor(data_dir: &Path) -> BTreeSet<String> {
     for path in files(data_dir) {
         let Ok(bytes) = std::fs::read(&path) else { continue };
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        if bytes.windows(VISITOR.len()).any(|window| window == VISITOR.as_bytes()) {
+        if bytes
+            .windows(VISITOR.len())
+            .any(|window| window == VISITOR.as_bytes())
+        {
             found.insert(name.clone());
         }
         if path.extension().is_some_and(|ending| ending == "parquet") && !name.contains("checkpoint") {
@@ -151,7 +167,13 @@ fn a_visitor_is_erased_from_every_place_and_the_numbers_are_those_of_the_others(
         );
     }
     let erase = |more: &[&str]| {
-        let args = [&["jobs", "run", "erase", "--venue", "v1", "--track", VISITOR, "--wait"], more].concat();
+        let args = [
+            &[
+                "jobs", "run", "erase", "--venue", "v1", "--track", VISITOR, "--wait",
+            ],
+            more,
+        ]
+        .concat();
         json(&args, &data_dir)
     };
 
@@ -163,9 +185,15 @@ fn a_visitor_is_erased_from_every_place_and_the_numbers_are_those_of_the_others(
     // The corrected event has two payloads, and so two rows of raw; its covered one and every redelivery are superseded.
     assert_eq!(report["places"]["raw"].as_u64(), Some(events + 1), "{report}");
     assert_eq!(report["places"]["archive"].as_u64(), Some(events), "{report}");
-    assert!(report["places"]["sessions"].as_u64() >= Some(2), "two generations: {report}");
+    assert!(
+        report["places"]["sessions"].as_u64() >= Some(2),
+        "two generations: {report}"
+    );
     assert_eq!(report["places"]["quarantine"].as_u64(), Some(1), "{report}");
-    assert!(!dry.to_string().contains(VISITOR), "a dry run forgets whom it was asked for");
+    assert!(
+        !dry.to_string().contains(VISITOR),
+        "a dry run forgets whom it was asked for"
+    );
 
     let job = erase(&[]);
     assert_eq!(job["state"], "succeeded", "{job}");
@@ -184,7 +212,12 @@ fn a_visitor_is_erased_from_every_place_and_the_numbers_are_those_of_the_others(
 
     // What is sent once more stays out.
     let late = ndjson(&shop.of_visitor());
-    assert_eq!(instance.post("/v1/events", "application/x-ndjson", late.as_bytes()).0, 202);
+    assert_eq!(
+        instance
+            .post("/v1/events", "application/x-ndjson", late.as_bytes())
+            .0,
+        202
+    );
     shop.recompute();
     shop.assert_numbers_are_those_of_the_others();
 
@@ -198,18 +231,33 @@ fn a_visitor_is_erased_from_every_place_and_the_numbers_are_those_of_the_others(
         ..shop.of_visitor()[0].clone()
     };
     assert_eq!(
-        instance.post("/v1/events", "application/x-ndjson", another.ndjson().as_bytes()).0,
+        instance
+            .post("/v1/events", "application/x-ndjson", another.ndjson().as_bytes())
+            .0,
         202
     );
     let today = utc_day(0)[0].0;
     eventually("the newcomer counts", || {
         let job = json(
-            &["jobs", "run", "recompute", "--venue", "v1", "--from", today, "--to", today, "--wait"],
+            &[
+                "jobs",
+                "run",
+                "recompute",
+                "--venue",
+                "v1",
+                "--from",
+                today,
+                "--to",
+                today,
+                "--wait",
+            ],
             &data_dir,
         );
         let (status, sessions) = instance.get(&format!("/v1/venues/v1/sessions?from={today}&to={today}"));
         assert_eq!(status, 200, "{sessions} {job}");
-        sessions["sessions"].as_array().is_some_and(|sessions| !sessions.is_empty())
+        sessions["sessions"]
+            .as_array()
+            .is_some_and(|sessions| !sessions.is_empty())
     });
     shop.assert_numbers_are_those_of_the_others();
 }
@@ -262,7 +310,9 @@ fn finish_after(shop: &Shop, failpoint: &str) {
         .status();
     assert!(copied.expect("cp").success());
     let died = std::process::Command::new(DWELL)
-        .args(["jobs", "run", "erase", "--venue", "v1", "--track", VISITOR, "--wait"])
+        .args([
+            "jobs", "run", "erase", "--venue", "v1", "--track", VISITOR, "--wait",
+        ])
         .args(place(&data_dir))
         .env("DWELL_FAILPOINTS", format!("{failpoint}=kill"))
         .output()
@@ -277,7 +327,10 @@ fn finish_after(shop: &Shop, failpoint: &str) {
             .iter()
             .find(|job| job["kind"] == "erase")
             .expect("the job");
-        assert!(!["failed", "partial"].contains(&job["state"].as_str().unwrap_or("")), "{failpoint}: {job}");
+        assert!(
+            !["failed", "partial"].contains(&job["state"].as_str().unwrap_or("")),
+            "{failpoint}: {job}"
+        );
         job["state"] == "succeeded"
     });
     let kept = receipt(&data_dir);
@@ -285,4 +338,60 @@ fn finish_after(shop: &Shop, failpoint: &str) {
     assert_eq!(places_of_visitor(&data_dir), BTreeSet::new(), "{failpoint}");
     copy.assert_numbers_are_those_of_the_others();
     drop(instance);
+}
+
+#[test]
+fn whoever_is_erased_leaves_the_live_view() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("d");
+    std::fs::create_dir_all(&data_dir).expect("a folder");
+    let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
+    json(
+        &["venues", "apply", venues_file.to_str().expect("a path")],
+        &data_dir,
+    );
+    let instance = Instance::start(&data_dir);
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis() as i64;
+    for track in [VISITOR, "somebody", "somebody-else"] {
+        let event = |n: i64| Event {
+            venue: "v1",
+            sensor: "s-a".to_owned(),
+            track: track.to_owned(),
+            ts: now - 120_000 + n * 1_000,
+            x_cm: 100,
+            y_cm: 100,
+        };
+        let body = ndjson(&(0..20).map(event).collect::<Vec<_>>());
+        assert_eq!(
+            instance
+                .post("/v1/events", "application/x-ndjson", body.as_bytes())
+                .0,
+            202
+        );
+    }
+    // Two days, in case that one of them has just begun.
+    let path = format!(
+        "/v1/venues/v1/metrics?metric=visits&zone=_venue&from={}&to={}&by=day",
+        utc_day(1)[0].0,
+        utc_day(0)[0].0
+    );
+    let live_visits = || -> i64 {
+        let (status, answer) = instance.get(&path);
+        assert_eq!(status, 200, "{answer}");
+        let buckets = answer["buckets"].as_array().expect("buckets");
+        let live = buckets.iter().filter(|bucket| bucket["layer"] == "live");
+        live.filter_map(|bucket| bucket["value"].as_i64()).sum()
+    };
+    eventually("three are seen", || live_visits() == 3);
+    let job = json(
+        &[
+            "jobs", "run", "erase", "--venue", "v1", "--track", VISITOR, "--wait",
+        ],
+        &data_dir,
+    );
+    assert_eq!(job["state"], "succeeded", "{job}");
+    eventually("two are left", || live_visits() == 2);
 }

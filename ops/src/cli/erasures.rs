@@ -27,10 +27,15 @@ pub(crate) async fn run(args: &ErasuresArgs) -> Result<()> {
 }
 
 fn human(answer: &Value) -> String {
-    let receipts = answer["erasures"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let receipts = answer["erasures"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let time = |value: &Value| value.as_i64().map_or_else(|| "–".to_owned(), format_rfc3339);
     table(
-        &["id", "venue", "what", "whom", "days", "removed", "proven", "held by"],
+        &[
+            "id", "venue", "what", "whom", "days", "removed", "proven", "held by",
+        ],
         &[4, 5],
         receipts.iter().map(|receipt| {
             let removed = receipt["removed"].as_object();

@@ -118,7 +118,11 @@ impl Deletion<'_> {
                 self.receipt.waited_ms = self.receipt.waited_ms.max(clock.now_ms() - begun);
                 return Ok(());
             };
-            tracing::debug!(reader = first.name, known = first.known, "erasure not yet acknowledged");
+            tracing::debug!(
+                reader = first.name,
+                known = first.known,
+                "erasure not yet acknowledged"
+            );
             clock.sleep(ASK_EVERY).await;
         }
     }
@@ -236,7 +240,11 @@ impl Deletion<'_> {
         let mut tries = 0;
         let lease = loop {
             let now = self.eraser.clock.now_ms();
-            match bare.venue_days.acquire(venue, day, &holder, now, LEASE_MS).await? {
+            match bare
+                .venue_days
+                .acquire(venue, day, &holder, now, LEASE_MS)
+                .await?
+            {
                 Some(lease) => break lease,
                 None if tries < LEASE_TRIES => tries += 1,
                 None => {

@@ -83,7 +83,9 @@ impl Search<'_> {
         for (slot, _) in slots {
             let (start, end) = (slot * SLOT_MS, (slot + 1) * SLOT_MS);
             match ranges.last_mut() {
-                Some(last) if last.end == start && end - last.start <= SLOTS_AT_ONCE * SLOT_MS => last.end = end,
+                Some(last) if last.end == start && end - last.start <= SLOTS_AT_ONCE * SLOT_MS => {
+                    last.end = end
+                }
                 _ => ranges.push(start..end),
             }
         }
@@ -157,8 +159,9 @@ impl Search<'_> {
         };
         let kept = bare.venue_days.history(self.venue, day).await?;
         let newest = row.fence.saturating_sub(GENERATIONS_MAX).max(1)..=row.fence;
-        let generations: BTreeSet<Generation> =
-            newest.chain(kept.into_iter().map(|info| info.generation)).collect();
+        let generations: BTreeSet<Generation> = newest
+            .chain(kept.into_iter().map(|info| info.generation))
+            .collect();
         let mut found = Vec::new();
         for generation in generations {
             let mut theirs = Vec::new();
@@ -199,14 +202,23 @@ impl Search<'_> {
                 .eraser
                 .bare
                 .quarantine
-                .list(&self.venue.tenant, &QuarantineFilter::default(), before.as_deref(), PAGE)
+                .list(
+                    &self.venue.tenant,
+                    &QuarantineFilter::default(),
+                    before.as_deref(),
+                    PAGE,
+                )
                 .await?;
             let Some(last) = page.last() else {
                 return Ok((ids, encrypted));
             };
             before = Some(last.id.clone());
             for entry in page {
-                if entry.venue.as_ref().is_some_and(|venue| *venue != self.venue.venue) {
+                if entry
+                    .venue
+                    .as_ref()
+                    .is_some_and(|venue| *venue != self.venue.venue)
+                {
                     continue;
                 }
                 match entry.encoding {

@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::kinds::{JobKind, Outcome};
 use super::{JobWorker, Progress};
+use crate::erasing::Eraser;
 use crate::erasing::deletion::{Deletion, STEPS, filter_of, keep};
 use crate::erasing::places::Search;
 use crate::erasing::receipt::ErasureReceipt;
 use crate::erasing::whom::{self, Spec, Whom};
-use crate::erasing::Eraser;
 
 pub(super) struct Erase;
 
@@ -61,13 +61,13 @@ async fn run(eraser: &Eraser, job: &Job, progress: Progress, cancel: Cancellatio
     }
     let key = eraser.bare.erasures.key().await?;
     let whom = spec.whom(job, &key)?;
-    progress.respec(spec.sealed(job, &whom, &key)?);
+    progress.respec(spec.sealed(job, &whom, &key)?).await?;
     let calendar = calendar_of(eraser, &whom.venue).await?;
     let (subjects, not_findable) = whom.subjects(eraser, calendar, &key).await?;
     if spec.dry_run {
         let entry = entry_of(job, &whom, subjects);
         let report = dry_run(eraser, &whom, &entry, calendar, &not_findable).await?;
-        progress.respec(spec.forgotten(job, whom.hash(&key)));
+        progress.respec(spec.forgotten(job, whom.hash(&key))).await?;
         return Ok(Outcome::succeeded(report));
     }
     failpoint!("erase.before_ledger");
@@ -87,7 +87,7 @@ async fn run(eraser: &Eraser, job: &Job, progress: Progress, cancel: Cancellatio
     // From here on the name stands nowhere but in this process: the scan of the files must not find the job itself.
     let outcome = carry_out(eraser, &entry, calendar, &mut receipt, texts, &progress, &cancel).await?;
     if outcome.state.is_final() && outcome.state != JobState::Cancelled {
-        progress.respec(spec.forgotten(job, receipt.subject));
+        progress.respec(spec.forgotten(job, receipt.subject)).await?;
     }
     Ok(outcome)
 }
@@ -111,7 +111,16 @@ async fn again(
     let calendar = calendar_of(eraser, &entry.erasure.venue).await?;
     receipt.repeated_at = Some(eraser.clock.now_ms());
     receipt.repeats += 1;
-    carry_out(eraser, &entry, calendar, &mut receipt, Vec::new(), &progress, &cancel).await
+    carry_out(
+        eraser,
+        &entry,
+        calendar,
+        &mut receipt,
+        Vec::new(),
+        &progress,
+        &cancel,
+    )
+    .await
 }
 
 async fn carry_out(
@@ -253,4 +262,3 @@ async fn calendar_of(eraser: &Eraser, venue: &VenueKey) -> Result<VenueCalendar>
     let stored = stored.with_context(|| format!("there is no venue {venue}"))?;
     Ok(stored.venue.calendar)
 }
-

@@ -14,9 +14,8 @@ use dwell_model::ids::VenueKey;
 use dwell_model::time::TsMs;
 use dwell_runtime::clock::SharedClock;
 use dwell_storage::api::{
-    ErasedLog,
-    Appended, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember, LogBounds,
-    LogChunk, LogLag, LogRecord, Partition, Position, Shard,
+    Appended, ErasedLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember,
+    LogBounds, LogChunk, LogLag, LogRecord, Partition, Position, Shard,
 };
 use dwell_storage::backends::sqlite::{AppendLimits, SqliteEventLog};
 use dwell_storage::erasure::ErasureFilter;

@@ -468,7 +468,8 @@ impl ArchiveWriter for DeltaArchive {
                 false => Vec::new(),
             };
             for file in listed {
-                let is_active = |kept: &ActiveFile| file_name(&self.inner.folder, &name, &kept.path) == file.location;
+                let is_active =
+                    |kept: &ActiveFile| file_name(&self.inner.folder, &name, &kept.path) == file.location;
                 debug_assert!(file.location.prefix_matches(&folder));
                 if !active.iter().any(is_active) {
                     self.inner.files.remove(&file.location).await?;

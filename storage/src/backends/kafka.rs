@@ -42,8 +42,8 @@ use self::layout::Layout;
 use self::reader::Reader;
 use self::writer::Writer;
 use crate::api::{
-    Appended, ErasedLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember, LogBounds,
-    LogChunk, LogLag, LogRecord, Partition, Position, Shard,
+    Appended, ErasedLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember,
+    LogBounds, LogChunk, LogLag, LogRecord, Partition, Position, Shard,
 };
 use crate::erasure::ErasureFilter;
 use crate::error::{ErrorKind, Result, StorageError};

@@ -17,8 +17,8 @@ use super::samples::{
     DAY_START, Dice, day, delivery, describe, events, position, shop, strangers, tenant, venue,
 };
 use crate::api::{
-    Archive, ArchivedDay, Committed, Dataset, DeliveredRows, ErasedSubject, Generation, NewErasure, Projection,
-    PurgedFiles, Rewrite, StagedDay, StillHeld, SubjectClass,
+    Archive, ArchivedDay, Committed, Dataset, DeliveredRows, ErasedSubject, Generation, NewErasure,
+    Projection, PurgedFiles, Rewrite, StagedDay, StillHeld, SubjectClass,
 };
 use crate::error::{ErrorKind, Result};
 
@@ -762,7 +762,9 @@ async fn tracks(archive: &dyn Archive, day: &ArchivedDay) -> Vec<(String, i64)> 
     dwell_runtime::tasks::blocking("read a day", move || {
         let mut tracks = Vec::new();
         while let Some(chunk) = reader.next_chunk().unwrap() {
-            tracks.extend((0..chunk.events.len()).map(|row| (chunk.events.key(row).to_owned(), chunk.events.ts[row])));
+            tracks.extend(
+                (0..chunk.events.len()).map(|row| (chunk.events.key(row).to_owned(), chunk.events.ts[row])),
+            );
         }
         tracks
     })
@@ -773,33 +775,54 @@ async fn tracks(archive: &dyn Archive, day: &ArchivedDay) -> Vec<(String, i64)> 
 async fn whom_the_ledger_names_is_left_out_of_every_rewrite(under_test: ArchiveUnderTest) {
     let (archive, other) = (&*under_test.archive, &*under_test.other);
     let mut rows = DeliveredRows::new(Kind::Position);
-    for (n, (track, ts)) in [("gone", 0), ("stays", 0), ("gone", 5), ("gone", 900)].into_iter().enumerate() {
+    for (n, (track, ts)) in [("gone", 0), ("stays", 0), ("gone", 5), ("gone", 900)]
+        .into_iter()
+        .enumerate()
+    {
         let event = position("s", track, DAY_START + ts, 1.0, 2.0);
-        rows.append(&DeliveredRows::delivered_once(event, delivery(DAY_START, n as u128)));
+        rows.append(&DeliveredRows::delivered_once(
+            event,
+            delivery(DAY_START, n as u128),
+        ));
         // Delivered once more: superseded.
         let again = position("s", track, DAY_START + ts, 1.0, 2.0);
-        rows.append(&DeliveredRows::delivered_once(again, delivery(DAY_START + 7, n as u128)));
+        rows.append(&DeliveredRows::delivered_once(
+            again,
+            delivery(DAY_START + 7, n as u128),
+        ));
     }
     let before = put(archive, rows.clone()).await;
     assert_eq!((before.events[0].rows, before.superseded[0].rows), (4, 4));
     // Somebody else says so: the next rewrite hears of it, without any new row.
     forget(other, "one", "gone", DAY_START + 100).await;
     let after = put(archive, DeliveredRows::new(Kind::Position)).await;
-    let expected = [("gone".to_owned(), DAY_START + 900), ("stays".to_owned(), DAY_START)];
+    let expected = [
+        ("gone".to_owned(), DAY_START + 900),
+        ("stays".to_owned(), DAY_START),
+    ];
     assert_eq!(tracks(archive, &after).await, expected);
     assert_eq!(after.superseded[0].rows, 2);
     // What comes again stays out.
     let again = rewrite(archive, rows, 2).await;
     assert_eq!(again, Rewrite::Unchanged(after.clone()));
     // The replaced files go at once; what is part of the archive stays.
-    let purged = archive.purge_day(&shop(), Kind::Position, day(DAY)).await.unwrap();
+    let purged = archive
+        .purge_day(&shop(), Kind::Position, day(DAY))
+        .await
+        .unwrap();
     assert_eq!(purged.files, 2);
     assert_eq!(
-        archive.purge_day(&shop(), Kind::Position, day(DAY)).await.unwrap(),
+        archive
+            .purge_day(&shop(), Kind::Position, day(DAY))
+            .await
+            .unwrap(),
         PurgedFiles::default()
     );
     archive.verify(&shop(), &after).await.unwrap();
-    assert!(archive.verify(&shop(), &before).await.is_err(), "its files are gone");
+    assert!(
+        archive.verify(&shop(), &before).await.is_err(),
+        "its files are gone"
+    );
 }
 
 async fn a_day_of_which_an_erasure_leaves_nothing_is_empty(under_test: ArchiveUnderTest) {

@@ -15,8 +15,8 @@ use dwell_runtime::clock::{self, ManualClock, SystemClock};
 use super::samples::{DAY_START, describe, events, position, receipt, record, shop, strangers};
 use super::{assert_kind, run_cases};
 use crate::api::{
-    Appended, ErasedSubject, Erasure, EventLog, LedgerKey, LogBounds, LogLag, LogRecord, LoggedRecord, NewErasure,
-    Partition, Position, SubjectClass,
+    Appended, ErasedSubject, Erasure, EventLog, LedgerKey, LogBounds, LogLag, LogRecord, LoggedRecord,
+    NewErasure, Partition, Position, SubjectClass,
 };
 use crate::erasure::ErasureFilter;
 use crate::error::ErrorKind;

@@ -156,5 +156,8 @@ async fn who_only_asks_makes_no_key(store: Arc<dyn PseudonymKeys>) {
     assert_eq!(store.find(&shop(), d).await.unwrap(), Some(live(1)));
     assert_eq!(store.find(&strangers()[0], d).await.unwrap(), None);
     store.destroy_expired(DAY_START).await.unwrap();
-    assert_eq!(store.find(&shop(), d).await.unwrap(), Some(PseudonymKey::Destroyed));
+    assert_eq!(
+        store.find(&shop(), d).await.unwrap(),
+        Some(PseudonymKey::Destroyed)
+    );
 }

@@ -272,6 +272,14 @@ async fn erased_entries_are_gone_and_make_room(store: Arc<dyn Quarantine>) {
         assert!(store.get(&acme, "01").await.unwrap().is_some());
         assert!(store.get(&other, "02").await.unwrap().is_some());
     }
-    assert_eq!(store.add(vec![entry("04", "acme")], 3).await.unwrap(), 1, "one has made room");
-    assert_eq!(store.add(vec![entry("05", "acme")], 3).await.unwrap(), 0, "and one only");
+    assert_eq!(
+        store.add(vec![entry("04", "acme")], 3).await.unwrap(),
+        1,
+        "one has made room"
+    );
+    assert_eq!(
+        store.add(vec![entry("05", "acme")], 3).await.unwrap(),
+        0,
+        "and one only"
+    );
 }

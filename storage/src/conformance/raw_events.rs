@@ -668,7 +668,10 @@ async fn names_are_forgotten_when_no_row_uses_them(store: Arc<dyn RawEvents>) {
     expect(&mut expected, &stays);
     assert_eq!(held(&*store, &venue, Kind::Position).await, expected);
     // The name may come again, and is another one's elsewhere.
-    store.apply(rows_write(vec![(venue.clone(), gone.clone())])).await.unwrap();
+    store
+        .apply(rows_write(vec![(venue.clone(), gone.clone())]))
+        .await
+        .unwrap();
     expect(&mut expected, &gone);
     assert_eq!(held(&*store, &venue, Kind::Position).await, expected);
     assert_eq!(held(&*store, &stranger, Kind::Position).await.len(), 1);

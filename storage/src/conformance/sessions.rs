@@ -205,7 +205,10 @@ async fn erasing_removes_some_sessions_of_one_generation(store: Arc<dyn Sessions
         id: all[n].id.clone(),
     };
     for _ in 0..2 {
-        store.erase(&venue, d, 3, vec![cursor(1), cursor(4)]).await.unwrap();
+        store
+            .erase(&venue, d, 3, vec![cursor(1), cursor(4)])
+            .await
+            .unwrap();
     }
     let ids = |sessions: Vec<StoredSession>| -> Vec<String> { sessions.into_iter().map(|s| s.id).collect() };
     let left = store.list(&venue, d, 3, None, 100).await.unwrap();

@@ -17,8 +17,8 @@ use dwell_model::time::{LocalDay, TsMs};
 use crate::api::{
     Aggregates, AggregatesReader, AggregatesWriter, Appended, Checkpoint, Checkpoints, ErasedLog, EventLog,
     EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, Flip, Generation, GenerationInfo,
-    GroupMember, Lease, LogBounds, LogChunk, LogLag, LogRecord, Marks, NameTest, Partition, Position, RawApplied,
-    RawEvents, RawEventsReader, RawEventsWriter, RawWrite, RowFilter, SessionCursor, Sessions,
+    GroupMember, Lease, LogBounds, LogChunk, LogLag, LogRecord, Marks, NameTest, Partition, Position,
+    RawApplied, RawEvents, RawEventsReader, RawEventsWriter, RawWrite, RowFilter, SessionCursor, Sessions,
     SessionsReader, SessionsWriter, Shard, StoredSession, Stores, VenueDay, VenueDays, VenueDaysReader,
     VenueDaysWriter,
 };

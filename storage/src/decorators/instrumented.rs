@@ -11,9 +11,9 @@ use dwell_model::time::TsMs;
 use dwell_runtime::clock::Stopwatch;
 
 use crate::api::{
-    Appended, ErasedLog, EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember,
-    LogBounds, LogChunk, LogLag, LogRecord, Marks, NameTest, Partition, Position, RawApplied, RawEvents,
-    RawEventsReader, RawEventsWriter, RawWrite, Shard, Stores,
+    Appended, ErasedLog, EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter,
+    GroupMember, LogBounds, LogChunk, LogLag, LogRecord, Marks, NameTest, Partition, Position, RawApplied,
+    RawEvents, RawEventsReader, RawEventsWriter, RawWrite, Shard, Stores,
 };
 use crate::erasure::ErasureFilter;
 use crate::error::{ErrorKind, Result};

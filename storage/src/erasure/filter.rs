@@ -99,7 +99,12 @@ impl ErasureFilter {
     }
 
     /// The rows on their way into the archive that stay, and the new place of what stood at `mark`.
-    pub fn apply_delivered(&self, venue: &VenueKey, rows: DeliveredRows, mark: usize) -> (DeliveredRows, usize) {
+    pub fn apply_delivered(
+        &self,
+        venue: &VenueKey,
+        rows: DeliveredRows,
+        mark: usize,
+    ) -> (DeliveredRows, usize) {
         let Some(kept) = self.kept(venue, &rows.events) else {
             return (rows, mark);
         };
@@ -152,15 +157,18 @@ impl ErasureFilter {
         let (Some(subjects), Some(key)) = (self.venues.get(venue), &self.key) else {
             return false;
         };
-        [Some(text), track_of_crossing(text)].into_iter().flatten().any(|name| {
-            let track = key.hash(SubjectClass::Track, venue, name);
-            let device = key.hash(SubjectClass::Device, venue, name);
-            subjects.iter().any(|subject| match subject.class {
-                SubjectClass::Track => subject.name == track,
-                SubjectClass::Device => subject.name == device,
-                SubjectClass::Sensor => false,
+        [Some(text), track_of_crossing(text)]
+            .into_iter()
+            .flatten()
+            .any(|name| {
+                let track = key.hash(SubjectClass::Track, venue, name);
+                let device = key.hash(SubjectClass::Device, venue, name);
+                subjects.iter().any(|subject| match subject.class {
+                    SubjectClass::Track => subject.name == track,
+                    SubjectClass::Device => subject.name == device,
+                    SubjectClass::Sensor => false,
+                })
             })
-        })
     }
 
     /// Whether bytes that were refused name somebody to be forgotten: as a value of JSON, or as a word between commas,
@@ -193,7 +201,8 @@ impl ErasureFilter {
         }
         let mut words: Vec<String> = Vec::new();
         json.iter().for_each(|json| gather(json, &mut words));
-        let is_separator = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '"' | '\'' | '|' | '\u{1f}');
+        let is_separator =
+            |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '"' | '\'' | '|' | '\u{1f}');
         words.iter().any(|word| is_named(word))
             || text
                 .split(is_separator)
@@ -346,7 +355,8 @@ impl<'a> Matcher<'a> {
 /// Rows of a batch, with a dictionary of their own.
 pub fn pick_events(events: &EventBatch, rows: &[u32]) -> EventBatch {
     let mut picked = EventBatch::new(events.kind);
-    rows.iter().for_each(|&row| picked.push_from(events, row as usize));
+    rows.iter()
+        .for_each(|&row| picked.push_from(events, row as usize));
     picked
 }
 

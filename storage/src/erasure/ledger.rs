@@ -91,7 +91,11 @@ impl ObjectLedger {
         }
         let mut fresh = [0_u8; 32];
         getrandom::fill(&mut fresh).map_err(|error| {
-            StorageError::with_source(ErrorKind::Unavailable, "no randomness for the ledger's key", error)
+            StorageError::with_source(
+                ErrorKind::Unavailable,
+                "no randomness for the ledger's key",
+                error,
+            )
         })?;
         let key = LedgerKey::new(fresh);
         let stored = StoredKey {

@@ -179,7 +179,11 @@ impl ErasureWatch {
         let known = inner.follower.filter().number();
         let filter = inner.follower.read_on().await?;
         if filter.number() > known {
-            tracing::info!(reader = inner.name, known = filter.number(), "erasures to be honoured");
+            tracing::info!(
+                reader = inner.name,
+                known = filter.number(),
+                "erasures to be honoured"
+            );
             // From here on permits carry the new filter; those given out before are waited for.
             drop(inner.in_flight.write().await);
         }

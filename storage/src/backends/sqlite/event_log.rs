@@ -26,8 +26,8 @@ use super::connection::{DatabaseOptions, ReadOnly, open_writer};
 use super::failure::Failure;
 use super::values::from_stored;
 use crate::api::{
-    Appended, ErasedLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember, LogBounds,
-    LogChunk, LogLag, LogRecord, OnlyMember, Partition, Position, Shard,
+    Appended, ErasedLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember,
+    LogBounds, LogChunk, LogLag, LogRecord, OnlyMember, Partition, Position, Shard,
 };
 use crate::erasure::ErasureFilter;
 use crate::erasure::filter::pick_events;

@@ -117,12 +117,17 @@ fn count_in(path: &Path, bytes: &[u8]) -> std::io::Result<u64> {
     let (mut held, mut count) = (Vec::with_capacity(BLOCK + overlap), 0);
     loop {
         let before = held.len();
-        let read = Read::by_ref(&mut file).take(BLOCK as u64).read_to_end(&mut held)?;
+        let read = Read::by_ref(&mut file)
+            .take(BLOCK as u64)
+            .read_to_end(&mut held)?;
         if read == 0 {
             return Ok(count);
         }
         debug_assert_eq!(held.len(), before + read);
-        count += held.windows(bytes.len()).filter(|window| *window == bytes).count() as u64;
+        count += held
+            .windows(bytes.len())
+            .filter(|window| *window == bytes)
+            .count() as u64;
         let keep_from = held.len().saturating_sub(overlap);
         held.drain(..keep_from);
     }
@@ -151,7 +156,11 @@ mod tests {
             content[place..place + 6].copy_from_slice(b"needle");
         }
         fs::write(&path, &content).unwrap();
-        assert_eq!(count_in(&path, b"needle").unwrap(), 3, "one was written over in part");
+        assert_eq!(
+            count_in(&path, b"needle").unwrap(),
+            3,
+            "one was written over in part"
+        );
         assert_eq!(count_in(&path, b"nothing").unwrap(), 0);
         assert_eq!(count_in(&path, b"").unwrap(), 0);
     }

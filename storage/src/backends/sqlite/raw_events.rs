@@ -23,7 +23,9 @@ use self::names::{Interner, NameCache};
 use super::connection::Database;
 use super::failure::Failure;
 use super::values::to_stored;
-use crate::api::{Marks, NameTest, Partition, Position, RawApplied, RawEventsReader, RawEventsWriter, RawWrite};
+use crate::api::{
+    Marks, NameTest, Partition, Position, RawApplied, RawEventsReader, RawEventsWriter, RawWrite,
+};
 use crate::error::Result;
 
 /// The embedded raw table.

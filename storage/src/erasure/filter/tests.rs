@@ -100,7 +100,11 @@ fn venues_kinds_sensors_and_times_are_told_apart() {
 #[test]
 fn a_crossing_is_its_tracks_whatever_its_key_is_made_of() {
     let mut batch = EventBatch::new(Kind::Crossing);
-    for (key, of) in [("door\u{1f}in\u{1f}t7", Some("7")), ("door\u{1f}in\u{1f}s4", Some("7")), ("door\u{1f}in\u{1f}o1", None)] {
+    for (key, of) in [
+        ("door\u{1f}in\u{1f}t7", Some("7")),
+        ("door\u{1f}in\u{1f}s4", Some("7")),
+        ("door\u{1f}in\u{1f}o1", None),
+    ] {
         let (sensor, key) = (batch.strings.intern("s"), batch.strings.intern(key));
         batch.ts.push(15);
         batch.sensor.push(sensor);
@@ -118,7 +122,10 @@ fn a_crossing_is_its_tracks_whatever_its_key_is_made_of() {
     assert_eq!(filter.erased(&shop(), &batch), [0, 1]);
     assert!(filter.names_text(&shop(), "door\u{1f}in\u{1f}t7"));
     assert!(filter.names_text(&shop(), "7"));
-    assert!(!filter.names_text(&shop(), "door\u{1f}in\u{1f}s7"), "a sequence number is nobody");
+    assert!(
+        !filter.names_text(&shop(), "door\u{1f}in\u{1f}s7"),
+        "a sequence number is nobody"
+    );
     assert!(!filter.names_text(&shop(), "t7"));
 }
 
@@ -132,12 +139,19 @@ fn what_is_left_of_a_batch_has_no_trace_of_the_others() {
     };
     let raw = filter.apply_raw(&shop(), RawRows::delivered_once(batch.clone(), by));
     raw.check().unwrap();
-    assert_eq!((raw.len(), raw.events.key(0), raw.deliveries(0)), (1, "stays", &[by][..]));
+    assert_eq!(
+        (raw.len(), raw.events.key(0), raw.deliveries(0)),
+        (1, "stays", &[by][..])
+    );
     assert_eq!(raw.events.strings.iter().collect::<Vec<_>>(), ["s", "stays"]);
     let delivered = DeliveredRows::delivered_once(batch.clone(), by);
     let (left, mark) = filter.apply_delivered(&shop(), delivered, 1);
     left.check().unwrap();
-    assert_eq!((left.len(), mark), (1, 0), "what stood from row 1 on stands from row 0 on");
+    assert_eq!(
+        (left.len(), mark),
+        (1, 0),
+        "what stood from row 1 on stands from row 0 on"
+    );
     let record = |events| LoggedRecord {
         position: 3,
         received_at: 9,
@@ -146,11 +160,17 @@ fn what_is_left_of_a_batch_has_no_trace_of_the_others() {
         events,
     };
     let chunk = LogChunk {
-        records: vec![record(batch), record(position_batch(&[("s", "gone", 5, 1.0, 2.0)]))],
+        records: vec![
+            record(batch),
+            record(position_batch(&[("s", "gone", 5, 1.0, 2.0)])),
+        ],
         next: 5,
     };
     let left = filter.apply_chunk(chunk);
-    assert_eq!((left.records.len(), left.records[0].events.len(), left.next), (1, 1, 5));
+    assert_eq!(
+        (left.records.len(), left.records[0].events.len(), left.next),
+        (1, 1, 5)
+    );
 }
 
 #[test]
@@ -171,11 +191,17 @@ fn sessions_and_refused_lines_are_matched_by_whom_they_name() {
     assert!(!filter.names_session(&shop(), &session("t8", 50, 60)));
     let names = |bytes: &str, received_at| filter.names_bytes(&shop(), bytes.as_bytes(), received_at);
     assert!(names(r#"{"track":"t9","ts":50,"x":"oops"}"#, 10_000_000_000));
-    assert!(!names(r#"{"track":"t9","ts":100,"x":"oops"}"#, 50), "somebody else's");
+    assert!(
+        !names(r#"{"track":"t9","ts":100,"x":"oops"}"#, 50),
+        "somebody else's"
+    );
     assert!(!names(r#"{"track":"t99","ts":50}"#, 50));
     assert!(names("v1,s1,t9,not a time", 50));
     assert!(names(r#"{"objects":[{"id":"t9"}]"#, 50), "cut off in the middle");
-    assert!(!names("v1,s1,t9,not a time", 10_000_000_000), "received long after");
+    assert!(
+        !names("v1,s1,t9,not a time", 10_000_000_000),
+        "received long after"
+    );
 }
 
 proptest! {

@@ -62,9 +62,15 @@ impl Shop {
     }
 
     async fn tracks(&self) -> Vec<String> {
-        let rows = self.stores.raw.scan(&shop(), Kind::Position, i64::MIN..i64::MAX).await;
+        let rows = self
+            .stores
+            .raw
+            .scan(&shop(), Kind::Position, i64::MIN..i64::MAX)
+            .await;
         let rows = rows.unwrap();
-        (0..rows.len()).map(|row| rows.events.key(row).to_owned()).collect()
+        (0..rows.len())
+            .map(|row| rows.events.key(row).to_owned())
+            .collect()
     }
 }
 
@@ -157,7 +163,8 @@ async fn an_erasure_waits_for_the_writes_in_flight_of_every_live_reader() {
     let permit = writer.permit().await.unwrap();
     let number = shop.forget("gone").await;
     eraser.renew().await.unwrap();
-    let awaited = |readers: Vec<ErasureReader>| readers.into_iter().map(|reader| reader.name).collect::<Vec<_>>();
+    let awaited =
+        |readers: Vec<ErasureReader>| readers.into_iter().map(|reader| reader.name).collect::<Vec<_>>();
     assert_eq!(awaited(eraser.awaited(number).await.unwrap()), ["writer"]);
     // The writer hears of it, and says so only when its write has ended.
     let looking = async {
@@ -169,7 +176,10 @@ async fn an_erasure_waits_for_the_writes_in_flight_of_every_live_reader() {
     };
     let (renewed, ()) = futures::join!(writer.renew(), looking);
     renewed.unwrap();
-    assert_eq!(awaited(eraser.awaited(number).await.unwrap()), Vec::<String>::new());
+    assert_eq!(
+        awaited(eraser.awaited(number).await.unwrap()),
+        Vec::<String>::new()
+    );
     assert_eq!(writer.permit().await.unwrap().filter().number(), number);
 }
 
@@ -201,8 +211,9 @@ async fn a_writer_that_was_paused_reads_the_ledger_before_its_next_write() {
     raw.apply(write(&["before"])).await.unwrap();
     // It stands still for longer than it is waited for; meanwhile somebody is erased.
     shop.forget("gone").await;
-    shop.clock
-        .advance(Duration::from_millis((EXPIRES_AFTER_MS + CLOCK_SKEW_MS) as u64 + 1));
+    shop.clock.advance(Duration::from_millis(
+        (EXPIRES_AFTER_MS + CLOCK_SKEW_MS) as u64 + 1,
+    ));
     assert_eq!(watch.filter().number(), 0, "it has not heard of it");
     raw.apply(write(&["gone", "stays"])).await.unwrap();
     assert_eq!(shop.tracks().await, ["before", "stays"]);
@@ -222,10 +233,15 @@ async fn a_writer_that_was_paused_within_a_write_takes_it_back() {
         stopped.begun.notified().await;
         let number = shop.forget("gone").await;
         let eraser = shop.watch("eraser");
-        shop.clock
-            .advance(Duration::from_millis((EXPIRES_AFTER_MS + CLOCK_SKEW_MS) as u64 + 1));
+        shop.clock.advance(Duration::from_millis(
+            (EXPIRES_AFTER_MS + CLOCK_SKEW_MS) as u64 + 1,
+        ));
         eraser.renew().await.unwrap();
-        assert_eq!(eraser.awaited(number).await.unwrap(), vec![], "it is waited for no longer");
+        assert_eq!(
+            eraser.awaited(number).await.unwrap(),
+            vec![],
+            "it is waited for no longer"
+        );
         stopped.go_on.notify_one();
     };
     let (written, ()) = futures::join!(raw.apply(write(&["gone", "stays"])), meanwhile);
@@ -240,9 +256,15 @@ async fn reading_leaves_out_whom_the_ledger_names() {
     shop.stores.raw.apply(write(&["gone", "stays"])).await.unwrap();
     let raw = ErasingRawEvents::new(Arc::clone(&shop.stores.raw) as Arc<dyn RawEvents>, watch.clone());
     let read = async || {
-        let rows = raw.scan(&crate::conformance::samples::shop(), Kind::Position, i64::MIN..i64::MAX);
+        let rows = raw.scan(
+            &crate::conformance::samples::shop(),
+            Kind::Position,
+            i64::MIN..i64::MAX,
+        );
         let rows = rows.await.unwrap();
-        (0..rows.len()).map(|row| rows.events.key(row).to_owned()).collect::<Vec<_>>()
+        (0..rows.len())
+            .map(|row| rows.events.key(row).to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(read().await, ["gone", "stays"]);
     shop.forget("gone").await;

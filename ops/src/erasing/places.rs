@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::Result;
 use dwell_model::event::{EventBatch, Kind, RawRows};
@@ -13,7 +14,6 @@ use dwell_storage::api::{
 };
 use dwell_storage::decorators::erasing::KINDS_OF_PERSONS;
 use dwell_storage::erasure::ErasureFilter;
-use std::sync::Arc;
 
 use super::Eraser;
 

@@ -35,7 +35,7 @@ pub(crate) struct ErasureReceipt {
     /// What was removed: by place, and by day where a place has days.
     pub(crate) removed: BTreeMap<String, u64>,
     pub(crate) removed_by_day: BTreeMap<LocalDay, BTreeMap<String, u64>>,
-    /// Who had taken notice before the deletion began, or had not been heard of for too long.
+    /// How long writers were waited for before the deletion began.
     pub(crate) waited_ms: i64,
     /// What the last scan found, by place: nothing but zeros in a proof.
     pub(crate) scan: BTreeMap<String, u64>,

@@ -257,7 +257,10 @@ async fn reading_leaves_out_whom_the_ledger_names() {
     let raw = ErasingRawEvents::new(Arc::clone(&shop.stores.raw) as Arc<dyn RawEvents>, watch.clone());
     let venue = crate::conformance::samples::shop();
     let read = async || {
-        let rows = raw.scan(&venue, Kind::Position, i64::MIN..i64::MAX).await.unwrap();
+        let rows = raw
+            .scan(&venue, Kind::Position, i64::MIN..i64::MAX)
+            .await
+            .unwrap();
         (0..rows.len())
             .map(|row| rows.events.key(row).to_owned())
             .collect::<Vec<_>>()

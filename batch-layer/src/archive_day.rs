@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use dwell_model::event::Kind;
-use dwell_storage::api::{ArchivedDay, Committed, DeliveredRows, IncomingDay, Rewrite, StagedDay, StillHeld};
+use dwell_storage::api::{
+    ArchivedDay, BrokenFile, Committed, DeliveredRows, IncomingDay, Projection, Rebuilt, Rewrite, StagedDay,
+    StillHeld,
+};
 use dwell_storage::error::{ErrorKind, Result as StorageResult, StorageError};
 use tokio::sync::mpsc;
 
@@ -75,11 +78,13 @@ pub(crate) async fn stage(layer: &BatchLayer, day: &DayRun) -> Result<StagedKind
         let sources = DaySources {
             layer,
             venue: &day.venue,
+            day: day.request.day,
             kind,
             range: day.range(),
             raw_rows,
             archived: neighbours,
             erasures: &day.erasures,
+            projection: Projection::EventsAndDeliveries,
         };
         match rewrite(day, &sources).await {
             Ok(Rewrite::Unchanged(held)) => {
@@ -126,20 +131,48 @@ pub(crate) async fn discard(layer: &BatchLayer, staged: Vec<StagedDay>) {
 async fn rewrite(day: &DayRun, sources: &DaySources<'_>) -> Result<Rewrite> {
     let archive = &sources.layer.stores().archive;
     let (venue, kind, fence) = (&day.venue, sources.kind, day.lease.fence);
+    feed(day, sources, |incoming| {
+        archive.rewrite_day(venue, kind, day.request.day, fence, incoming)
+    })
+    .await
+}
+
+/// Writes a kind of which files are broken beside the archive, from raw and what can be read.
+pub(crate) async fn rebuild(
+    day: &DayRun,
+    sources: &DaySources<'_>,
+    broken: &[BrokenFile],
+) -> Result<Rebuilt> {
+    let archive = &sources.layer.stores().archive;
+    let (venue, kind, fence) = (&day.venue, sources.kind, day.lease.fence);
+    feed(day, sources, |incoming| {
+        archive.rebuild_day(venue, kind, day.request.day, fence, incoming, broken)
+    })
+    .await
+}
+
+/// Gives a day's rows to the archive: at once, or in parts while those before are written.
+async fn feed<T, F>(
+    day: &DayRun,
+    sources: &DaySources<'_>,
+    write: impl FnOnce(Box<dyn IncomingDay>) -> F,
+) -> Result<T>
+where
+    F: Future<Output = StorageResult<T>>,
+{
     let cuts = sources.cuts(&day.stop).await?;
     if cuts.is_empty() {
         let rows = DeliveredRows::from(sources.part(None, None, &day.stop).await?);
-        let rewritten = archive
-            .rewrite_day(venue, kind, day.request.day, fence, Box::new(rows))
-            .await;
-        return rewritten.doing("write a day beside the archive");
+        return write(Box::new(rows))
+            .await
+            .doing("write a day beside the archive");
     }
     let (parts, incoming) = mpsc::channel(1);
     let incoming = Box::new(Incoming {
         parts: incoming,
         remaining: sources.raw_rows,
     });
-    let (produced, rewritten) = tokio::join!(
+    let (produced, written) = tokio::join!(
         async {
             let produced = produce(day, sources, &cuts, &parts).await;
             if produced.is_err() {
@@ -153,10 +186,10 @@ async fn rewrite(day: &DayRun, sources: &DaySources<'_>) -> Result<Rewrite> {
             drop(parts);
             produced
         },
-        archive.rewrite_day(venue, kind, day.request.day, fence, incoming),
+        write(incoming),
     );
     produced?;
-    rewritten.doing("write a day beside the archive")
+    written.doing("write a day beside the archive")
 }
 
 async fn produce(

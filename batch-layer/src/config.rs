@@ -15,8 +15,9 @@ pub struct Config {
     pub memory: ByteSize,
     /// How long after a day's end its computation waits for stragglers. Default 15m.
     pub grace: HumanDuration,
-    /// How long after a day's end it is computed at the latest, even where the raw writer is behind; the generation is
-    /// then marked `lagging`. Default 4h.
+    /// How long after a day's end its numbers must be there, or until the venue opens where that is earlier: from then on
+    /// it is computed even where the raw writer is behind (the generation is marked `lagging`), and a day that is not
+    /// done counts as late. Default 4h.
     pub ready_by: HumanDuration,
     /// How long a worker that has died keeps others from its days. Default 60s.
     pub lease_ttl: HumanDuration,

@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 
-use dwell_model::metrics::{AggregateRow, Family, Grain, Value};
+use dwell_model::metrics::{AggregateRow, Grain, Value};
 use dwell_model::time::format_rfc3339;
 use dwell_storage::api::Drift;
 
@@ -40,18 +40,7 @@ pub fn drift(live: &[AggregateRow], batch: &[AggregateRow]) -> Drift {
 
 /// A bucket's name for people: `zone/aisle-01@2026-10-24T10:00:00.000Z`.
 fn bucket(row: &AggregateRow) -> String {
-    let family = match row.family {
-        Family::Zone => "zone",
-        Family::Line => "line",
-        Family::Transition => "transition",
-        Family::Cell => "cell",
-        Family::Counter => "counter",
-        Family::Reading => "reading",
-        Family::Transaction => "transaction",
-        Family::Presence => "presence",
-        Family::Traffic => "traffic",
-        Family::Source => "source",
-    };
+    let family = row.family.word();
     let day = if row.grain == Grain::Day { " (day)" } else { "" };
     // Composite subjects are joined with a control character, which people should not meet.
     let subject = row.subject.replace('\u{1f}', "/");

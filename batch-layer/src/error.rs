@@ -68,6 +68,9 @@ pub enum Error {
     /// Another worker has taken the day.
     #[error("another worker has taken the day")]
     LeaseLost,
+    /// A proposed generation cannot be approved; the text says why and what to do.
+    #[error("not approved: {0}")]
+    NotApproved(String),
     /// Somebody asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -108,6 +111,7 @@ impl Error {
             Error::Contended(_) => "contended",
             Error::RawWriterBehind { .. } => "raw_writer_behind",
             Error::LeaseLost => "lease_lost",
+            Error::NotApproved(_) => "not_approved",
             Error::Cancelled => "cancelled",
             Error::Blocking(_) => "panic",
             Error::Injected(_) => "injected",

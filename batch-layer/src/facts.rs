@@ -1,7 +1,9 @@
 //! Reading what a plan is made of.
 
+use dwell_model::exclusion::Exclusion;
 use dwell_model::ids::{TenantId, VenueKey};
 use dwell_model::time::{LocalDay, MAX_TS, MIN_TS};
+use dwell_storage::api::exclusions;
 
 use crate::error::{Doing, Error, Result};
 use crate::layer::BatchLayer;
@@ -10,7 +12,8 @@ use crate::recompute::DEFINITIONS_VERSION;
 use crate::spec::{RunSpec, Venues};
 
 impl BatchLayer {
-    /// The days of a venue that a run would work on now. Reads marks, the archive's list of days and the venue's rows.
+    /// The days of a venue that a run would work on now. Reads marks, exclusions, the archive's list of days and the
+    /// venue's rows.
     pub async fn plan_venue(&self, key: &VenueKey, spec: &RunSpec) -> Result<Vec<PlannedDay>> {
         let stores = self.stores();
         let slots = stores
@@ -18,14 +21,16 @@ impl BatchLayer {
             .marked_slots(key, MIN_TS..MAX_TS)
             .await
             .doing("read the marks")?;
+        let exclusions = self.exclusions(key).await?;
         let archived = stores.archive.days(key).await.doing("list the archive's days")?;
         let archived: Vec<LocalDay> = archived.into_iter().map(|(day, _)| day).collect();
-        let (first, last) = whole_calendar();
-        let days = stores
+        let (first, last) = LocalDay::first_and_last();
+        let mut days = stores
             .venue_days
             .list(key, first, last)
             .await
             .doing("list the venue's days")?;
+        self.count_proposals(key, &mut days).await?;
         let venue = self.venue(key).await?;
         let facts = VenueFacts {
             venue: &venue,
@@ -34,6 +39,7 @@ impl BatchLayer {
             slots: &slots,
             archived: &archived,
             days: &days,
+            exclusions: &exclusions,
         };
         Ok(days_to_compute(&facts, spec))
     }
@@ -53,6 +59,13 @@ impl BatchLayer {
             }
         }
         Ok(plans)
+    }
+
+    /// The exclusions of a venue that are in force.
+    pub(crate) async fn exclusions(&self, key: &VenueKey) -> Result<Vec<Exclusion>> {
+        exclusions::in_force(&*self.stores().documents, key)
+            .await
+            .doing("read the exclusions")
     }
 
     /// The venues that a specification names; `UnknownVenue` when one is not there.
@@ -81,9 +94,4 @@ impl BatchLayer {
             }
         }
     }
-}
-
-/// The first and the last day that events can fall on, in any time zone.
-fn whole_calendar() -> (LocalDay, LocalDay) {
-    (LocalDay::of_utc(MIN_TS).prev(), LocalDay::of_utc(MAX_TS))
 }

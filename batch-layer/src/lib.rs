@@ -17,10 +17,11 @@
 //! - [`Service`] runs every venue's night by itself; [`Nightly::run_once`] is one look at all venues.
 //! - [`plan`] and [`spec`]: what to do. [`report`]: what was done.
 //! - [`ready`]: whether the raw writer has come far enough for a day to be computed.
+//! - [`excluding`]: what an exclusion does to a venue's days. [`totals`]: a day's numbers in a few lines.
 //! - [`drift`]: how far the live view was off. [`BatchLayer::verify_day`]: whether the archive still holds what was
 //!   published.
 //!
-//! Invariants: marks are read before rows and rows before the layout, so a published generation never claims more than
+//! Invariants: marks are read before exclusions, these before rows, and rows before the layout, so a published generation never claims more than
 //! it includes. Everything can be repeated from any point of failure: rows are written under a number that is never
 //! reused, files are invisible until committed, the flip is conditional on the fence. The rows of an open day stay in
 //! raw. Nothing here decides what an event means: every fold is the model's.
@@ -29,16 +30,20 @@ mod archive_day;
 mod config;
 pub mod drift;
 mod error;
+pub mod excluding;
 mod facts;
 mod group;
+mod late;
 mod layer;
 mod lease;
 pub mod metrics;
 mod parts;
 pub mod plan;
+mod proposal;
 mod publish;
 pub mod ready;
 mod recompute;
+pub mod repair;
 pub mod report;
 mod rows;
 mod run;
@@ -47,7 +52,9 @@ mod service;
 pub mod spec;
 #[cfg(test)]
 mod testing;
+pub mod totals;
 mod verify;
+mod what_if;
 
 pub use config::{Config, ConfigError};
 pub use error::{Error, Result};
@@ -55,3 +62,4 @@ pub use layer::BatchLayer;
 pub use run::DayRequest;
 pub use runner::Progress;
 pub use service::{Handle, Nightly, NightlyStatus, Service};
+pub use what_if::{ChangedBucket, Difference, WhatIf};

@@ -16,6 +16,7 @@ pub const DEFINITIONS: &[MetricDef] = &[
     ARCHIVE_COMMITS,
     ARCHIVED_DAYS,
     NIGHTS_WAITING,
+    NIGHTS_LATE,
     NIGHT_FAILURES,
 ];
 
@@ -69,6 +70,11 @@ const NIGHTS_WAITING: MetricDef = MetricDef::gauge(
     Unit::Count,
     "Venues whose last closed day is not done yet: waiting for the raw writer, held elsewhere, or failed.",
 );
+const NIGHTS_LATE: MetricDef = MetricDef::gauge(
+    "dwell_batch_nights_late",
+    Unit::Count,
+    "Venues whose last closed day is not done though its numbers must be there: past ready_by, or past its opening.",
+);
 const NIGHT_FAILURES: MetricDef = MetricDef::counter(
     "dwell_batch_night_failures_total",
     Unit::Count,
@@ -104,6 +110,10 @@ pub(crate) fn archive_committed(days: u64) {
 
 pub(crate) fn nights_waiting(count: usize) {
     metrics::gauge!(NIGHTS_WAITING.name).set(count as f64);
+}
+
+pub(crate) fn nights_late(count: usize) {
+    metrics::gauge!(NIGHTS_LATE.name).set(count as f64);
 }
 
 pub(crate) fn night_failed() {

@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use dwell_model::event::{Delivery, EventBatch, Kind, RawRows};
 use dwell_model::ids::VenueKey;
-use dwell_model::time::{SLOT_MS, TsMs};
+use dwell_model::time::{LocalDay, SLOT_MS, TsMs};
 use dwell_runtime::tasks::blocking;
 use dwell_storage::api::{ArchivedDay, Projection};
 use dwell_storage::erasure::ErasureFilter;
 use dwell_storage::erasure::filter::pick_events;
 
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Result};
 use crate::layer::BatchLayer;
 use crate::lease::Stop;
 
@@ -36,6 +36,7 @@ pub(crate) type Cut = (String, TsMs);
 pub(crate) struct DaySources<'a> {
     pub(crate) layer: &'a BatchLayer,
     pub(crate) venue: &'a VenueKey,
+    pub(crate) day: LocalDay,
     pub(crate) kind: Kind,
     /// The day's bounds; rows outside are left out.
     pub(crate) range: Range<TsMs>,
@@ -45,6 +46,8 @@ pub(crate) struct DaySources<'a> {
     pub(crate) archived: Vec<ArchivedDay>,
     /// Whom to leave out.
     pub(crate) erasures: &'a Arc<ErasureFilter>,
+    /// Which columns of it, deliveries among them.
+    pub(crate) projection: Projection,
 }
 
 impl DaySources<'_> {
@@ -110,15 +113,14 @@ impl DaySources<'_> {
             if day.events.is_empty() {
                 continue;
             }
-            let opened = stores
-                .archive
-                .open(self.venue, day, Projection::EventsAndDeliveries)
-                .await;
+            let opened = stores.archive.open(self.venue, day, self.projection).await;
             let mut reader = opened.doing("open an archived day")?;
             let (stop, erasures, venue) = (stop.clone(), Arc::clone(self.erasures), self.venue.clone());
-            let read = move || -> Result<S> {
+            let read = move || -> Result<(S, u64)> {
+                let mut rows = 0;
                 while let Some(chunk) = reader.next_chunk().doing("read an archived day")? {
                     stop.check()?;
+                    rows += chunk.events.len() as u64;
                     match erasures.kept(&venue, chunk.events) {
                         None => sink.piece(chunk.events, Deliveries::First(chunk.first)),
                         Some(kept) => {
@@ -127,12 +129,34 @@ impl DaySources<'_> {
                         }
                     }
                 }
-                Ok(sink)
+                Ok((sink, rows))
             };
-            sink = blocking("batch.read_archived", read).await??;
+            let rows;
+            (sink, rows) = blocking("batch.read_archived", read).await??;
+            check_count(self.venue, self.day, self.kind, rows, day.events_checksum().rows)?;
         }
         Ok(sink)
     }
+}
+
+/// Refuses archive files that gave another number of events than they were written with.
+pub(crate) fn check_count(
+    venue: &VenueKey,
+    day: LocalDay,
+    kind: Kind,
+    read: u64,
+    expected: u64,
+) -> Result<()> {
+    if read == expected {
+        return Ok(());
+    }
+    Err(Error::ArchiveCount {
+        venue: venue.clone(),
+        day,
+        kind,
+        read,
+        expected,
+    })
 }
 
 /// Cuts a day's bounds at slots, into stretches that hold about [`SCAN_ROWS`] each.

@@ -2,12 +2,13 @@
 //!
 //! A day is *dirty* when something that its published generation was made of has changed since: a mark is missing from
 //! or above the published ones, the layout in force, the metric definitions or the cut of days is another, the day has
-//! closed since a provisional computation, or the counters' samples carried in from the day before are others. A day
-//! of which there are events and no generation is dirty too.
+//! closed since a provisional computation, the counters' samples carried in from the day before are others, or the
+//! exclusions that have a part in it. A day of which there are events and no generation is dirty too.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use dwell_model::exclusion::{self, Exclusion};
 use dwell_model::layout::{Layout, Venue};
 use dwell_model::metrics::Carry;
 use dwell_model::time::{LocalDay, SLOT_MS, TsMs, VenueCalendar};
@@ -31,6 +32,8 @@ pub struct VenueFacts<'a> {
     pub archived: &'a [LocalDay],
     /// The venue's rows, ascending by day.
     pub days: &'a [VenueDay],
+    /// The venue's exclusions.
+    pub exclusions: &'a [Exclusion],
 }
 
 /// A day to compute.
@@ -62,6 +65,8 @@ pub enum Cause {
     CutChanged,
     /// The counters' last samples before the day are others.
     CarryChanged,
+    /// The exclusions that have a part in the day are others.
+    ExclusionsChanged,
 }
 
 impl fmt::Display for Cause {
@@ -74,6 +79,7 @@ impl fmt::Display for Cause {
             Cause::DefinitionsChanged => "metric definitions changed",
             Cause::CutChanged => "time zone or day start changed",
             Cause::CarryChanged => "counters carried in changed",
+            Cause::ExclusionsChanged => "exclusions changed",
         })
     }
 }
@@ -191,6 +197,11 @@ fn causes(
         ),
         (Cause::CutChanged, published.calendar != facts.venue.calendar),
         (Cause::CarryChanged, published.carry_in != *carry),
+        (
+            Cause::ExclusionsChanged,
+            published.exclusions.fingerprint
+                != exclusion::fingerprint(exclusion::bearing(facts.exclusions, day)),
+        ),
     ];
     checks
         .into_iter()

@@ -3,34 +3,48 @@
 use std::collections::BTreeMap;
 
 use dwell_model::event::{Checksum, Kind};
-use dwell_model::metrics::Carry;
-use dwell_model::time::TsMs;
-use dwell_storage::api::{Flip, GenerationInfo, LateLedger};
+use dwell_model::ids::VenueKey;
+use dwell_runtime::failpoint;
+use dwell_storage::api::{Flip, GenerationInfo, LateArrivals, LateLedger, publications};
 use dwell_storage::error::StorageError;
 
 use crate::error::{Doing, Error, Result};
+use crate::late::LateEvents;
 use crate::layer::BatchLayer;
 use crate::plan::Cause;
-use crate::run::DayRun;
-
-/// Events of a day that were received after its former generation had been published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct LateEvents {
-    /// How many of the events that count now.
-    pub(crate) events: u64,
-    /// The earliest event time among them.
-    pub(crate) earliest_ts: Option<TsMs>,
-    /// How many receipts brought them.
-    pub(crate) receipts: u64,
-}
+use crate::run::{DayRun, Inputs};
 
 /// Tries of a flip whose outcome stays unknown.
 const TRIES: u32 = 3;
 
 /// Publishes a generation. A write that may or may not have happened is looked up and, if it did not, tried again:
 /// its condition keeps it from happening twice. `OutcomeUnknown` when that cannot be found out either.
+///
+/// The feed of publications is told before and after, so that a death in between leaves nothing out of it.
 pub(crate) async fn publish(layer: &BatchLayer, day: &DayRun, info: GenerationInfo) -> Result<Flip> {
     let before = day.before.as_ref().map(|before| before.generation);
+    let stores = layer.stores();
+    publications::announce(
+        stores.documents.as_ref(),
+        stores.venue_days.as_ref(),
+        &day.venue,
+        day.request.day,
+        info.generation,
+        before,
+    )
+    .await
+    .doing("announce the generation")?;
+    failpoint!("batch.after_announce");
+    let flip = flip(layer, day, before, info).await?;
+    failpoint!("batch.before_listed");
+    if flip == Flip::Done {
+        layer.settle_feed(&day.venue).await;
+    }
+    Ok(flip)
+}
+
+/// The flip itself.
+async fn flip(layer: &BatchLayer, day: &DayRun, before: Option<u64>, info: GenerationInfo) -> Result<Flip> {
     let days = &layer.stores().venue_days;
     let mut doubt: Option<StorageError> = None;
     for _ in 0..TRIES {
@@ -49,6 +63,18 @@ pub(crate) async fn publish(layer: &BatchLayer, day: &DayRun, info: GenerationIn
     match doubt {
         Some(source) => Err(Error::OutcomeUnknown { source }),
         None => Ok(Flip::Lost),
+    }
+}
+
+impl BatchLayer {
+    /// Brings what was published into the venue's feed. What fails is done by whoever settles next: the next
+    /// publication of the venue, or its next night.
+    pub(crate) async fn settle_feed(&self, venue: &VenueKey) {
+        let stores = self.stores();
+        let (documents, days) = (stores.documents.as_ref(), stores.venue_days.as_ref());
+        if let Err(error) = publications::settle(documents, days, venue, self.now_ms()).await {
+            tracing::warn!(%venue, %error, "publications not listed yet");
+        }
     }
 }
 
@@ -81,9 +107,7 @@ pub(crate) async fn raise_marks(layer: &BatchLayer, day: &DayRun, before: &Gener
 /// Why the generation was computed, for people: what differs from the one before.
 pub(crate) fn reason(
     day: &DayRun,
-    layout: u64,
-    definitions: u32,
-    carry_in: &Carry,
+    inputs: &Inputs,
     events: &BTreeMap<Kind, Checksum>,
     late: &LateEvents,
 ) -> String {
@@ -98,10 +122,16 @@ pub(crate) fn reason(
             };
             cause(Cause::DayClosed, before.provisional && !day.open);
             cause(Cause::CutChanged, before.calendar != day.calendar);
-            cause(Cause::LayoutChanged, before.layout != layout);
-            cause(Cause::DefinitionsChanged, before.definitions != definitions);
-            cause(Cause::CarryChanged, before.carry_in != *carry_in);
-            if before.events != *events {
+            cause(Cause::LayoutChanged, before.layout != inputs.layout);
+            cause(
+                Cause::DefinitionsChanged,
+                before.definitions != inputs.definitions,
+            );
+            cause(Cause::CarryChanged, before.carry_in != inputs.carry_in);
+            let excluded = exclusions_changed(day, inputs);
+            cause(Cause::ExclusionsChanged, excluded);
+            // What exclusions take out or bring back is neither new nor late.
+            if before.events != *events && (!excluded || late.events > 0) {
                 let grown = added(&before.events, events) > 0;
                 reasons.push(match (before.provisional, grown || late.events > 0) {
                     (true, _) => "new events".to_owned(),
@@ -126,28 +156,48 @@ pub(crate) fn reason(
     }
 }
 
+/// Whether the generation before was computed with other exclusions.
+pub(crate) fn exclusions_changed(day: &DayRun, inputs: &Inputs) -> bool {
+    day.before
+        .as_ref()
+        .is_some_and(|before| before.exclusions.fingerprint != inputs.exclusions.fingerprint)
+}
+
 /// The day's late ledger, going on from the generation before. What came after a provisional generation was in time.
 pub(crate) fn ledger(
     before: Option<&GenerationInfo>,
     events: &BTreeMap<Kind, Checksum>,
     late: &LateEvents,
+    exclusions_changed: bool,
 ) -> LateLedger {
     let Some(before) = before else {
         return LateLedger::default();
     };
+    let kept = LateLedger {
+        added: None,
+        ..before.late.clone()
+    };
     if before.provisional || before.events == *events {
-        return before.late;
+        return kept;
     }
-    // Deliveries date an event by its first arrival, counts see those that an import dated before.
-    let missed = late.events.max(added(&before.events, events));
+    // Deliveries date an event by its first arrival, counts see those that an import dated before; but what an undo
+    // brings back had come before.
+    let missed = match exclusions_changed {
+        true => late.events,
+        false => late.events.max(added(&before.events, events)),
+    };
     if missed == 0 {
-        return before.late;
+        return kept;
     }
     let earliest = late.earliest_ts.unwrap_or(before.day_end).min(before.day_end);
     LateLedger {
-        events: before.late.events + missed,
-        max_late_ms: before.late.max_late_ms.max(before.published_at - earliest),
-        receipts: before.late.receipts + late.receipts,
+        events: kept.events + missed,
+        max_late_ms: kept.max_late_ms.max(before.published_at - earliest),
+        receipts: kept.receipts + late.receipts,
+        added: Some(LateArrivals {
+            events: missed,
+            ..late.arrivals.clone()
+        }),
     }
 }
 
@@ -206,7 +256,7 @@ mod tests {
     #[test]
     fn the_first_generation_has_nothing_late() {
         assert_eq!(
-            ledger(None, &events(3, 1), &LateEvents::default()),
+            ledger(None, &events(3, 1), &LateEvents::default(), false),
             LateLedger::default()
         );
     }
@@ -218,32 +268,51 @@ mod tests {
             events: 2,
             max_late_ms: 100,
             receipts: 1,
+            added: None,
         };
         let late = LateEvents {
             events: 3,
             earliest_ts: Some(400),
             receipts: 2,
+            arrivals: LateArrivals {
+                sensors_all: 7,
+                ..LateArrivals::default()
+            },
         };
-        let after = ledger(Some(&before), &events(13, 9), &late);
+        let after = ledger(Some(&before), &events(13, 9), &late, false);
         assert_eq!(
             after,
             LateLedger {
                 events: 5,
                 max_late_ms: 4_600,
-                receipts: 3
+                receipts: 3,
+                added: Some(LateArrivals {
+                    events: 3,
+                    sensors_all: 7,
+                    ..LateArrivals::default()
+                }),
             }
         );
     }
 
     #[test]
     fn events_that_an_import_dates_before_the_publishing_are_late_too() {
-        let after = ledger(Some(&published(10)), &events(14, 9), &LateEvents::default());
+        let after = ledger(
+            Some(&published(10)),
+            &events(14, 9),
+            &LateEvents::default(),
+            false,
+        );
         assert_eq!(
             after,
             LateLedger {
                 events: 4,
                 max_late_ms: 4_000,
-                receipts: 0
+                receipts: 0,
+                added: Some(LateArrivals {
+                    events: 4,
+                    ..LateArrivals::default()
+                }),
             }
         );
     }
@@ -256,9 +325,13 @@ mod tests {
             events: 3,
             earliest_ts: Some(400),
             receipts: 2,
+            arrivals: LateArrivals {
+                sensors_all: 7,
+                ..LateArrivals::default()
+            },
         };
         assert_eq!(
-            ledger(Some(&before), &events(13, 9), &late),
+            ledger(Some(&before), &events(13, 9), &late, false),
             LateLedger::default()
         );
     }
@@ -270,10 +343,32 @@ mod tests {
             events: 2,
             max_late_ms: 100,
             receipts: 1,
+            added: None,
         };
         assert_eq!(
-            ledger(Some(&before), &events(10, 7), &LateEvents::default()),
+            ledger(Some(&before), &events(10, 7), &LateEvents::default(), false),
             before.late
+        );
+    }
+
+    #[test]
+    fn what_an_undo_brings_back_is_not_late() {
+        let (mut before, all) = (published(10), events(14, 9));
+        before.exclusions.fingerprint = 1;
+        assert_eq!(
+            ledger(Some(&before), &all, &LateEvents::default(), true),
+            before.late
+        );
+        let late = LateEvents {
+            events: 1,
+            earliest_ts: Some(400),
+            receipts: 1,
+            ..LateEvents::default()
+        };
+        assert_eq!(
+            ledger(Some(&before), &all, &late, true).events,
+            1,
+            "what came since is"
         );
     }
 }

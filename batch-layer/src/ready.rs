@@ -10,7 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use dwell_model::ids::VenueKey;
-use dwell_model::time::TsMs;
+use dwell_model::layout::Venue;
+use dwell_model::time::{LocalDay, TsMs};
 use dwell_storage::api::{Partition, Position, Stores, raw_copied_to};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,35 @@ pub enum Readiness {
     NotYet,
 }
 
+/// When a venue's night begins, and when its numbers must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NightTimes {
+    /// The end of the day that has closed.
+    pub day_end: TsMs,
+    /// By when it must be computed: so long after its end, or when the venue opens next, if that is earlier.
+    pub ready_by: TsMs,
+}
+
+impl NightTimes {
+    /// The night after a day of a venue. `ready_by_ms`: how long it may take at most.
+    pub fn of(venue: &Venue, closed: LocalDay, ready_by_ms: i64) -> Self {
+        let (_, day_end) = venue.calendar.bounds(closed);
+        let next = closed.next();
+        let opens = venue.layout_on(next).opening_hours.as_ref().and_then(|hours| {
+            let open = hours.open_intervals(&venue.calendar.cut(next), &venue.calendar);
+            // A venue that is open at the day's end has no time before it opens.
+            open.into_iter()
+                .map(|(opens, _)| opens)
+                .find(|opens| *opens > day_end)
+        });
+        let latest = day_end.saturating_add(ready_by_ms);
+        Self {
+            day_end,
+            ready_by: opens.map_or(latest, |opens| opens.min(latest)),
+        }
+    }
+}
+
 /// Remembers where the log ended when each day's grace was over. For one process; after a restart it remembers the
 /// end at that moment, which only makes it wait for more.
 #[derive(Debug, Default)]
@@ -42,17 +72,17 @@ pub struct NightWatch {
 }
 
 impl NightWatch {
-    /// Whether a day that ended at `day_end` may be computed at `now`. With a grace of 15 minutes a day is not ready
-    /// before 15 minutes past its end.
+    /// Whether the day that has closed may be computed at `now`. With a grace of 15 minutes a day is not ready before 15
+    /// minutes past its end.
     pub async fn readiness(
         &self,
         layer: &BatchLayer,
         venue: &VenueKey,
-        day_end: TsMs,
+        night: NightTimes,
         now: TsMs,
     ) -> Result<Readiness> {
         let stores = layer.stores();
-        let deadline = day_end.saturating_add(layer.config().grace.as_ms());
+        let deadline = night.day_end.saturating_add(layer.config().grace.as_ms());
         if now < deadline {
             return Ok(Readiness::NotYet);
         }
@@ -63,7 +93,7 @@ impl NightWatch {
         }
         if is_written {
             Ok(Readiness::Ready)
-        } else if now >= day_end.saturating_add(layer.config().ready_by.as_ms()) {
+        } else if now >= night.ready_by {
             Ok(Readiness::Lagging)
         } else {
             Ok(Readiness::NotYet)

@@ -16,6 +16,9 @@ pub const LISTED_DAYS_MAX: usize = 2_000;
 pub struct RunReport {
     /// Days of which a new generation was published.
     pub computed: u64,
+    /// Closed days for which a generation was proposed.
+    #[serde(default)]
+    pub proposed: u64,
     /// Days whose input had not changed.
     pub unchanged: u64,
     /// Days written to the archive only.
@@ -77,6 +80,8 @@ pub struct DayReport {
 pub enum Outcome {
     /// A new generation is published.
     Computed,
+    /// The day is closed: a new generation is proposed.
+    Proposed,
     /// The input had not changed: the published generation includes everything.
     Unchanged,
     /// Written to the archive, or found in it, without computing.
@@ -94,6 +99,7 @@ impl Outcome {
     pub fn word(self) -> &'static str {
         match self {
             Outcome::Computed => "computed",
+            Outcome::Proposed => "proposed",
             Outcome::Unchanged => "unchanged",
             Outcome::Archived => "archived",
             Outcome::Verified => "verified",
@@ -181,6 +187,7 @@ impl RunReport {
     fn count(&mut self, outcome: Outcome) -> &mut u64 {
         match outcome {
             Outcome::Computed => &mut self.computed,
+            Outcome::Proposed => &mut self.proposed,
             Outcome::Unchanged => &mut self.unchanged,
             Outcome::Archived => &mut self.archived,
             Outcome::Verified => &mut self.verified,

@@ -1,45 +1,8 @@
-//! Aggregate rows side by side: the order in which they are stored, and two sets of them walked together.
-
-use std::cmp::Ordering;
+//! Two generations' rows side by side.
 
 use dwell_model::metrics::AggregateRow;
+pub(crate) use dwell_model::metrics::walk_rows as walk;
 use dwell_storage::api::GenerationChange;
-
-/// The order in which a generation's rows are stored and read.
-pub(crate) fn order(a: &AggregateRow, b: &AggregateRow) -> Ordering {
-    (a.grain, a.start, a.family, a.subject.as_str(), a.slice).cmp(&(
-        b.grain,
-        b.start,
-        b.family,
-        b.subject.as_str(),
-        b.slice,
-    ))
-}
-
-/// Calls `visit` for each bucket of either side, in order, with the rows that it has.
-pub(crate) fn walk<'a>(
-    left: &'a [AggregateRow],
-    right: &'a [AggregateRow],
-    mut visit: impl FnMut(Option<&'a AggregateRow>, Option<&'a AggregateRow>),
-) {
-    let (left, right) = (sorted(left), sorted(right));
-    let (mut l, mut r) = (left.as_slice(), right.as_slice());
-    loop {
-        let side = match (l.first(), r.first()) {
-            (None, None) => return,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(a), Some(b)) => order(a, b),
-        };
-        match side {
-            Ordering::Less => visit(l.first().copied(), None),
-            Ordering::Greater => visit(None, r.first().copied()),
-            Ordering::Equal => visit(l.first().copied(), r.first().copied()),
-        }
-        l = if side == Ordering::Greater { l } else { &l[1..] };
-        r = if side == Ordering::Less { r } else { &r[1..] };
-    }
-}
 
 /// What a generation changed against the one before.
 pub(crate) fn change(before: &[AggregateRow], after: &[AggregateRow]) -> GenerationChange {
@@ -50,12 +13,6 @@ pub(crate) fn change(before: &[AggregateRow], after: &[AggregateRow]) -> Generat
         (Some(before), Some(after)) => change.changed += u64::from(before != after),
     });
     change
-}
-
-fn sorted(rows: &[AggregateRow]) -> Vec<&AggregateRow> {
-    let mut sorted: Vec<&AggregateRow> = rows.iter().collect();
-    sorted.sort_by(|a, b| order(a, b));
-    sorted
 }
 
 #[cfg(test)]

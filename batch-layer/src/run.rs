@@ -6,19 +6,24 @@
 
 mod compute;
 
+pub(crate) use compute::Inputs;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use dwell_model::event::Kind;
+use dwell_model::exclusion::{DayExclusions, Exclusion};
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{DayCut, LocalDay, TsMs, VenueCalendar};
 use dwell_runtime::clock::Stopwatch;
 use dwell_runtime::failpoint;
+use dwell_storage::api::periods::Proposal;
 use dwell_storage::api::{ArchivedDay, Generation, GenerationInfo, Lease, Marks, VenueDay};
 use dwell_storage::erasure::ErasureFilter;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive_day;
 use crate::error::{Doing, Error, Result};
 use crate::layer::BatchLayer;
 use crate::lease::Stop;
@@ -78,8 +83,18 @@ pub(crate) struct DayRun {
     pub(crate) open: bool,
     /// The generation that was published when the lease was taken.
     pub(crate) before: Option<GenerationInfo>,
+    /// Whether the day is closed: what is computed now is proposed, not published.
+    pub(crate) closed: bool,
+    /// What was proposed before and waits.
+    pub(crate) proposal: Option<Proposal>,
     /// Read before any row.
     pub(crate) marks: Marks,
+    /// The venue's exclusions in force; read after the marks and before any row.
+    pub(crate) venue_exclusions: Vec<Exclusion>,
+    /// Those of them that may bear on the day.
+    pub(crate) exclusions: DayExclusions,
+    /// Whether raw may hold rows of the day that its archive does not, so that both are united to read it.
+    pub(crate) unites_raw: bool,
     /// What the archive holds of the day, once that is settled.
     pub(crate) archived: BTreeMap<Kind, ArchivedDay>,
     /// Whom to leave out, as of the taking of the lease: whoever erases takes the lease after having said whom.
@@ -137,15 +152,21 @@ impl DayRun {
         else {
             return skip(HELD, true);
         };
+        let cut_end = cut.end;
         let mut run = Self {
             venue: venue.clone(),
             lease,
             stop: Stop::under(cancel),
             calendar,
-            open: now < cut.end,
+            open: now < cut_end,
             cut,
             before: None,
+            closed: false,
+            proposal: None,
             marks: Marks::default(),
+            venue_exclusions: Vec::new(),
+            exclusions: DayExclusions::default(),
+            unites_raw: now < cut_end,
             archived: BTreeMap::new(),
             erasures: Arc::default(),
             recut: false,
@@ -166,7 +187,68 @@ impl DayRun {
         self.cut.start..self.cut.end
     }
 
-    /// Reads the marks: before any row, so that what is published never claims more than it includes.
+    /// A look at a day as a run would see it, without a lease: nothing of it can be published. The archive is left as it
+    /// is, so that rows which it lacks come from raw.
+    pub(crate) async fn look(
+        layer: &BatchLayer,
+        venue: &VenueKey,
+        day: LocalDay,
+        cancel: &CancellationToken,
+    ) -> Result<Self> {
+        let calendar = layer.venue(venue).await?.calendar;
+        let cut = calendar.cut(day);
+        let open = layer.now_ms() < cut.end;
+        // Fences begin at 1: with this one nobody can publish.
+        let lease = Lease {
+            venue: venue.clone(),
+            day,
+            fence: 0,
+            holder: String::new(),
+            expires_at: 0,
+        };
+        let mut run = Self {
+            venue: venue.clone(),
+            request: DayRequest::recompute(day),
+            lease,
+            stop: Stop::under(cancel),
+            calendar,
+            cut,
+            open,
+            before: None,
+            closed: false,
+            proposal: None,
+            marks: Marks::default(),
+            venue_exclusions: Vec::new(),
+            exclusions: DayExclusions::default(),
+            unites_raw: true,
+            archived: BTreeMap::new(),
+            erasures: layer
+                .erasures()
+                .read_on()
+                .await
+                .doing("read the ledger of erasures")?,
+            recut: false,
+            stopwatch: Stopwatch::start(),
+        };
+        let near = run.near_days(layer).await?;
+        run.before = near
+            .into_iter()
+            .find(|row| row.day == day)
+            .and_then(|row| row.published);
+        run.read_marks(layer).await?;
+        run.unites_raw = run.open || run.may_have_new_rows();
+        run.archived = archive_day::look_up(layer, &run).await?;
+        Ok(run)
+    }
+
+    /// Applies these exclusions of the venue.
+    pub(crate) fn exclude(&mut self, in_force: Vec<Exclusion>) {
+        self.exclusions = DayExclusions::of(&in_force, &self.range());
+        self.venue_exclusions = in_force;
+    }
+
+    /// Reads the marks, then the exclusions: before any row, so that what is published never claims more than it
+    /// includes.
     pub(crate) async fn read_marks(&mut self, layer: &BatchLayer) -> Result<()> {
         self.marks = layer
             .stores()
@@ -174,6 +256,8 @@ impl DayRun {
             .marks(&self.venue, self.range())
             .await
             .doing("read the marks")?;
+        let in_force = layer.exclusions(&self.venue).await?;
+        self.exclude(in_force);
         Ok(())
     }
 
@@ -251,7 +335,7 @@ impl DayRun {
         report
     }
 
-    fn report(&self, outcome: Outcome, reason: String) -> DayReport {
+    pub(crate) fn report(&self, outcome: Outcome, reason: String) -> DayReport {
         let mut report = DayReport::new(
             &self.venue,
             self.request.day,
@@ -277,6 +361,22 @@ impl DayRun {
             .await
             .doing("read the ledger of erasures")?;
         let day = self.request.day;
+        let near = self.near_days(layer).await?;
+        let row = near
+            .into_iter()
+            .find(|row| row.day == day)
+            .ok_or(Error::LeaseLost)?;
+        if row.fence != self.lease.fence {
+            return Err(Error::LeaseLost);
+        }
+        self.before = row.published;
+        self.read_proposal(layer).await?;
+        self.remove_orphans(layer).await
+    }
+
+    /// The rows of the day and its neighbours; sees whether any was cut differently.
+    async fn near_days(&mut self, layer: &BatchLayer) -> Result<Vec<VenueDay>> {
+        let day = self.request.day;
         let near = layer
             .stores()
             .venue_days
@@ -289,15 +389,7 @@ impl DayRun {
                 .is_some_and(|info| info.calendar != self.calendar)
         };
         self.recut = near.iter().any(others);
-        let row = near
-            .into_iter()
-            .find(|row| row.day == day)
-            .ok_or(Error::LeaseLost)?;
-        if row.fence != self.lease.fence {
-            return Err(Error::LeaseLost);
-        }
-        self.before = row.published;
-        self.remove_orphans(layer).await
+        Ok(near)
     }
 
     /// Removes rows that runs wrote who died before they could publish: their fences can never publish any more.
@@ -315,14 +407,17 @@ impl DayRun {
             .await
             .doing("read the day's history")?;
         for fence in first..self.lease.fence {
-            if kept.iter().all(|info| info.generation != fence) {
+            let is_proposed = |proposal: &Proposal| proposal.info.generation == fence;
+            if kept.iter().all(|info| info.generation != fence)
+                && !self.proposal.as_ref().is_some_and(is_proposed)
+            {
                 self.remove_rows(layer, fence).await?;
             }
         }
         Ok(())
     }
 
-    async fn remove_rows(&self, layer: &BatchLayer, generation: Generation) -> Result<()> {
+    pub(crate) async fn remove_rows(&self, layer: &BatchLayer, generation: Generation) -> Result<()> {
         let (stores, day) = (layer.stores(), self.request.day);
         stores
             .aggregates

@@ -48,6 +48,9 @@ impl BatchLayer {
         spec.validate()?;
         let stopwatch = Stopwatch::start();
         let venues = self.venues_of(tenant, &spec.venues).await?;
+        for venue in &venues {
+            self.settle_feed(venue).await;
+        }
         let tally = Tally::new(progress);
         let outcome = match spec.what {
             What::Verify => self.verify_all(&venues, spec, &tally, cancel).await,

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dwell_model::ids::VenueKey;
-use dwell_model::time::{LocalDay, TsMs, VenueCalendar};
+use dwell_model::layout::Venue;
+use dwell_model::time::{LocalDay, TsMs};
 use dwell_runtime::shutdown::ShutdownToken;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Doing, Error, Result};
 use crate::layer::BatchLayer;
 use crate::metrics;
-use crate::ready::{NightWatch, Readiness};
+use crate::ready::{NightTimes, NightWatch, Readiness};
 use crate::report::{Outcome, RunReport};
 use crate::run::DayRequest;
 use crate::spec::{RunSpec, What};
@@ -49,6 +50,8 @@ pub struct NightlyStatus {
     pub venues: u64,
     /// Venues whose last closed day is not done yet: waiting for the raw writer, held elsewhere, or failed.
     pub waiting: u64,
+    /// Those of them that should be done by now: the time at which their numbers must be there has passed.
+    pub late: u64,
     /// Days of which a generation was published since the start.
     pub computed: u64,
     /// Days that failed since the start; a day that fails again counts again.
@@ -137,7 +140,7 @@ pub struct Nightly {
 }
 
 /// All venues of all tenants.
-type Venues = Arc<Vec<(VenueKey, VenueCalendar)>>;
+type Venues = Arc<Vec<(VenueKey, Venue)>>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -184,19 +187,19 @@ impl Nightly {
     pub async fn run_once(&self, now: TsMs, cancel: &CancellationToken) -> Result<RunReport> {
         let venues = self.venues().await?;
         let mut due = Vec::new();
-        for (venue, calendar) in venues.iter() {
+        let ready_by_ms = self.layer.config().ready_by.as_ms();
+        for (venue, plan) in venues.iter() {
             if cancel.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            let day = calendar.day_of(now).prev();
+            let day = plan.calendar.day_of(now).prev();
             if !self.is_wanted(venue, day, now) {
                 continue;
             }
-            match self
-                .watch
-                .readiness(&self.layer, venue, calendar.bounds(day).1, now)
-                .await
-            {
+            // What a worker that died had published, or this process before it was started again.
+            self.layer.settle_feed(venue).await;
+            let night = NightTimes::of(plan, day, ready_by_ms);
+            match self.watch.readiness(&self.layer, venue, night, now).await {
                 Ok(Readiness::NotYet) => {}
                 Ok(readiness) => due.push(Due {
                     venue,
@@ -300,10 +303,8 @@ impl Nightly {
         let mut venues = Vec::new();
         for tenant in registry.tenants().await.doing("list the tenants")? {
             for stored in registry.venues(&tenant).await.doing("list the venues")? {
-                venues.push((
-                    VenueKey::new(tenant.clone(), stored.venue.id),
-                    stored.venue.calendar,
-                ));
+                let key = VenueKey::new(tenant.clone(), stored.venue.id.clone());
+                venues.push((key, stored.venue));
             }
         }
         let venues = Arc::new(venues);
@@ -311,20 +312,25 @@ impl Nightly {
         Ok(venues)
     }
 
-    fn looked(&self, now: TsMs, venues: &[(VenueKey, VenueCalendar)]) {
+    fn looked(&self, now: TsMs, venues: &[(VenueKey, Venue)]) {
         let mut state = self.lock();
-        let is_done = |(venue, calendar): &&(VenueKey, VenueCalendar)| {
-            let last = calendar.day_of(now).prev();
-            state
-                .nights
-                .get(venue)
-                .is_some_and(|night| night.day == last && night.done)
-        };
-        let waiting = venues.len() - venues.iter().filter(is_done).count();
+        let ready_by_ms = self.layer.config().ready_by.as_ms();
+        let (mut waiting, mut late) = (0, 0);
+        for (venue, plan) in venues {
+            let last = plan.calendar.day_of(now).prev();
+            let night = state.nights.get(venue);
+            if night.is_some_and(|night| night.day == last && night.done) {
+                continue;
+            }
+            waiting += 1;
+            late += usize::from(now >= NightTimes::of(plan, last, ready_by_ms).ready_by);
+        }
         state.status.looked_at = Some(now);
         state.status.venues = venues.len() as u64;
         state.status.waiting = waiting as u64;
+        state.status.late = late as u64;
         metrics::nights_waiting(waiting);
+        metrics::nights_late(late);
     }
 
     fn count(&self, report: &crate::report::DayReport) {

@@ -31,5 +31,6 @@ pub(crate) fn generation() -> GenerationInfo {
         changed: None,
         carry: Carry::default(),
         carry_in: Carry::default(),
+        exclusions: Default::default(),
     }
 }

@@ -17,11 +17,14 @@ use dwell_batch_layer::{BatchLayer, Config};
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{LocalDay, TsMs};
 use dwell_runtime::failpoints;
+use dwell_storage::api::periods::{self, ClosedPeriod};
 use dwell_storage::api::{
-    Flip, GenerationInfo, Lease, Marks, VenueDay, VenueDays, VenueDaysReader, VenueDaysWriter,
+    Flip, GenerationInfo, Lease, Marks, RestoredDay, VenueDay, VenueDays, VenueDaysReader, VenueDaysWriter,
+    publications,
 };
 use dwell_storage::error::{ErrorKind, Result as StorageResult, StorageError};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 const DAY: &str = "2026-03-09";
 
@@ -373,6 +376,14 @@ impl VenueDaysWriter for Doubtful {
     ) -> StorageResult<Flip> {
         self.inner.raise_marks(lease, published, marks, provisional).await
     }
+
+    async fn forget(&self, lease: &Lease, generations: &[u64]) -> StorageResult<Flip> {
+        self.inner.forget(lease, generations).await
+    }
+
+    async fn restore(&self, venue: &VenueKey, day: RestoredDay) -> StorageResult<Flip> {
+        self.inner.restore(venue, day).await
+    }
 }
 
 #[async_trait::async_trait]
@@ -431,5 +442,146 @@ async fn a_flip_whose_answer_is_lost_is_looked_up_and_its_rows_are_never_removed
         shop.recompute().await;
         assert_eq!(visits(&shop.rows(DAY).await), 1);
         assert!(!shop.is_dirty(DAY).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_publication_is_missing_from_the_feed_or_there_twice_wherever_a_worker_dies() {
+    let _alone = ALONE.lock().await;
+    for point in [
+        "batch.before_publish",
+        "batch.after_announce",
+        "batch.before_listed",
+        "batch.after_publish",
+    ] {
+        let shop = shop_with_a_visit().await;
+        shop.recompute().await;
+        shop.post(visit("late", shop.local(DAY, 11.0), 5), 2).await;
+        let crash = failpoints::set(point, "1*error:dies").unwrap();
+        let report = shop.run(&RunSpec::all_dirty(What::Archive)).await;
+        assert_eq!(report.failed, 0, "{point}");
+        assert_outcome(&shop.compute(&shop.layer, DAY).await, Outcome::Failed);
+        drop(crash);
+        // Another worker comes by when the dead one's lease is over. Days that are published are not touched again.
+        shop.advance(PAST_THE_LEASE);
+        shop.recompute().await;
+        shop.recompute().await;
+        let documents = shop.stores.documents.as_ref();
+        let head = publications::head(documents, &shop.venue).await.unwrap();
+        assert_eq!(head.pending, [], "{point}");
+        let entries = publications::list(documents, &shop.venue, &head, 0, 100)
+            .await
+            .unwrap();
+        let listed: Vec<_> = entries
+            .iter()
+            .map(|entry| (entry.number, entry.generation, entry.before))
+            .collect();
+        let history = shop.stores.venue_days.history(&shop.venue, day(DAY)).await;
+        let published: Vec<u64> = history
+            .unwrap()
+            .iter()
+            .rev()
+            .map(|info| info.generation)
+            .collect();
+        assert_eq!(published.len(), 2, "{point}");
+        assert_eq!(
+            listed,
+            [(1, published[0], None), (2, published[1], Some(published[0]))],
+            "{point}"
+        );
+        assert_eq!(visits(&shop.rows(DAY).await), 2, "{point}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_death_while_proposing_or_approving_is_repaired_by_doing_it_again() {
+    let _alone = ALONE.lock().await;
+    for point in [
+        "batch.after_rows",
+        "batch.before_propose",
+        "batch.after_propose",
+        "batch.after_approved_rows",
+        "batch.before_approve",
+        "batch.after_announce",
+        "batch.before_listed",
+        "batch.after_approve",
+    ] {
+        let shop = shop_with_a_visit().await;
+        shop.recompute().await;
+        let period = ClosedPeriod {
+            venues: None,
+            from: day(DAY),
+            to: day(DAY),
+            reason: "invoiced".into(),
+            closed_by: "key".into(),
+            closed_at: shop.now(),
+            opened: None,
+        };
+        let documents = shop.stores.documents.as_ref();
+        periods::close(documents, &shop.venue.tenant, &period)
+            .await
+            .unwrap();
+        shop.post(visit("late", shop.local(DAY, 11.0), 5), 2).await;
+        let approve = async || {
+            let cancel = CancellationToken::new();
+            let by = "boss";
+            shop.layer
+                .approve_day(&shop.venue, day(DAY), None, by, &cancel)
+                .await
+        };
+        let crash = failpoints::set(point, "1*error:dies").unwrap();
+        let proposed = shop.compute(&shop.layer, DAY).await;
+        let approved = approve().await;
+        assert!(
+            proposed.outcome == Outcome::Failed || approved.outcome == Outcome::Failed,
+            "{point}: {proposed:?} {approved:?}"
+        );
+        drop(crash);
+        shop.advance(PAST_THE_LEASE);
+        let again = shop.compute(&shop.layer, DAY).await;
+        assert!(
+            [Outcome::Proposed, Outcome::Unchanged].contains(&again.outcome),
+            "{point}: {again:?}"
+        );
+        assert_outcome(&approve().await, Outcome::Computed);
+        assert_eq!(visits(&shop.rows(DAY).await), 2, "{point}");
+        let published = shop.published(DAY).await;
+        // What died left no rows behind but those of published generations.
+        let history = shop
+            .stores
+            .venue_days
+            .history(&shop.venue, day(DAY))
+            .await
+            .unwrap();
+        assert_eq!(history.len(), 2, "{point}: published once");
+        shop.compute(&shop.layer, DAY).await;
+        let kept: Vec<u64> = history.iter().map(|info| info.generation).collect();
+        for fence in 1..row(&shop).await.fence {
+            let rows = shop.rows_of(DAY, fence).await;
+            assert_eq!(
+                rows.is_empty(),
+                !kept.contains(&fence),
+                "{point}: generation {fence}"
+            );
+        }
+        assert!(!shop.is_dirty(DAY).await, "{point}");
+        publications::settle(
+            documents,
+            shop.stores.venue_days.as_ref(),
+            &shop.venue,
+            shop.now(),
+        )
+        .await
+        .unwrap();
+        let head = publications::head(documents, &shop.venue).await.unwrap();
+        let feed = publications::list(documents, &shop.venue, &head, 0, 10)
+            .await
+            .unwrap();
+        assert_eq!(
+            feed.last().map(|entry| entry.generation),
+            Some(published.generation),
+            "{point}"
+        );
+        assert_eq!((feed.len(), head.pending.len()), (2, 0), "{point}");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::events::visit;
 use common::{Shop, day, visits};
-use dwell_batch_layer::ready::{NightWatch, Readiness};
+use dwell_batch_layer::ready::{NightTimes, NightWatch, Readiness};
 use dwell_batch_layer::report::RunReport;
 use dwell_batch_layer::{Nightly, Service};
 use dwell_model::time::{HOUR_MS, MINUTE_MS};
@@ -30,7 +30,11 @@ async fn a_day_is_ready_when_the_raw_writer_has_passed_the_end_of_its_grace() {
     let end = shop.local("2026-03-11", 0.0);
     let readiness = async |now| {
         shop.clock.set_ms(now);
-        watch.readiness(layer, &shop.venue, end, now).await.unwrap()
+        let night = NightTimes {
+            day_end: end,
+            ready_by: end + 4 * HOUR_MS,
+        };
+        watch.readiness(layer, &shop.venue, night, now).await.unwrap()
     };
     assert_eq!(
         readiness(end + 15 * MINUTE_MS - 1).await,
@@ -58,7 +62,7 @@ async fn a_day_that_must_not_wait_any_longer_is_computed_as_lagging() {
     shop.append(visit("b", shop.local("2026-03-10", 11.0), 60), 2)
         .await;
     assert_eq!(look(&nightly, &shop).await.days, []);
-    assert_eq!(nightly.status().waiting, 1);
+    assert_eq!((nightly.status().waiting, nightly.status().late), (1, 0));
     shop.clock.set_ms(shop.local("2026-03-11", 4.0));
     assert_eq!(look(&nightly, &shop).await.computed, 1);
     let info = shop.published("2026-03-10").await;
@@ -75,9 +79,36 @@ async fn a_day_that_must_not_wait_any_longer_is_computed_as_lagging() {
         1,
         "and need not wait for the next night"
     );
+    assert_eq!(nightly.status().late, 0, "the breach is over");
     let info = shop.published("2026-03-10").await;
     assert_eq!((info.lagging, info.late.events), (false, 61));
     assert_eq!(nightly.status().waiting, 0);
+}
+
+#[test]
+fn a_night_must_be_done_before_the_venue_opens() {
+    use dwell_model::layout::VenueSpec;
+    let venue = |hours: &str| {
+        let spec = format!(r#"{{"id": "v", "tz": "Europe/Madrid"{hours}}}"#);
+        let spec: VenueSpec = serde_json::from_str(&spec).unwrap();
+        spec.to_venue(None).unwrap()
+    };
+    // 2026-03-10 in Madrid ends at 23:00 UTC.
+    let end = dwell_model::time::parse_ts("2026-03-10T23:00:00Z").unwrap();
+    for (hours, ready_by_h) in [
+        ("", 4),
+        (r#", "open": 9, "close": 21"#, 4),
+        (r#", "open": 3, "close": 21"#, 3),
+        // Open around the clock: there is no time before it opens.
+        (r#", "open": 0, "close": 24"#, 4),
+    ] {
+        let night = NightTimes::of(&venue(hours), day("2026-03-10"), 4 * HOUR_MS);
+        let expected = NightTimes {
+            day_end: end,
+            ready_by: end + ready_by_h * HOUR_MS,
+        };
+        assert_eq!(night, expected, "{hours}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

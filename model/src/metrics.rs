@@ -7,6 +7,7 @@
 
 mod accumulate;
 mod codec;
+mod compare;
 mod evaluate;
 mod exact;
 mod merge;
@@ -16,6 +17,7 @@ mod zone_buckets;
 
 pub use accumulate::{Carry, CounterSample, DayAccumulator, HourSet};
 pub use codec::{CodecError, decode_value, encode_value};
+pub use compare::{numbers, row_order, walk_rows};
 pub use evaluate::{Number, conversion, evaluate};
 pub use exact::{exact_mean, nearest_rank, to_nano};
 pub use merge::{MergeError, Span, merge};
@@ -82,7 +84,33 @@ pub enum Family {
     Source = 9,
 }
 
+impl Grain {
+    /// The grain as a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Grain::Hour => "hour",
+            Grain::Day => "day",
+        }
+    }
+}
+
 impl Family {
+    /// The family as a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Family::Zone => "zone",
+            Family::Line => "line",
+            Family::Transition => "transition",
+            Family::Cell => "cell",
+            Family::Counter => "counter",
+            Family::Reading => "reading",
+            Family::Transaction => "transaction",
+            Family::Presence => "presence",
+            Family::Traffic => "traffic",
+            Family::Source => "source",
+        }
+    }
+
     /// Every family, by its number.
     pub const ALL: [Family; 10] = [
         Family::Zone,

@@ -60,6 +60,11 @@ impl LocalDay {
         self.0.year()
     }
 
+    /// The first and the last day that events can fall on, in any time zone.
+    pub fn first_and_last() -> (Self, Self) {
+        (Self::of_utc(MIN_TS).prev(), Self::of_utc(MAX_TS))
+    }
+
     /// The day after; the calendar's last day is its own successor.
     pub fn next(self) -> Self {
         self.plus(1)

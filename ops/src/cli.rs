@@ -1,17 +1,23 @@
 //! The command line: what users type, and where each command is carried out.
 
 pub(crate) mod audit;
+pub(crate) mod backups;
+pub(crate) mod changes;
 pub(crate) mod days;
 pub(crate) mod engines;
 pub(crate) mod erasures;
+pub(crate) mod exclusions;
+pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod log;
 pub(crate) mod migrate_data;
+pub(crate) mod periods;
 pub(crate) mod quarantine;
 pub(crate) mod query;
+pub(crate) mod retention;
 pub(crate) mod schedules;
 pub(crate) mod target;
 pub(crate) mod up;
@@ -74,6 +80,15 @@ pub(crate) enum Command {
     Days(days::DaysArgs),
     /// List the receipts of erasures.
     Erasures(erasures::ErasuresArgs),
+    /// List what was taken out of the numbers (`dwell jobs run revert`), by whom and why.
+    Exclusions(exclusions::ExclusionsArgs),
+    /// Show what was published, in order, and what each publication restated.
+    Changes(changes::ChangesArgs),
+    /// Close periods, so that their numbers change only when somebody approves it.
+    #[command(subcommand)]
+    Periods(periods::PeriodsCommand),
+    /// Walk from a number to what it was made of: formula, generation, layout, sensors, receipts, events.
+    Explain(explain::ExplainArgs),
     /// Ask for metrics.
     Query(query::QueryArgs),
     /// Write the published numbers as Parquet files.
@@ -81,12 +96,17 @@ pub(crate) enum Command {
     /// Look at what was refused, and work it.
     #[command(subcommand)]
     Quarantine(quarantine::QuarantineCommand),
+    /// See what retention would delete and why the rest stays; set the policy and legal holds.
+    #[command(subcommand)]
+    Retention(retention::RetentionCommand),
     /// Make, list and take back access keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
     /// Look at the event log
     #[command(subcommand)]
     Log(log::LogCommand),
+    /// List the backups at a place
+    Backups(backups::BackupsArgs),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),

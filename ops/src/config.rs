@@ -8,6 +8,7 @@ use dwell_batch_layer::Config as BatchConfig;
 use dwell_ingest::intake::IntakeConfig;
 use dwell_ingest::quarantine::QuarantineLimits;
 use dwell_ingest::sources::http::HttpConfig;
+use dwell_retention::{Policy, Settings as RetentionSettings};
 use dwell_runtime::limits::{ByteSize, HumanDuration, RateLimit};
 use dwell_serving_api::Config as ServingConfig;
 use dwell_speed_layer::Config as SpeedConfig;
@@ -157,10 +158,25 @@ impl Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetentionConfig {
-    /// Raw events; older events are refused from gateways. Default 90d.
+    /// Raw events; older events are refused from gateways. A tenant's own policy decides when they are swept, where it has
+    /// one. Default 90d.
     pub(crate) raw: HumanDuration,
+    /// Sessions, unless a tenant's policy says otherwise. Default 90d.
+    pub(crate) sessions: HumanDuration,
+    /// Generations that are no longer published, unless a tenant's policy says otherwise. Default 400d.
+    pub(crate) generations: HumanDuration,
     /// The event log. Default 30d.
     pub(crate) log: HumanDuration,
+    /// What is allowed between the clocks of processes, with the longest that a write may be on its way. In Cassandra a
+    /// sweep leaves what was written in so long before it. Default 1h.
+    pub(crate) clock_skew: HumanDuration,
+    /// Files of the archive after others took their place; at most 29d. Default 7d.
+    #[serde(default = "replaced_files_kept")]
+    pub(crate) replaced_files: HumanDuration,
+}
+
+const fn replaced_files_kept() -> HumanDuration {
+    HumanDuration::days(7)
 }
 
 /// Logging.
@@ -206,7 +222,11 @@ impl Default for Config {
             serving: ServingConfig::default(),
             retention: RetentionConfig {
                 raw: HumanDuration::days(90),
+                sessions: HumanDuration::days(90),
+                generations: HumanDuration::days(400),
                 log: HumanDuration::days(30),
+                clock_skew: HumanDuration::hours(1),
+                replaced_files: replaced_files_kept(),
             },
             log: LogSection {
                 filter: "info,buoyant_kernel=warn,deltalake_core=warn".into(),
@@ -267,11 +287,36 @@ impl Config {
         if self.ingest.decompressed_max < self.ingest.body_max {
             bail!("{UNUSABLE}: ingest.decompressed_max must not be smaller than ingest.body_max");
         }
-        if self.retention.log.as_ms() <= 0 || self.retention.raw.as_ms() <= 0 {
-            bail!("{UNUSABLE}: retention.log and retention.raw must be more than 0");
+        if self.retention.log.as_ms() <= 0 || self.retention.clock_skew.as_ms() <= 0 {
+            bail!("{UNUSABLE}: retention.log and retention.clock_skew must be more than 0");
+        }
+        self.retention_policy().check().context(UNUSABLE)?;
+        if self.retention.replaced_files > HumanDuration::days(29) {
+            bail!("{UNUSABLE}: retention.replaced_files must be at most 29d");
         }
         self.engines()?;
         Ok(())
+    }
+
+    /// How long what is kept where a tenant has set nothing else.
+    pub(crate) fn retention_policy(&self) -> Policy {
+        Policy {
+            raw_ms: self.retention.raw.as_ms(),
+            sessions_ms: self.retention.sessions.as_ms(),
+            generations_ms: self.retention.generations.as_ms(),
+            ..Policy::default()
+        }
+    }
+
+    /// How sweeps and restores are done.
+    pub(crate) fn retention_settings(&self) -> RetentionSettings {
+        RetentionSettings {
+            lease_ttl_ms: self.batch.lease_ttl.as_ms(),
+            // Whoever died has lost its lease by then.
+            held_wait_ms: self.batch.lease_ttl.as_ms() + 5_000,
+            clock_skew_ms: self.retention.clock_skew.as_ms(),
+            ..RetentionSettings::default()
+        }
     }
 
     /// Which engines keep what, and how they are reached.

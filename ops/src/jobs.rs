@@ -4,25 +4,37 @@
 //! failed for a reason that may pass by itself keeps its claim until it is to be tried again ([`retry_after`]). What
 //! kinds there are stands in [`kinds`].
 
+mod approve;
+mod backups;
 mod days;
 mod erase;
 mod kinds;
+mod repair;
 mod replay;
+mod restore;
+mod retention;
+mod revert;
 mod uploads;
+mod vacuum;
 
+pub(crate) use backups::place_of;
 pub(crate) use kinds::Catalogue;
 pub(crate) use uploads::ImportJob;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use dwell_batch_layer::BatchLayer;
 use dwell_ingest::quarantine::Replayer;
+use dwell_retention::{Policy, Retention};
 use dwell_runtime::clock::SharedClock;
+use dwell_runtime::limits::HumanDuration;
 use dwell_runtime::shutdown::ShutdownToken;
 use dwell_storage::api::{AuditEntry, Flip, Job, JobProgress, JobState, Stores, audit};
 use dwell_storage::error::StorageError;
+use dwell_storage::resolver::EngineSettings;
 use serde_json::json;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -52,12 +64,28 @@ pub(crate) struct JobWorker {
     pub(crate) importer: Importer,
     pub(crate) replayer: Replayer,
     pub(crate) eraser: Eraser,
+    /// The live view that this process follows, if it does.
+    pub(crate) speed: Option<dwell_speed_layer::Handle>,
+    pub(crate) retention: Retention,
+    /// The retention policy of tenants that have set none.
+    pub(crate) retention_policy: Policy,
+    pub(crate) settings: Arc<JobSettings>,
     /// Told when a job was stored.
     pub(crate) wake: Arc<Notify>,
 }
 
 /// New parameters of a running job, and whom to tell that they are stored.
 type Respec = (serde_json::Value, oneshot::Sender<()>);
+/// What jobs are told by the configuration.
+#[derive(Debug)]
+pub(crate) struct JobSettings {
+    /// Which engines keep what: a job may open one again, or reach another place in the same way.
+    pub(crate) engines: EngineSettings,
+    /// Folder for what does not outlive a job.
+    pub(crate) scratch: PathBuf,
+    /// How long a replaced file of the archive is kept.
+    pub(crate) replaced_files_kept: HumanDuration,
+}
 
 /// Where a running job tells how far it is.
 #[derive(Clone)]
@@ -109,6 +137,14 @@ impl JobWorker {
         }
     }
 
+    /// Tells the speed layer of this process that exclusions are others now; those of other processes look for
+    /// themselves.
+    fn exclusions_changed(&self) {
+        if let Some(speed) = &self.speed {
+            speed.exclusions_changed();
+        }
+    }
+
     /// Takes the oldest job that waits and does it; whether there was one.
     async fn run_once(&self, shutdown: &ShutdownToken) -> Result<bool> {
         let Some(mut job) = self.stores.jobs.claim(self.clock.now_ms(), LEASE_MS).await? else {
@@ -126,29 +162,29 @@ impl JobWorker {
         let (spec, mut respecs) = mpsc::channel(1);
         let work = self.work(&claimed, Progress { sender, spec }, cancel.clone());
         let outcome = {
-            tokio::pin!(work);
+            // Both are polled all the time: were the work left alone while its progress is stored, it might be the next
+            // in line for the very store that this waits for.
+            let worked = CancellationToken::new();
+            let working = async {
+                let outcome = work.await;
+                worked.cancel();
+                outcome
+            };
+            let reporting = self.keep_reporting(&mut job, &progress, &mut respecs, &cancel, &worked);
+            tokio::pin!(working, reporting);
+            let mut outcome = None;
             loop {
                 tokio::select! {
                     biased;
-                    outcome = &mut work => break outcome,
+                    done = &mut working, if outcome.is_none() => outcome = Some(done),
+                    flip = &mut reporting => match (flip?, outcome) {
+                        (Flip::Done, Some(outcome)) => break outcome,
+                        _ => {
+                            tracing::warn!(job = claimed.id, "another worker has taken the job");
+                            return Ok(true);
+                        }
+                    },
                     () = shutdown.requested(), if !cancel.is_cancelled() => cancel.cancel(),
-                    Some((spec, stored)) = respecs.recv() => {
-                        job.spec = spec;
-                        let current = progress.borrow().clone();
-                        if self.report(&mut job, current, &cancel).await? == Flip::Lost {
-                            tracing::warn!(job = job.id, "another worker has taken the job");
-                            return Ok(true);
-                        }
-                        // Who asked for it may have ended meanwhile.
-                        let _ = stored.send(());
-                    }
-                    () = self.clock.sleep(REPORT_EVERY) => {
-                        let current = progress.borrow().clone();
-                        if self.report(&mut job, current, &cancel).await? == Flip::Lost {
-                            tracing::warn!(job = job.id, "another worker has taken the job");
-                            return Ok(true);
-                        }
-                    }
                 }
             }
         };
@@ -172,6 +208,36 @@ impl JobWorker {
                 "this version of Dwell does not know jobs of the kind {:?}",
                 job.kind
             ),
+        }
+    }
+
+    /// Reports from time to time until the work has ended; `Lost` when the claim is.
+    async fn keep_reporting(
+        &self,
+        job: &mut Job,
+        progress: &watch::Receiver<JobProgress>,
+        respecs: &mut mpsc::Receiver<Respec>,
+        cancel: &CancellationToken,
+        worked: &CancellationToken,
+    ) -> Result<Flip> {
+        loop {
+            let stored = tokio::select! {
+                biased;
+                () = worked.cancelled() => return Ok(Flip::Done),
+                Some((spec, stored)) = respecs.recv() => {
+                    job.spec = spec;
+                    Some(stored)
+                }
+                () = self.clock.sleep(REPORT_EVERY) => None,
+            };
+            let current = progress.borrow().clone();
+            if self.report(job, current, cancel).await? == Flip::Lost {
+                return Ok(Flip::Lost);
+            }
+            if let Some(stored) = stored {
+                // Who asked for it may have ended meanwhile.
+                let _ = stored.send(());
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! `main` only wires: it reads the command line, sets up logs and metrics, and hands over. [`cli`] has a file per
 //! command, [`platform`] puts the layers together, [`jobs`] carries out what was asked for, [`demo`] shows it all.
 
+mod backup;
 mod cli;
 mod client;
 mod config;
@@ -19,6 +20,8 @@ mod platform;
 mod roles;
 mod routes;
 mod schedule;
+#[cfg(test)]
+mod test_world;
 
 use std::process::ExitCode;
 
@@ -77,11 +80,17 @@ async fn run(command: &Command) -> Result<()> {
         Command::Audit(args) => cli::audit::run(args).await,
         Command::Days(args) => cli::days::run(args).await,
         Command::Erasures(args) => cli::erasures::run(args).await,
+        Command::Exclusions(args) => cli::exclusions::run(args).await,
+        Command::Changes(args) => cli::changes::run(args).await,
+        Command::Periods(command) => cli::periods::run(command).await,
+        Command::Explain(args) => cli::explain::run(args).await,
         Command::Query(args) => cli::query::run(args).await,
         Command::Export(args) => cli::export::run(args).await,
         Command::Quarantine(command) => cli::quarantine::run(command).await,
+        Command::Retention(command) => cli::retention::run(command).await,
         Command::Log(command) => cli::log::run(command).await,
         Command::Keys(command) => cli::keys::run(command).await,
+        Command::Backups(args) => cli::backups::run(args).await,
         Command::Config(ConfigCommand::Check { config }) => {
             let config = Config::load(config.as_deref(), &Overrides::default())?;
             output::write_line(config.to_toml()?.trim_end())

@@ -56,6 +56,18 @@ const SCHEDULE_FAILED: MetricDef = MetricDef::gauge(
     Unit::Count,
     "Jobs of a schedule of which the last one failed, was partial, or was cancelled; 0 again after a good one.",
 );
+/// How far a reader of the event log is behind.
+const LOG_READER_BEHIND: MetricDef = MetricDef::gauge(
+    "dwell_log_reader_behind_seconds",
+    Unit::Seconds,
+    "Age of the oldest record that a reader of the event log (raw-writer, speed-layer) has not passed.",
+);
+/// Whether the log may forget what a reader has not read.
+const LOG_AT_RISK: MetricDef = MetricDef::gauge(
+    "dwell_log_retention_at_risk",
+    Unit::Count,
+    "1 while a reader of the event log is behind half of what the log keeps, else 0.",
+);
 
 /// Definitions of this crate's metrics.
 pub(crate) const DEFINITIONS: &[MetricDef] = &[
@@ -66,6 +78,8 @@ pub(crate) const DEFINITIONS: &[MetricDef] = &[
     SCHEDULE_OVERDUE,
     SCHEDULE_HELD,
     SCHEDULE_FAILED,
+    LOG_READER_BEHIND,
+    LOG_AT_RISK,
 ];
 
 /// How a schedule stands.
@@ -74,6 +88,12 @@ pub(crate) fn schedule(tenant: &str, name: &str, overdue_ms: i64, held: usize, f
     metrics::gauge!(SCHEDULE_OVERDUE.name, &labels).set(overdue_ms.max(0) as f64 / 1_000.0);
     metrics::gauge!(SCHEDULE_HELD.name, &labels).set(held as f64);
     metrics::gauge!(SCHEDULE_FAILED.name, &labels).set(failed as f64);
+}
+
+/// A reader of the log is so far behind.
+pub(crate) fn log_reader(reader: &'static str, behind_ms: i64, at_risk: bool) {
+    metrics::gauge!(LOG_READER_BEHIND.name, "reader" => reader).set(behind_ms as f64 / 1e3);
+    metrics::gauge!(LOG_AT_RISK.name, "reader" => reader).set(f64::from(at_risk));
 }
 
 /// An engine answered, or did not.
@@ -127,6 +147,9 @@ async fn look(stores: &Stores, paths: Option<&DataPaths>, now: TsMs) -> anyhow::
         .map(|job| job.created_at)
         .min();
     metrics::gauge!(OLDEST_JOB.name).set(oldest.map_or(0.0, |created_at| (now - created_at) as f64 / 1e3));
+
+    let backups = crate::backup::state::load(stores.documents.as_ref()).await?;
+    crate::backup::metrics::show(&backups, now);
 
     let Some(paths) = paths else {
         return Ok(());

@@ -10,6 +10,7 @@ mod base;
 mod engines;
 mod housekeeping;
 mod no_live_view;
+mod pinned;
 mod servers;
 
 pub(crate) use base::Base;
@@ -26,6 +27,7 @@ use dwell_ingest::intake::{Intake, IntakeStores};
 use dwell_ingest::raw_writer::{self, LagSource, RawWriterStores, StoredLag};
 use dwell_ingest::sources::http;
 use dwell_model::ids::TenantId;
+use dwell_retention::Retention;
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::{Phase, ShutdownController};
 use dwell_runtime::tasks::{TaskPolicy, Tasks};
@@ -41,12 +43,13 @@ use crate::config::Config;
 use crate::erasing::Eraser;
 use crate::importing::Importer;
 use crate::instance;
-use crate::jobs::{self, JobWorker};
+use crate::jobs::{self, JobSettings, JobWorker};
 use crate::roles::{Role, Roles};
 use crate::routes::{self, OpsState};
 use crate::schedule::Scheduler;
 use engines::Hold;
 use no_live_view::NoLiveView;
+use pinned::PinnedGenerations;
 
 /// The tenant that an installation begins with.
 const DEFAULT_TENANT: &str = "default";
@@ -66,7 +69,6 @@ pub(crate) struct Platform {
     tenant: TenantId,
     admin_key: String,
     importer: Importer,
-    raw_writer: Option<raw_writer::Handle>,
     router: Router,
     /// Given back last.
     hold: Hold,
@@ -128,7 +130,7 @@ impl Platform {
             true => Some(start_raw_writer(&base, &stores).await?),
             false => None,
         };
-        let live = start_live_view(&config, &base, &stores, &watch, roles)?;
+        let (live, speed) = start_live_view(&config, &base, &stores, &watch, roles)?;
         let batch = BatchLayer::new(
             stores.clone(),
             Arc::clone(&base.clock),
@@ -136,6 +138,13 @@ impl Platform {
             &holder()?,
         )?
         .with_live_view(Arc::clone(&live));
+        let retention = Retention::new(
+            stores.clone(),
+            Arc::clone(&base.clock),
+            config.retention_settings(),
+            Arc::new(PinnedGenerations::new(Arc::clone(&stores.documents))),
+            &holder()?,
+        );
         let importer = Importer::new(
             &config,
             stores.clone(),
@@ -178,6 +187,14 @@ impl Platform {
                     log_retention_ms: config.retention.log.as_ms(),
                     presence_late_ms: dwell_ingest::pseudonymise::PRESENCE_LATE_MS,
                 },
+                speed,
+                retention: retention.clone(),
+                retention_policy: config.retention_policy(),
+                settings: Arc::new(JobSettings {
+                    engines: config.engines()?,
+                    scratch: paths.spill.clone(),
+                    replaced_files_kept: config.retention.replaced_files,
+                }),
                 wake: Arc::clone(&wake),
             };
             let token = base.controller.register(Phase::StopJobs, "job worker");
@@ -217,6 +234,8 @@ impl Platform {
                 clock: Arc::clone(&base.clock),
                 verifier: Arc::clone(&verifier),
                 wake: Arc::clone(&wake),
+                retention,
+                retention_policy: config.retention_policy(),
                 kinds,
             };
             router = router
@@ -234,7 +253,6 @@ impl Platform {
             tenant,
             admin_key,
             importer,
-            raw_writer,
             hold,
         })
     }
@@ -341,15 +359,17 @@ async fn start_raw_writer(base: &Base, stores: &Stores) -> Result<raw_writer::Ha
     Ok(handle)
 }
 
-/// The live view that this process reads: the table where there is one, else that of its own speed layer.
+/// The live view that this process reads: the table where there is one, else that of its own speed layer; and that
+/// layer, if it has one.
 fn start_live_view(
     config: &Config,
     base: &Base,
     stores: &Stores,
     watch: &ErasureWatch,
     roles: Roles,
-) -> Result<Arc<dyn LiveView>> {
+) -> Result<(Arc<dyn LiveView>, Option<dwell_speed_layer::Handle>)> {
     let mut live: Arc<dyn LiveView> = Arc::new(NoLiveView);
+    let mut speed = None;
     if roles.has(Role::Speed) {
         let mut deps = dwell_speed_layer::Deps::from_stores(
             stores,
@@ -360,14 +380,15 @@ fn start_live_view(
         deps.erasures = Some(watch.clone());
         let service = dwell_speed_layer::Service::new(deps, config.speed.clone())?;
         live = Arc::new(service.handle());
+        speed = Some(service.handle());
         let token = base.controller.register(Phase::CheckpointSessions, "speed layer");
         base.tasks
             .spawn("speed layer", TaskPolicy::Essential, service.run(token));
     }
-    Ok(match &stores.live {
-        Some(table) => Arc::<dyn dwell_storage::api::LiveViewTable>::clone(table),
-        None => live,
-    })
+    if let Some(table) = &stores.live {
+        live = Arc::<dyn dwell_storage::api::LiveViewTable>::clone(table);
+    }
+    Ok((live, speed))
 }
 
 /// How far the raw writers are behind: that of this process where it is the only one, else what all of them store.

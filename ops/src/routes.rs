@@ -6,9 +6,11 @@
 //! - `GET /v1/schedules`, `PUT` and `DELETE /v1/schedules/{name}`, `POST /v1/schedules/{name}/pause` and `/resume`.
 //! - `GET /v1/erasures` → `{erasures}`: receipts, the newest first.
 //! - `GET /v1/export/{table}?from=&to=&venue=` → the table as Parquet.
+//! - `/v1/retention/…`: see [`retention`].
 
 mod erasures;
 mod export;
+mod retention;
 mod schedules;
 mod uploads;
 
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{HeaderMap, header};
 use axum::routing::{get, post, put};
+use dwell_retention::{Policy, Retention};
 use dwell_runtime::clock::SharedClock;
 use dwell_serving_api::JobCatalogue;
 use dwell_serving_api::problem::{self, Problem};
@@ -37,6 +40,9 @@ pub(crate) struct OpsState {
     pub(crate) verifier: Arc<KeyVerifier>,
     /// Wakes the job worker.
     pub(crate) wake: Arc<Notify>,
+    pub(crate) retention: Retention,
+    /// The retention policy of tenants that have set none.
+    pub(crate) retention_policy: Policy,
     /// The kinds of jobs that schedules may ask for.
     pub(crate) kinds: Arc<dyn JobCatalogue>,
 }
@@ -48,6 +54,17 @@ pub(crate) fn router(state: OpsState) -> Router {
         .route("/v1/uploads/{upload}/{name}", put(uploads::receive))
         .route("/v1/imports", post(uploads::start))
         .route("/v1/export/{table}", get(export::table))
+        .route("/v1/retention/plan", get(retention::plan))
+        .route(
+            "/v1/retention/policy",
+            get(retention::show_policy).put(retention::set_policy),
+        )
+        .route(
+            "/v1/retention/holds",
+            get(retention::list_holds).post(retention::add_hold),
+        )
+        .route("/v1/retention/holds/{hold}/lift", post(retention::lift_hold))
+        .route("/v1/retention/marks", get(retention::show_marks))
         .route("/v1/schedules", get(schedules::list))
         .route(
             "/v1/schedules/{name}",
@@ -81,7 +98,7 @@ pub(crate) fn document() -> serde_json::Value {
         tagged("jobs", summary, vec![name], "200", "`{name, schedule}`")
     };
     let upload = parameter("upload", "path", true, "Id of the upload");
-    serde_json::json!({
+    let mut document = serde_json::json!({
         "paths": {
             "/v1/uploads": { "post": operation("Open a folder for the files of one import (operator)", vec![], "201", "`{upload}`") },
             "/v1/uploads/{upload}/{name}": { "put": operation(
@@ -113,7 +130,11 @@ pub(crate) fn document() -> serde_json::Value {
                 ],
                 "200", "A Parquet file") },
         }
-    })
+    });
+    if let Some(paths) = document["paths"].as_object_mut() {
+        paths.extend(retention::document());
+    }
+    document
 }
 
 /// The caller, if the key may do what `allowed` asks.

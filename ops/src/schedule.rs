@@ -146,6 +146,7 @@ impl Schedule {
             from: None,
             to: None,
             dry_run: false,
+            reason: None,
             options: self.options.clone(),
         }
     }

@@ -4,13 +4,17 @@
 //! and its last mark), its published generation is final and includes every mark, and a comparison found every raw row
 //! with every delivery in the archive. Then only rows written before that comparison may go; what was written since
 //! waits for the next. Sessions can be computed anew from what the archive holds, so they follow the same rule with an
-//! age of their own. Aggregates are never part of a plan.
+//! age of their own. Generations that are no longer published go when they are old enough and nobody needs them. The
+//! aggregates of a published generation are never part of a plan.
 
+use std::collections::BTreeMap;
+
+use dwell_model::event::Kind;
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{LocalDay, TsMs};
 use serde::{Deserialize, Serialize};
 
-use crate::facts::{ArchiveProof, DayFacts, Policy};
+use crate::facts::{ArchiveProof, DayFacts, OldGeneration, Policy};
 
 /// What may be deleted of which days.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,10 +36,12 @@ pub struct DayPlan {
     pub venue: VenueKey,
     /// The day.
     pub day: LocalDay,
-    /// About its raw rows.
-    pub raw: Verdict,
+    /// About its raw rows, kind by kind; kinds without rows are left out.
+    pub raw: BTreeMap<Kind, Verdict>,
     /// About its sessions.
     pub sessions: Verdict,
+    /// About its generations that are no longer published.
+    pub generations: Vec<GenerationPlan>,
 }
 
 /// What may be done with one class of a day's rows.
@@ -44,6 +50,11 @@ pub struct DayPlan {
 pub enum Verdict {
     /// There is nothing to delete.
     Empty,
+    /// Nothing is against it, but the archive has not been compared: the rows may go once it has, if it holds them.
+    Compare {
+        /// How many there are, by the description.
+        rows: u64,
+    },
     /// The rows may go.
     Delete {
         /// How many there are, by the description.
@@ -58,6 +69,16 @@ pub enum Verdict {
         /// Everything that holds them back; at least one reason.
         reasons: Vec<KeepReason>,
     },
+}
+
+/// What may be done with a generation that is no longer published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationPlan {
+    /// Its number.
+    pub generation: u64,
+    /// What holds it back; it may go when nothing does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<KeepReason>,
 }
 
 /// Why rows stay.
@@ -88,10 +109,13 @@ pub enum KeepReason {
         /// Its number.
         generation: u64,
     },
-    /// The archive has nothing of the day.
+    /// The archive has nothing of the day, or lacks a kind of its events.
     NotArchived,
-    /// Nobody has compared the archive with raw.
-    NotVerified,
+    /// The archive could not be read back.
+    ArchiveUnreadable {
+        /// What is wrong, naming the file.
+        what: String,
+    },
     /// The comparison missed rows or deliveries in the archive.
     ArchiveDiffers {
         /// Rows with their deliveries that raw held.
@@ -99,6 +123,8 @@ pub enum KeepReason {
         /// Those of them that the archive held.
         found_rows: u64,
     },
+    /// A backup that is being made, or a closed period, needs the generation.
+    Pinned,
 }
 
 /// Sums over a plan.
@@ -106,12 +132,16 @@ pub enum KeepReason {
 pub struct Totals {
     /// Days of which something may go.
     pub days_to_delete: u64,
+    /// Days of which something may go once the archive has been compared, and nothing may before.
+    pub days_to_compare: u64,
     /// Days with rows of which nothing may go.
     pub days_to_keep: u64,
     /// Raw rows that may go.
     pub raw_rows: u64,
     /// Sessions that may go.
     pub sessions: u64,
+    /// Old generations that may go.
+    pub generations: u64,
 }
 
 /// Decides for each day what may be deleted at `now`. Each day is decided for itself.
@@ -120,36 +150,87 @@ pub fn plan(policy: &Policy, now: TsMs, days: &[DayFacts]) -> Plan {
     let days = days
         .iter()
         .map(|facts| {
-            let raw = verdict(facts, facts.raw_rows, policy.raw_ms, now);
-            let sessions = verdict(facts, facts.sessions, policy.sessions_ms, now);
-            totals.add(&raw, &sessions);
-            DayPlan {
+            let raw = facts.raw_rows.iter().map(|(&kind, &rows)| {
+                let verdict = verdict(facts, rows, policy.raw_ms_of(kind), now);
+                (kind, verdict)
+            });
+            let generations = facts.old_generations.iter();
+            let decided = DayPlan {
                 venue: facts.venue.clone(),
                 day: facts.day,
-                raw,
-                sessions,
-            }
+                raw: raw.collect(),
+                sessions: verdict(facts, facts.sessions, policy.sessions_ms, now),
+                generations: generations
+                    .map(|old| generation(facts, old, policy.generations_ms, now))
+                    .collect(),
+            };
+            totals.add(&decided);
+            decided
         })
         .collect();
     Plan {
         now,
-        policy: *policy,
+        policy: policy.clone(),
         days,
         totals,
     }
+}
+
+impl DayPlan {
+    /// Whether something of the day may go now.
+    pub fn deletes(&self) -> bool {
+        self.verdicts()
+            .any(|verdict| matches!(verdict, Verdict::Delete { .. }))
+            || self.generations.iter().any(|old| old.reasons.is_empty())
+    }
+
+    /// Whether something of the day waits for a comparison with the archive.
+    pub fn compares(&self) -> bool {
+        self.verdicts()
+            .any(|verdict| matches!(verdict, Verdict::Compare { .. }))
+    }
+
+    /// Whether a doubt about the archive holds something back: a comparison may have another result by now.
+    pub fn doubts_the_archive(&self) -> bool {
+        self.reasons().any(|reason| {
+            matches!(
+                reason,
+                KeepReason::NotArchived
+                    | KeepReason::ArchiveUnreadable { .. }
+                    | KeepReason::ArchiveDiffers { .. }
+            )
+        })
+    }
+
+    /// Everything that holds rows back, with repetitions.
+    pub fn reasons(&self) -> impl Iterator<Item = &KeepReason> {
+        let of_rows = self.verdicts().flat_map(|verdict| match verdict {
+            Verdict::Keep { reasons, .. } => reasons.as_slice(),
+            _ => &[],
+        });
+        of_rows.chain(self.generations.iter().flat_map(|old| &old.reasons))
+    }
+
+    fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
+        self.raw.values().chain([&self.sessions])
+    }
+}
+
+fn holds(facts: &DayFacts, now: TsMs) -> Vec<KeepReason> {
+    let in_force = facts.legal_holds.iter().filter(|hold| hold.holds_at(now));
+    in_force
+        .map(|hold| KeepReason::LegalHold {
+            because: hold.reason.clone(),
+            until: hold.until,
+        })
+        .collect()
 }
 
 fn verdict(facts: &DayFacts, rows: u64, keep_ms: i64, now: TsMs) -> Verdict {
     if rows == 0 {
         return Verdict::Empty;
     }
-    let mut reasons = Vec::new();
-    if let Some(hold) = facts.legal_hold.as_ref().filter(|hold| hold.holds_at(now)) {
-        reasons.push(KeepReason::LegalHold {
-            because: hold.reason.clone(),
-            until: hold.until,
-        });
-    }
+    let mut reasons = holds(facts, now);
     // Saturating: a nonsensical age keeps for ever instead of wrapping into the past.
     let until = facts
         .last_mark_at
@@ -170,42 +251,75 @@ fn verdict(facts: &DayFacts, rows: u64, keep_ms: i64, now: TsMs) -> Verdict {
             }
         }
     }
-    let written_before = match facts.archive {
+    let written_before = match &facts.archive {
         ArchiveProof::Missing => Err(KeepReason::NotArchived),
-        ArchiveProof::Unverified => Err(KeepReason::NotVerified),
+        ArchiveProof::Unreadable { what } => Err(KeepReason::ArchiveUnreadable { what: what.clone() }),
         ArchiveProof::Verified { raw, found, .. } if raw != found => Err(KeepReason::ArchiveDiffers {
             raw_rows: raw.rows,
             found_rows: found.rows,
         }),
-        ArchiveProof::Verified { at, .. } => Ok(at),
+        ArchiveProof::Verified { at, .. } => Ok(Some(*at)),
+        ArchiveProof::Unverified => Ok(None),
     };
     match written_before {
-        Ok(written_before) if reasons.is_empty() => Verdict::Delete { rows, written_before },
-        Ok(_) => Verdict::Keep { rows, reasons },
         Err(reason) => {
             reasons.push(reason);
             Verdict::Keep { rows, reasons }
         }
+        Ok(_) if !reasons.is_empty() => Verdict::Keep { rows, reasons },
+        Ok(Some(written_before)) => Verdict::Delete { rows, written_before },
+        Ok(None) => Verdict::Compare { rows },
+    }
+}
+
+fn generation(facts: &DayFacts, old: &OldGeneration, keep_ms: i64, now: TsMs) -> GenerationPlan {
+    let mut reasons = holds(facts, now);
+    let until = old.replaced_at.saturating_add(keep_ms);
+    if now < until {
+        reasons.push(KeepReason::TooYoung { until });
+    }
+    if old.pinned {
+        reasons.push(KeepReason::Pinned);
+    }
+    GenerationPlan {
+        generation: old.generation,
+        reasons,
     }
 }
 
 impl Totals {
-    fn add(&mut self, raw: &Verdict, sessions: &Verdict) {
-        if let Verdict::Delete { rows, .. } = raw {
-            self.raw_rows += rows;
+    /// Adds a day.
+    pub fn add(&mut self, day: &DayPlan) {
+        for verdict in day.raw.values() {
+            if let Verdict::Delete { rows, .. } = verdict {
+                self.raw_rows += rows;
+            }
         }
-        if let Verdict::Delete { rows, .. } = sessions {
+        if let Verdict::Delete { rows, .. } = day.sessions {
             self.sessions += rows;
         }
-        let both = [raw, sessions];
-        if both
+        self.generations += day
+            .generations
             .iter()
-            .any(|verdict| matches!(verdict, Verdict::Delete { .. }))
-        {
+            .filter(|old| old.reasons.is_empty())
+            .count() as u64;
+        if day.deletes() {
             self.days_to_delete += 1;
-        } else if both.iter().any(|verdict| matches!(verdict, Verdict::Keep { .. })) {
+        } else if day.compares() {
+            self.days_to_compare += 1;
+        } else if day.reasons().next().is_some() {
             self.days_to_keep += 1;
         }
+    }
+
+    /// Adds the sums of another plan.
+    pub fn merge(&mut self, other: &Totals) {
+        self.days_to_delete += other.days_to_delete;
+        self.days_to_compare += other.days_to_compare;
+        self.days_to_keep += other.days_to_keep;
+        self.raw_rows += other.raw_rows;
+        self.sessions += other.sessions;
+        self.generations += other.generations;
     }
 }
 

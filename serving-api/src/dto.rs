@@ -3,22 +3,30 @@
 //! Instants are RFC 3339 in UTC with milliseconds; local times carry their offset. Days are `YYYY-MM-DD`, local.
 
 mod audit;
+mod changes;
 mod days;
+mod exclusions;
+mod explain;
 mod jobs;
 mod keys;
 mod live;
 mod metrics;
+mod periods;
 mod quarantine;
 mod sessions;
 mod spatial;
 mod venues;
 
 pub(crate) use audit::*;
+pub(crate) use changes::*;
 pub(crate) use days::*;
+pub(crate) use exclusions::*;
+pub(crate) use explain::*;
 pub(crate) use jobs::*;
 pub(crate) use keys::*;
 pub(crate) use live::*;
 pub(crate) use metrics::*;
+pub(crate) use periods::*;
 pub(crate) use quarantine::*;
 pub(crate) use sessions::*;
 pub(crate) use spatial::*;

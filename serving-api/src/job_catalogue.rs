@@ -25,6 +25,8 @@ pub struct JobRequest {
     pub to: Option<LocalDay>,
     /// Only report what would be done.
     pub dry_run: bool,
+    /// Why it is asked for.
+    pub reason: Option<String>,
     /// What the kind wants to know besides.
     pub options: Map<String, Value>,
 }
@@ -181,6 +183,7 @@ mod tests {
             from: None,
             to: None,
             dry_run: false,
+            reason: None,
             options: Map::new(),
         }
     }

@@ -52,6 +52,8 @@ kinds! {
     BAD_CURSOR = BAD_REQUEST "bad-cursor" "The cursor cannot be used";
     /// What the cursor pinned is gone.
     STALE_CURSOR = GONE "stale-cursor" "What the cursor points to is no longer kept";
+    /// A generation was published, and its numbers are no longer kept.
+    GENERATION_GONE = GONE "generation-gone" "The numbers of this generation are no longer kept";
     /// No or a wrong key.
     UNAUTHENTICATED = UNAUTHORIZED "unauthenticated" "A valid key is needed";
     /// The key's role is too small.

@@ -1,5 +1,6 @@
 //! What a request asks for, read from texts into typed values once; from here on nothing is parsed.
 
+pub(crate) mod as_of;
 pub(crate) mod cursor;
 pub(crate) mod hours_of_day;
 pub(crate) mod range;

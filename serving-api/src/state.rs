@@ -23,7 +23,7 @@ const RATE_KEYS_MAX: usize = 10_000;
 /// Trajectories read back at a time: each may scan a day's file, so the others wait their turn.
 const TRAJECTORIES_AT_ONCE: u32 = 2;
 
-/// The stores as the API may use them: readers of everything measured, and the three tables that people work on.
+/// The stores as the API may use them: readers of everything measured, and the tables that people work on.
 #[derive(Clone)]
 #[allow(missing_docs)]
 pub struct ApiStores {

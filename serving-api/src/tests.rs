@@ -1,7 +1,11 @@
 //! The API as clients meet it: requests through the whole router, on the embedded stores.
 
 mod access;
+mod as_of;
 mod audit;
+mod changes;
+mod exclusions;
+mod explain;
 mod harness;
 mod jobs;
 mod live;

@@ -8,9 +8,12 @@
 //! Form: one byte for the version, the state in postcard, eight bytes of xxh3 over both. Whatever does not read back
 //! exactly is refused, and the shard starts from raw alone.
 
+use std::collections::BTreeMap;
+
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{LocalDay, TsMs};
-use dwell_storage::api::{Partition, Position, Shard};
+use dwell_storage::api::{Checkpoints, EventLogReader, Partition, Position, Shard};
+use dwell_storage::error::StorageError;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -56,6 +59,22 @@ impl ShardState {
         let known = self.positions.iter().find(|(known, _)| *known == partition);
         known.map(|(_, position)| *position)
     }
+}
+
+/// Where the speed layers stand in the log, as they have stored it: the next record of each partition. Partitions whose
+/// shard has no checkpoint, or none that can be read, are left out: a speed layer begins there with raw.
+pub async fn stored_positions(
+    checkpoints: &dyn Checkpoints,
+    log: &dyn EventLogReader,
+) -> Result<BTreeMap<Partition, Position>, StorageError> {
+    let mut positions = BTreeMap::new();
+    for shard in 0..log.shards() {
+        let stored = checkpoints.load(&name(log.epoch(), shard)).await?;
+        if let Some(state) = stored.and_then(|stored| decode(&stored.bytes).ok()) {
+            positions.extend(state.positions);
+        }
+    }
+    Ok(positions)
 }
 
 /// Name of a shard's checkpoint. A log created anew begins without one.

@@ -22,6 +22,8 @@ pub struct Config {
     pub rebuild_pause: HumanDuration,
     /// How often the registry is looked at for new venues and layouts. Default 2s.
     pub registry_every: HumanDuration,
+    /// How often it is looked for new and ended exclusions that were not heard of in this process. Default 5s.
+    pub exclusions_every: HumanDuration,
     /// How often it is looked whether closed days have been published. Default 5s.
     pub published_every: HumanDuration,
     /// How often a venue's state that does not change is shown again in the table of the live view, at most 10m: its
@@ -60,6 +62,7 @@ impl Default for Config {
             rebuild_after: HumanDuration::seconds(2),
             rebuild_pause: HumanDuration::seconds(10),
             registry_every: HumanDuration::seconds(2),
+            exclusions_every: HumanDuration::seconds(5),
             published_every: HumanDuration::seconds(5),
             shown_again_every: HumanDuration::seconds(30),
             table_shows_max: 8,
@@ -111,6 +114,11 @@ impl Config {
             || self.registry_every > HumanDuration::seconds(30)
         {
             return refuse("registry_every", "must be from 100ms to 30s");
+        }
+        if self.exclusions_every < HumanDuration::millis(100)
+            || self.exclusions_every > HumanDuration::seconds(15)
+        {
+            return refuse("exclusions_every", "must be from 100ms to 15s");
         }
         if self.published_every < HumanDuration::millis(100) {
             return refuse("published_every", "must be at least 100ms");

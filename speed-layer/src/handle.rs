@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -86,6 +87,8 @@ pub(crate) struct Shared {
     pub(crate) table: Option<TableQueue>,
     shards: Mutex<BTreeMap<Shard, ShardStatus>>,
     rebuild_requests: Mutex<BTreeSet<(VenueKey, LocalDay)>>,
+    /// How often somebody in this process has changed exclusions.
+    exclusions_changed: AtomicU64,
 }
 
 impl Handle {
@@ -95,6 +98,7 @@ impl Handle {
             table: has_table.then(|| TableQueue::new(config)),
             shards: Mutex::default(),
             rebuild_requests: Mutex::default(),
+            exclusions_changed: AtomicU64::new(0),
         };
         Self {
             shared: Arc::new(shared),
@@ -123,6 +127,11 @@ impl Handle {
         }
         requests.insert((venue.clone(), day));
         Ok(())
+    }
+
+    /// Says that an exclusion was made or ended, so that it is looked for at once and not when it is due.
+    pub fn exclusions_changed(&self) {
+        self.shared.exclusions_changed.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -165,6 +174,11 @@ impl Shared {
         if let Some(table) = &self.table {
             table.forget(venue, fence);
         }
+    }
+
+    /// A number that grows with every change of exclusions in this process.
+    pub(crate) fn exclusion_changes(&self) -> u64 {
+        self.exclusions_changed.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_status(&self, status: ShardStatus) {

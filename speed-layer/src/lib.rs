@@ -36,6 +36,7 @@ mod shard;
 mod testing;
 mod watermark;
 
+pub use checkpoint::stored_positions;
 pub use config::{Config, ConfigError};
 pub use error::{Error, Result};
 pub use handle::{Handle, LogGap, ShardStatus, Stage};

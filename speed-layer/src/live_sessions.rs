@@ -1,9 +1,10 @@
 //! A venue's live state: its days, its watermark, and who is present now.
 //!
 //! ```text
-//! log record ─▶ VenueState::take ─▶ by local day ─▶ DayState ─┬▶ known: a redelivery is dropped
-//!                                                              ├▶ too late or a correction: the day wants a rebuild
-//!                                                              └▶ queued per subject, or gathered at once
+//! log record ─▶ VenueState::take ─▶ by local day, without what is excluded
+//!                                  ─▶ DayState ─┬▶ known: a redelivery is dropped
+//!                                               ├▶ too late or a correction: the day wants a rebuild
+//!                                               └▶ queued per subject, or gathered at once
 //! tick ─▶ VenueState::tick ─▶ watermark, settle, rows of what changed, occupancy ─▶ LiveVenue
 //! ```
 //!
@@ -26,7 +27,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dwell_model::event::Kind;
+use dwell_model::event::{Delivery, Kind};
+use dwell_model::exclusion::{DayExclusions, Exclusion};
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::Venue;
 use dwell_model::metrics::Carry;
@@ -57,6 +59,8 @@ pub(crate) struct VenueState {
     days: BTreeMap<LocalDay, DayState>,
     /// Days to be built from raw and log.
     wishes: RebuildWishes,
+    /// Those in force.
+    exclusions: Vec<Exclusion>,
     /// Closed days of the window whose final generation is published.
     published: BTreeSet<LocalDay>,
     /// The latest published generation's carry.
@@ -72,6 +76,7 @@ pub(crate) struct VenueState {
     shown_at: Option<Duration>,
     is_changed: bool,
     rows: Vec<u32>,
+    not_excluded: Vec<u32>,
     fresh: Vec<u32>,
 }
 
@@ -116,6 +121,7 @@ impl VenueState {
             window,
             days: BTreeMap::new(),
             wishes: RebuildWishes::default(),
+            exclusions: Vec::new(),
             published: BTreeSet::new(),
             carry: None,
             passed_over_before: TsMs::MIN,
@@ -126,6 +132,7 @@ impl VenueState {
             shown_at: None,
             is_changed: true,
             rows: Vec::new(),
+            not_excluded: Vec::new(),
             fresh: Vec::new(),
         }
     }
@@ -300,6 +307,29 @@ impl VenueState {
             .for_each(|day| self.want(day, Reason::Layout, at));
     }
 
+    /// The exclusions in force. Days on which others bear than they were built with are built anew.
+    pub(crate) fn set_exclusions(&mut self, in_force: Vec<Exclusion>, at: Moment) {
+        if self.exclusions == in_force {
+            return;
+        }
+        self.exclusions = in_force;
+        let changed: Vec<LocalDay> = self
+            .days
+            .iter()
+            .filter(|(_, state)| !self.is_excluding(state.plan()))
+            .map(|(day, _)| *day)
+            .collect();
+        changed
+            .into_iter()
+            .for_each(|day| self.want(day, Reason::Exclusion, at));
+    }
+
+    /// Whether a plan leaves out what the exclusions in force cover.
+    fn is_excluding(&self, plan: &DayPlan) -> bool {
+        let wanted = DayExclusions::of(&self.exclusions, &(plan.cut.start..plan.cut.end));
+        wanted.fingerprint() == plan.exclusions.fingerprint()
+    }
+
     /// Asks for a day to be built anew. Days that are not live are left alone.
     pub(crate) fn want(&mut self, day: LocalDay, reason: Reason, at: Moment) {
         if self.window.bounds(day).is_some() && !self.published.contains(&day) {
@@ -315,12 +345,13 @@ impl VenueState {
     /// The plan of a day whose rebuild begins now; what comes from here on is wanted anew.
     pub(crate) fn begin_rebuild(&mut self, day: LocalDay) -> DayPlan {
         self.wishes.begin(day);
-        DayPlan::new(
-            self.key.clone(),
-            self.venue.calendar,
-            day,
-            self.venue.layout_on(day),
-        )
+        self.plan(day)
+    }
+
+    /// A day as the venue's description and its exclusions want it now.
+    fn plan(&self, day: LocalDay) -> DayPlan {
+        let layout = self.venue.layout_on(day);
+        DayPlan::new(self.key.clone(), self.venue.calendar, day, layout).excluding(&self.exclusions)
     }
 
     /// A rebuild has failed: the day is still wanted.
@@ -348,6 +379,10 @@ impl VenueState {
         }
         if state.plan().fingerprint != self.venue.layout_on(day).fingerprint() {
             self.want(day, Reason::Layout, at);
+            return false;
+        }
+        if !self.is_excluding(state.plan()) {
+            self.want(day, Reason::Exclusion, at);
             return false;
         }
         self.wishes.forget_events(day);
@@ -417,12 +452,7 @@ impl VenueState {
 
     /// Begins a day of which nothing has come yet.
     fn begin_day(&mut self, day: LocalDay, at: Moment) {
-        let plan = DayPlan::new(
-            self.key.clone(),
-            self.venue.calendar,
-            day,
-            self.venue.layout_on(day),
-        );
+        let plan = self.plan(day);
         if plan.cut.start < self.passed_over_before {
             self.want(day, Reason::Unknown, at);
             return;
@@ -482,15 +512,29 @@ impl VenueState {
             return;
         };
         let batch = &record.events;
+        let excluded = state.plan().exclusions.on(batch);
+        let mut not_excluded = std::mem::take(&mut self.not_excluded);
+        not_excluded.clear();
+        if !excluded.is_empty() {
+            let delivery = Delivery {
+                received_at: record.received_at,
+                receipt: record.receipt,
+            };
+            let counts = |row: &u32| !excluded.covers(batch, *row as usize, &delivery);
+            not_excluded.extend(rows.iter().copied().filter(counts));
+            metrics::ignored("excluded", (rows.len() - not_excluded.len()) as u64);
+        }
+        let left = if excluded.is_empty() { rows } else { &not_excluded };
         let is_reordered = record.received_at < self.received_at[batch.kind as usize];
         let taken = state.take(
             hasher,
             batch,
-            rows,
+            left,
             &self.watermark,
             is_reordered,
             &mut self.fresh,
         );
+        self.not_excluded = not_excluded;
         self.fresh
             .iter()
             .for_each(|&row| self.watermark.see(batch.ts[row as usize]));

@@ -11,8 +11,8 @@ use dwell_runtime::clock::{SharedClock, timeout};
 use dwell_runtime::shutdown::ShutdownToken;
 use dwell_runtime::tasks::{TaskHandle, TaskPolicy, Tasks};
 use dwell_storage::api::{
-    Checkpoints, EventLog, GroupMember, LiveViewTable, LiveViewWriter, RawEvents, RawEventsReader, Registry,
-    Stores, VenueDays, VenueDaysReader,
+    Checkpoints, Documents, EventLog, GroupMember, LiveViewTable, LiveViewWriter, RawEvents, RawEventsReader,
+    Registry, Stores, VenueDays, VenueDaysReader,
 };
 use dwell_storage::erasure::ErasureWatch;
 
@@ -42,6 +42,7 @@ pub struct Deps {
     pub checkpoints: Arc<dyn Checkpoints>,
     pub registry: Arc<dyn Registry>,
     pub venue_days: Arc<dyn VenueDaysReader>,
+    pub documents: Arc<dyn Documents>,
     /// Where the live view is shown to other processes, beside the handle for this one.
     pub live_table: Option<Arc<dyn LiveViewWriter>>,
     /// Whom to leave out; `None` where nobody keeps a ledger.
@@ -70,6 +71,7 @@ impl Deps {
             checkpoints: Arc::clone(&stores.checkpoints),
             registry: Arc::clone(&stores.registry),
             venue_days: Arc::<dyn VenueDays>::clone(&stores.venue_days),
+            documents: Arc::clone(&stores.documents),
             live_table: stores.live.as_ref().map(as_writer),
             erasures: None,
             clock,

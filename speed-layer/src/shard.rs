@@ -1,8 +1,8 @@
 //! One shard of the log, followed into the live state of its venues.
 //!
 //! A shard is a value with steps: [`open`](Shard::open) takes ownership and builds the live days,
-//! [`follow`](Shard::follow) reads on, [`tick`](Shard::tick) publishes, [`upkeep`](Shard::upkeep) looks at the registry
-//! and at what was published, [`next_rebuild`](Shard::next_rebuild) and [`adopt`](Shard::adopt) build days anew,
+//! [`follow`](Shard::follow) reads on, [`tick`](Shard::tick) publishes, [`upkeep`](Shard::upkeep) looks at the
+//! registry, at the exclusions and at what was published, [`next_rebuild`](Shard::next_rebuild) and [`adopt`](Shard::adopt) build days anew,
 //! [`checkpoint`](Shard::checkpoint) stores. Each can be repeated after a failure. The loop around them is in
 //! `follower`; tests drive the same steps by hand. `reader` makes one stream of the shard's partitions.
 
@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dwell_model::event::Kind;
-use dwell_model::ids::VenueKey;
+use dwell_model::exclusion::Exclusion;
+use dwell_model::ids::{TenantId, VenueKey};
 use dwell_runtime::clock::Stopwatch;
 use dwell_storage::api::{Checkpoint, GroupMember, LogLag, Shard as ShardNumber};
 use dwell_storage::error::{ErrorKind, StorageError};
@@ -65,6 +66,10 @@ pub(crate) struct Shard {
     registry_version: Option<u64>,
     /// Number of the last erasure that the live days were built without.
     erasures_known: u64,
+    /// Of each tenant with venues here, those in force.
+    exclusions: HashMap<TenantId, Vec<Exclusion>>,
+    /// The changes in this process that were looked at.
+    exclusion_changes: u64,
     hasher: EventHasher,
     gauges: ShardGauges,
     is_rebuilding: bool,
@@ -76,6 +81,7 @@ pub(crate) struct Shard {
 #[derive(Debug, Default)]
 struct Due {
     registry: Duration,
+    exclusions: Duration,
     published: Duration,
     checkpoint: Duration,
 }
@@ -195,6 +201,15 @@ impl Shard {
             let looked = self.look_at_registry().await;
             if looked.is_ok() {
                 self.due.registry = at + config.registry_every.as_duration();
+            }
+            result = graver(result, looked);
+        }
+        let changes = self.context.shared.exclusion_changes();
+        if at >= self.due.exclusions || changes != self.exclusion_changes {
+            let looked = self.look_at_exclusions().await;
+            if looked.is_ok() {
+                self.due.exclusions = at + config.exclusions_every.as_duration();
+                self.exclusion_changes = changes;
             }
             result = graver(result, looked);
         }
@@ -340,6 +355,25 @@ impl Shard {
         Ok(())
     }
 
+    /// Looks which exclusions are in force; live days on which others bear now are built anew.
+    async fn look_at_exclusions(&mut self) -> Result<()> {
+        let tenants: HashSet<TenantId> = self.venues.keys().map(|key| key.tenant.clone()).collect();
+        for tenant in tenants {
+            let in_force = open::exclusions_of(&self.context.deps, &tenant).await?;
+            if self.exclusions.get(&tenant) == Some(&in_force) {
+                continue;
+            }
+            self.exclusions.insert(tenant.clone(), in_force);
+            let at = self.moment();
+            for venue in self.venues.values_mut() {
+                if venue.key().tenant == tenant {
+                    venue.set_exclusions(of_venue(&self.exclusions, venue.key()), at);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Looks up the venue of a record that is not known yet: it may be younger than the last look at the registry.
     async fn meet_venue(&mut self, key: VenueKey) -> Result<()> {
         match self.context.deps.registry.venue(&key).await? {
@@ -401,6 +435,13 @@ impl Shard {
             fence: self.fence,
         }
     }
+}
+
+/// The exclusions in force of a venue, as far as they are known.
+fn of_venue(known: &HashMap<TenantId, Vec<Exclusion>>, key: &VenueKey) -> Vec<Exclusion> {
+    let of_tenant = known.get(&key.tenant).map(Vec::as_slice).unwrap_or_default();
+    let mine = of_tenant.iter().filter(|exclusion| exclusion.venue == key.venue);
+    mine.cloned().collect()
 }
 
 /// Of two results the one that says more: a failure that does not pass over one that may, and that over none.

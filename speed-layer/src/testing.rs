@@ -52,6 +52,8 @@ pub(crate) struct Shop {
     pub(crate) handle: Handle,
     pub(crate) venue: VenueKey,
     posted: std::sync::Mutex<Vec<(EventBatch, Delivery)>>,
+    /// What the batch computation leaves out: the rule written down by the test.
+    pub(crate) left_out: std::sync::Mutex<fn(&str, TsMs, &Delivery) -> bool>,
     receipts: std::sync::atomic::AtomicU64,
 }
 
@@ -89,6 +91,7 @@ impl Shop {
             checkpoints: Arc::clone(&stores.checkpoints) as Arc<dyn Checkpoints>,
             registry: Arc::clone(&stores.registry) as Arc<dyn Registry>,
             venue_days: Arc::clone(&stores.venue_days) as _,
+            documents: Arc::clone(&stores.documents) as _,
             live_table: None,
             erasures: None,
             clock: clock.shared(),
@@ -108,6 +111,7 @@ impl Shop {
             handle,
             venue,
             posted: Default::default(),
+            left_out: std::sync::Mutex::new(|_, _, _| false),
             receipts: Default::default(),
         };
         shop.put_venue(&venue_spec(tz, ZONES)).await;
@@ -163,7 +167,16 @@ impl Shop {
     /// The same for a file whose import began at a time.
     pub(crate) async fn post_received(&self, events: EventBatch, received_at: Option<TsMs>) {
         let number = self.receipts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let receipt = Receipt::from_u128(u128::from(number));
+        self.post_as(u128::from(number), events, received_at).await;
+    }
+
+    /// The same with the receipt of an earlier request.
+    pub(crate) async fn post_again(&self, receipt: u128, events: EventBatch) {
+        self.post_as(receipt, events, None).await;
+    }
+
+    async fn post_as(&self, receipt: u128, events: EventBatch, received_at: Option<TsMs>) {
+        let receipt = Receipt::from_u128(receipt);
         let record = LogRecord {
             venue: self.venue.clone(),
             receipt,
@@ -228,6 +241,7 @@ impl Shop {
             changed: None,
             carry,
             carry_in: Carry::default(),
+            exclusions: Default::default(),
         };
         let flip = days
             .publish(&lease, before.map(|info| info.generation), info)
@@ -422,8 +436,20 @@ impl Shop {
     async fn accumulated(&self, of: &str, carry: Carry) -> DayAccumulator {
         let venue = self.described().await;
         let cut = venue.calendar.cut(day(of));
+        let left_out = *self.left_out.lock().unwrap();
         let posted = self.posted.lock().unwrap();
-        accumulate(&cut, venue.layout_on(day(of)), &posted, carry)
+        let left: Vec<(EventBatch, Delivery)> = posted
+            .iter()
+            .map(|(events, delivery)| {
+                let is_left = |row: &u32| {
+                    let row = *row as usize;
+                    !left_out(events.sensor(row), events.ts[row], delivery)
+                };
+                let rows: Vec<u32> = (0..events.len() as u32).filter(is_left).collect();
+                (events.take(&rows), *delivery)
+            })
+            .collect();
+        accumulate(&cut, venue.layout_on(day(of)), &left, carry)
     }
 
     /// Fails unless a day's live rows are those of the batch computation.

@@ -52,6 +52,7 @@ impl Process {
             checkpoints: Arc::clone(&stores.checkpoints) as _,
             registry: Arc::clone(&stores.registry) as _,
             venue_days: Arc::clone(&stores.venue_days) as _,
+            documents: Arc::clone(&stores.documents) as _,
             live_table: None,
             clock: Arc::clone(&clock),
             tasks: tasks.clone(),

@@ -9,9 +9,13 @@
 //! - `order`: the order (key, ts, sensor) of data files and sorted runs.
 //! - `rewrite` over `stretches`, `unite` and `day_files`: a day's rows, united with what is archived, as new
 //!   files that are verified and not yet visible.
-//! - `table_log` and `delta`: commits, and the traits of the archive. `copy`: moving it as it is.
+//! - `table_log` and `delta`: commits, and the traits of the archive. `copy`: moving it as it is. `adopt`: its files kept
+//!   elsewhere, and brought back from there.
+//! - `rebuild`: damaged files, written anew from rows that are left.
+//! - `vacuum`: files that no table names any more.
 //! - `remote`: the object stores of clouds. `inspect`: whether a store can hold an archive.
 
+mod adopt;
 mod copy;
 mod day_files;
 mod day_reader;
@@ -24,16 +28,24 @@ mod layout;
 mod order;
 mod parquet_schema;
 mod reader;
+mod rebuild;
 mod remote;
 mod rewrite;
 mod sorter;
 mod stretches;
 mod table_log;
 mod unite;
+mod vacuum;
 mod writer;
 
+pub(crate) use durable::DurableLocal;
+pub(crate) use remote::open_remote_store;
+
+pub(crate) use adopt::check_kept;
+
+pub use adopt::CopiedFile;
 pub use copy::CopiedArchive;
-pub use delta::{DeltaArchive, Vacuumed};
+pub use delta::DeltaArchive;
 pub use inspect::ArchiveFinding;
 pub use remote::{RemoteArchiveConfig, open_remote_archive};
 pub use sorter::{BulkSorter, SortedDay, SortedDays};

@@ -15,6 +15,7 @@
 
 pub mod aggregates;
 pub mod archive;
+pub mod backup_place;
 pub mod checkpoints;
 pub mod documents;
 pub mod erasures;
@@ -23,6 +24,7 @@ pub mod imports;
 pub mod jobs;
 pub mod live_view;
 pub mod pseudonym_keys;
+mod publications;
 pub mod quarantine;
 pub mod raw_events;
 pub mod registry;

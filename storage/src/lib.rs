@@ -5,6 +5,7 @@
 //! - [`error`]: failures told by what to do about them.
 //! - [`backends`]: the engines behind the traits.
 //! - [`archive`]: Parquet in Delta tables on an object store.
+//! - [`backup`]: backups at a place, as objects with checksums.
 //! - [`paths`] and [`lock`]: the files of an embedded installation, and who may open them.
 //! - [`resolver`]: configuration URIs to backends.
 //! - [`erasure`]: who is to be forgotten, and how every reader takes notice.
@@ -15,6 +16,7 @@ pub mod access;
 pub mod api;
 pub mod archive;
 pub mod backends;
+pub mod backup;
 pub mod conformance;
 pub mod decorators;
 pub mod erasure;

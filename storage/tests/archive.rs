@@ -2,7 +2,6 @@
 //! memory, vacuum, checkpoints.
 #![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
 
-use std::collections::HashSet;
 use std::path::Path as LocalPath;
 use std::sync::Arc;
 
@@ -13,16 +12,19 @@ use dwell_model::event::{Column, EventBatch, Kind};
 use dwell_runtime::clock::{ManualClock, SharedClock};
 use dwell_runtime::tasks::blocking;
 use dwell_storage::api::{
-    Archive, ArchiveReader, ArchiveWriter, ArchivedDay, Committed, DeliveredRows, Projection, Rewrite,
-    StagedDay, StillHeld,
+    Archive, ArchiveKeeper, ArchiveReader, ArchiveWriter, ArchivedDay, Committed, DeliveredRows, Projection,
+    Rewrite, StagedDay, StillHeld,
 };
-use dwell_storage::archive::{BulkSorter, DeltaArchive};
+use dwell_storage::archive::{BulkSorter, DeltaArchive, RemoteArchiveConfig};
+use dwell_storage::backup::BackupPlace;
 use dwell_storage::conformance::archive::{ArchiveUnderTest, suite};
+use dwell_storage::conformance::backup_place::{self, PlaceUnderTest};
 use dwell_storage::conformance::erasures;
 use dwell_storage::conformance::samples::{
     DAY_START, Dice, day, delivery, describe, events, position, shop, tenant,
 };
 use dwell_storage::error::Result;
+use dwell_storage::resolver::StoreUri;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -287,7 +289,7 @@ async fn a_day_in_many_parts_ends_as_one_that_comes_at_once() {
 }
 
 #[tokio::test]
-async fn vacuum_takes_what_nobody_names_and_nothing_else() {
+async fn a_replaced_file_is_old_only_when_its_replacement_is_too() {
     let dir = tempfile::tempdir().unwrap();
     let archive = local(dir.path());
     let row =
@@ -295,51 +297,36 @@ async fn vacuum_takes_what_nobody_names_and_nothing_else() {
     let first = put(&archive, row(1)).await;
     let second = put(&archive, row(2)).await;
     let third = put(&archive, row(3)).await;
-    // Died between staging and commit.
-    let orphan = archive
-        .rewrite_day(&shop(), Kind::Position, day(DAY), 9, Box::new(row(4)))
-        .await
-        .unwrap();
-    let Rewrite::Staged(orphan) = orphan else {
-        panic!("unchanged")
+    let path = |day: &ArchivedDay| day.events[0].path.clone();
+    let date = |below: &str, ms: u64| {
+        let file = std::fs::File::options()
+            .write(true)
+            .open(dir.path().join("acme/position").join(below))
+            .unwrap();
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms);
+        file.set_modified(at).unwrap();
     };
-    let path = |day: &ArchivedDay| format!("acme/position/{}", day.events[0].path);
-    let spared = HashSet::from([first.events[0].path.clone()]);
-
-    let none = archive.vacuum(&tenant("acme"), 0, &spared, false).await.unwrap();
-    assert!(none.files.is_empty(), "all are younger than that");
-    let future = i64::MAX;
-    let found = archive
-        .vacuum(&tenant("acme"), future, &spared, true)
-        .await
-        .unwrap();
-    let mut expected = vec![path(&second), path(&orphan.holds)];
-    expected.sort();
-    let mut files = found.files.clone();
-    files.sort();
-    assert_eq!(files, expected);
-    assert!(
-        dir.path().join(path(&second)).exists(),
-        "a dry run removes nothing"
-    );
+    // Written long ago, all of them; the second commit (which took the first file away) long ago too, the third lately.
+    [&first, &second, &third]
+        .into_iter()
+        .for_each(|held| date(&path(held), 1_000));
+    for (version, ms) in [(0, 1_000), (1, 1_000), (2, 2_000), (3, 9_000)] {
+        date(&format!("_delta_log/{version:020}.json"), ms);
+    }
+    let found = async |older_than| {
+        let found = archive.unnamed_files(&tenant("acme"), older_than).await.unwrap();
+        found.into_iter().map(|file| file.path).collect::<Vec<_>>()
+    };
+    assert_eq!(found(2_000).await, Vec::<String>::new());
     assert_eq!(
-        archive
-            .vacuum(&tenant("acme"), future, &spared, false)
-            .await
-            .unwrap(),
-        found
+        found(5_000).await,
+        [path(&first)],
+        "the second was read until 9,000"
     );
-    assert!(!dir.path().join(path(&second)).exists());
-    assert!(!dir.path().join(path(&orphan.holds)).exists());
-    archive.verify(&shop(), &first).await.unwrap();
+    let mut both = [path(&first), path(&second)];
+    both.sort();
+    assert_eq!(found(9_001).await, both);
     archive.verify(&shop(), &third).await.unwrap();
-    assert_eq!(
-        local(dir.path())
-            .day(&shop(), Kind::Position, day(DAY))
-            .await
-            .unwrap(),
-        third
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -448,4 +435,24 @@ async fn rivals_that_redo_what_is_stale_lose_nothing() {
         archive.verify(&shop(), &held).await.unwrap();
         assert_eq!(held.events[0].rows, 8);
     }
+}
+
+#[tokio::test]
+async fn a_place_for_backups_keeps_its_promises_in_a_folder_and_in_memory() {
+    let root = kept_folder();
+    backup_place::suite(|| async {
+        let dir = tempfile::tempdir_in(&root).unwrap().keep();
+        let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(&dir).unwrap());
+        let uri = StoreUri::Folder(dir);
+        let place = BackupPlace::open(&uri, &RemoteArchiveConfig::default()).unwrap();
+        PlaceUnderTest { place, store }
+    })
+    .await;
+    std::fs::remove_dir_all(root).unwrap();
+    backup_place::suite(|| async {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let place = BackupPlace::on(Arc::clone(&store), Path::default(), "memory".to_owned());
+        PlaceUnderTest { place, store }
+    })
+    .await;
 }

@@ -259,3 +259,69 @@ fn a_gap_in_the_log_is_named_and_passed_only_by_command() {
     shop.post_all(&batches[third..2 * third]);
     shop.check();
 }
+
+/// A raw writer stands still, events for an old day come, and meanwhile that day is verified and swept: what it writes
+/// when it goes on is there, and the numbers are those of everything.
+#[test]
+fn a_raw_writer_that_lags_while_a_day_is_verified_and_swept_loses_nothing() {
+    const SKEW: Duration = Duration::from_secs(2);
+    let Some(stack) = Stack::take() else { return };
+    let skew = format!("\n[retention]\nclock_skew = \"{}s\"\n", SKEW.as_secs());
+    let mut shop = Shop::open_with(&stack, |config| config + &skew);
+    for role in ["ingest", "raw-writer", "serve", "batch"] {
+        shop.start(role);
+    }
+    let batches = shop.batches(20, 28);
+    let (first, late) = batches.split_at(2 * batches.len() / 3);
+    shop.post_all(first);
+    shop.check();
+    let rows = |batches: &[Vec<Event>]| {
+        let lines: std::collections::BTreeSet<String> = batches.iter().flatten().map(Event::ndjson).collect();
+        lines.len() as u64
+    };
+    // What was written by now is older than what is allowed between clocks.
+    std::thread::sleep(SKEW + Duration::from_secs(1));
+
+    shop.process("raw-writer").signal("STOP");
+    shop.post_all(late);
+    let day = shop.day();
+    let data_dir = shop.data_dir();
+    let run = |args: &[&str]| {
+        let job = crate::harness::json(args, &data_dir);
+        assert_eq!(job["state"], "succeeded", "{job}");
+        job["report"].clone()
+    };
+    run(&[
+        "jobs", "run", "verify", "--venue", "v1", "--from", day, "--to", day, "--wait",
+    ]);
+    let later = format!("{}T00:00:00Z", days_after(day, 101));
+    let swept = run(&["jobs", "run", "retention", "--now", &later, "--wait"]);
+    assert_eq!(swept["removed"]["raw_rows"], rows(first), "{swept}");
+    assert_eq!(swept["rows_left"], 0, "{swept}");
+
+    shop.process("raw-writer").signal("CONT");
+    shop.until_copied();
+    let left = crate::harness::json(&["retention", "plan", "--now", &later], &data_dir);
+    let position = &left["venues"][0]["days"][0]["raw"]["position"];
+    assert_eq!(
+        position["rows"],
+        rows(late),
+        "raw holds what came late, all of it: {left}"
+    );
+    shop.check();
+    // And all of it comes back beside what came late.
+    let restored = run(&[
+        "jobs", "run", "restore", "--venue", "v1", "--from", day, "--to", day, "--wait",
+    ]);
+    assert_eq!(
+        restored["days"][0]["kinds"]["position"]["raw_now"],
+        rows(&batches),
+        "{restored}"
+    );
+    shop.check();
+}
+
+fn days_after(day: &str, days: u64) -> chrono::NaiveDate {
+    let date: chrono::NaiveDate = day.parse().expect("a day");
+    date + chrono::Days::new(days)
+}

@@ -13,8 +13,13 @@ mod crash;
 mod erasure;
 #[allow(dead_code, reason = "shared with the suite of the cluster")]
 mod harness;
+mod layouts;
+mod loss;
 mod nonsense;
 mod oracle;
+mod restatement;
+mod retention;
+mod reverts;
 mod roads;
 mod roles;
 mod walkers;

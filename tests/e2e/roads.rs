@@ -7,16 +7,16 @@ use crate::oracle::{Days, Tables, assert_equal, compute, exported};
 use crate::walkers::{Event, arrival, ndjson, venues, walk, zones};
 
 /// Two local days of Europe/Madrid over the end of summer time, given by hand: 25 hours on the 25th.
-const DST_DAYS: [(&str, i64, i64); 2] = [
+pub(crate) const DST_DAYS: [(&str, i64, i64); 2] = [
     ("2026-10-24", 1_792_792_800_000, 1_792_879_200_000),
     ("2026-10-25", 1_792_879_200_000, 1_792_969_200_000),
 ];
 
-fn dst_days() -> Days {
+pub(crate) fn dst_days() -> Days {
     DST_DAYS.to_vec()
 }
 
-fn dst_events() -> Vec<Event> {
+pub(crate) fn dst_events() -> Vec<Event> {
     let mut events = walk("v1", 60, DST_DAYS[0].1, DST_DAYS[1].2, 11);
     // People in the repeated hour and over midnight.
     events.extend(
@@ -46,13 +46,13 @@ fn rename(mut event: Event) -> Event {
     event
 }
 
-fn export(data_dir: &Path) -> Tables {
+pub(crate) fn export(data_dir: &Path) -> Tables {
     let out = data_dir.join("out");
     json(&["export", "--out", out.to_str().expect("a path")], data_dir);
     exported(&out)
 }
 
-fn recompute(data_dir: &Path) {
+pub(crate) fn recompute(data_dir: &Path) {
     let job = json(
         &["jobs", "run", "recompute", "--venue", "all", "--wait"],
         data_dir,
@@ -61,7 +61,7 @@ fn recompute(data_dir: &Path) {
     assert!(job["id"].is_string());
 }
 
-fn prepare(data_dir: &Path) {
+pub(crate) fn prepare(data_dir: &Path) {
     std::fs::create_dir_all(data_dir).expect("a folder");
     let venues = file(data_dir, "venues.json", &venues("Europe/Madrid"));
     json(&["venues", "apply", venues.to_str().expect("a path")], data_dir);

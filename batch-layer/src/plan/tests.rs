@@ -1,3 +1,4 @@
+use dwell_model::exclusion::{DaySet, Ended, Scope};
 use dwell_model::ids::VenueId;
 use dwell_model::metrics::CounterSample;
 use dwell_model::time::{HOUR_MS, slot_of};
@@ -57,6 +58,7 @@ struct Case {
     slots: Vec<(i64, Marks)>,
     archived: Vec<LocalDay>,
     days: Vec<VenueDay>,
+    exclusions: Vec<Exclusion>,
     spec: RunSpec,
 }
 
@@ -70,6 +72,7 @@ impl Case {
             slots: days.iter().map(|&d| slot_on(&venue, d, 5)).collect(),
             archived: days.to_vec(),
             days: days.iter().map(|&d| computed(&venue, d, 5)).collect(),
+            exclusions: Vec::new(),
             spec: RunSpec::all_dirty(What::Recompute),
             venue,
         }
@@ -94,6 +97,7 @@ impl Case {
             slots: &self.slots,
             archived: &self.archived,
             days: &self.days,
+            exclusions: &self.exclusions,
         };
         days_to_compute(&facts, &self.spec)
     }
@@ -299,4 +303,50 @@ fn marks_by_day_agrees_with_asking_the_calendar_about_every_slot() {
             );
         }
     }
+}
+
+#[test]
+fn a_day_is_dirty_while_other_exclusions_have_a_part_in_it_than_its_generation_says() {
+    let mut case = Case::clean();
+    let made_at = case.now;
+    let made = |id: &str, days: &[&str]| Exclusion {
+        id: id.to_owned(),
+        venue: VenueId::new("shop").unwrap(),
+        scope: Scope {
+            sensor: Some("cam".to_owned()),
+            ..Scope::default()
+        },
+        reason: "rubbish".to_owned(),
+        made_by: "key".to_owned(),
+        made_at,
+        ended: None,
+        days: days.iter().map(|text| day(text)).collect::<DaySet>(),
+        is_searched: true,
+    };
+    let (a, b) = (
+        made("a", &["2026-03-07", "2026-03-08"]),
+        made("b", &["2026-03-08"]),
+    );
+    case.exclusions = vec![a.clone(), b.clone()];
+    case.check(&[
+        ("2026-03-07", &[Cause::ExclusionsChanged]),
+        ("2026-03-08", &[Cause::ExclusionsChanged]),
+    ]);
+    case.published("2026-03-07").exclusions.fingerprint = exclusion::fingerprint([&a]);
+    case.published("2026-03-08").exclusions.fingerprint = exclusion::fingerprint([&a, &b]);
+    case.check(&[]);
+    // One is undone: the other stays.
+    case.exclusions[0].ended = Some(Ended {
+        at: case.now,
+        job: "undo".to_owned(),
+        by: "key".to_owned(),
+        reason: None,
+    });
+    case.check(&[
+        ("2026-03-07", &[Cause::ExclusionsChanged]),
+        ("2026-03-08", &[Cause::ExclusionsChanged]),
+    ]);
+    case.published("2026-03-07").exclusions.fingerprint = 0;
+    case.published("2026-03-08").exclusions.fingerprint = exclusion::fingerprint([&b]);
+    case.check(&[]);
 }

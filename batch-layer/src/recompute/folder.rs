@@ -1,20 +1,17 @@
 //! The model's folds, fed with chunks of a day.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use dwell_model::event::{Checksum, Delivery, EventBatch, Fingerprinter, Kind, RawRows, resolve};
-use dwell_model::ids::Receipt;
+use dwell_model::event::{Checksum, Delivery, EventBatch, Fingerprinter, Kind, RawRows, Resolution, resolve};
+use dwell_model::exclusion::{BatchExclusions, DayExclusions};
 use dwell_model::layout::Layout;
 use dwell_model::metrics::{Carry, DayAccumulator};
 use dwell_model::session::{DayFold, FoldContext, PositionEvent, Session, SessionSink, session_id};
 use dwell_model::time::{DayCut, LocalDay, TsMs};
 use dwell_storage::api::StoredSession;
 
-use super::Computed;
-use crate::publish::LateEvents;
-
-/// Most receipts of late events that are told apart.
-const LATE_RECEIPTS_MAX: usize = 1_000;
+use super::{Computed, Excluded};
+use crate::late::Late;
 
 /// Takes a day's winners kind by kind, each kind in the order (key, ts, sensor), and gives what they come to.
 pub(super) struct DayFolder<'a> {
@@ -27,8 +24,10 @@ pub(super) struct DayFolder<'a> {
     fingerprinter: Fingerprinter,
     /// Winners of the parts of one kind, one after the other, under one dictionary.
     winners: Option<EventBatch>,
-    /// Rows of a chunk that lie within the day; kept for its memory.
-    inside: Vec<u32>,
+    /// Rows of a chunk that are folded; kept for its memory.
+    kept: Vec<u32>,
+    exclusions: DayExclusions,
+    excluded: Excluded,
 }
 
 impl<'a> DayFolder<'a> {
@@ -48,7 +47,9 @@ impl<'a> DayFolder<'a> {
             late: Late::default(),
             fingerprinter: Fingerprinter::new(),
             winners: None,
-            inside: Vec::new(),
+            kept: Vec::new(),
+            exclusions: DayExclusions::default(),
+            excluded: Excluded::default(),
         }
     }
 
@@ -57,33 +58,42 @@ impl<'a> DayFolder<'a> {
         self.late.after = published;
     }
 
-    /// Takes a chunk of archived winners; all chunks of a kind share one growing dictionary. `first` may be empty.
-    /// The kind's checksum is told by [`count`](Self::count), less the rows that lie outside the day.
+    /// Leaves out the deliveries that these cover.
+    pub(super) fn exclude(&mut self, exclusions: DayExclusions) {
+        self.exclusions = exclusions;
+    }
+
+    /// Takes a chunk of archived winners; all chunks of a kind share one growing dictionary. `first` is empty where
+    /// deliveries were not read; a covered one is its winner's only delivery. The kind's checksum is told by
+    /// [`count`](Self::count), less the rows that are left out here.
     pub(super) fn chunk(&mut self, events: &EventBatch, first: &[Delivery]) {
         let (start, end) = self.bounds;
         let within = |ts: &TsMs| (start..end).contains(ts);
-        if events.ts.iter().all(within) {
+        let exclusions = self.exclusions.on(events);
+        if exclusions.is_empty() && events.ts.iter().all(within) {
             self.fold(events, None);
             self.late.see(events, None, first);
             return;
         }
-        // The venue's cut was changed after the rows were archived: they are a neighbouring day's now.
-        let mut inside = std::mem::take(&mut self.inside);
-        inside.clear();
-        let mut outside = Checksum::default();
+        let mut kept = std::mem::take(&mut self.kept);
+        kept.clear();
+        let mut left_out = Checksum::default();
         for row in 0..events.len() {
-            if within(&events.ts[row]) {
-                inside.push(row as u32);
+            // Rows outside of the day are a neighbour's now: the venue's cut was changed after they were archived.
+            let is_inside = within(&events.ts[row]);
+            if is_inside && !self.is_excluded(&exclusions, events, row, first.get(row)) {
+                kept.push(row as u32);
             } else {
-                outside.add(self.fingerprinter.event_hash(events, row));
+                left_out.add(self.fingerprinter.event_hash(events, row));
             }
         }
-        self.fold(events, Some(&inside));
-        self.late.see(events, Some(&inside), first);
-        self.inside = inside;
+        let rows = (kept.len() < events.len()).then_some(kept.as_slice());
+        self.fold(events, rows);
+        self.late.see(events, rows, first);
+        self.kept = kept;
         let sum = self.events.entry(events.kind).or_default();
-        sum.rows = sum.rows.wrapping_sub(outside.rows);
-        sum.sum = sum.sum.wrapping_sub(outside.sum);
+        sum.rows = sum.rows.wrapping_sub(left_out.rows);
+        sum.sum = sum.sum.wrapping_sub(left_out.sum);
     }
 
     /// Adds the checksum of all archived chunks of a kind.
@@ -101,7 +111,13 @@ impl<'a> DayFolder<'a> {
     /// Takes a part of a kind's rows with their deliveries, decides which of them count, and folds these. Parts of a
     /// kind follow each other in the order (key, ts) and share no identity.
     pub(super) fn part(&mut self, rows: &RawRows) {
-        let resolved = resolve(rows, |_, _| false);
+        let exclusions = self.exclusions.on(&rows.events);
+        let resolved = resolve(rows, |row, delivery| {
+            exclusions.covers(&rows.events, row, delivery)
+        });
+        if !exclusions.is_empty() {
+            self.note_excluded(&exclusions, rows, &resolved);
+        }
         self.conflicts += resolved.conflicts;
         let winners = rows.events.take(&resolved.winners);
         let sum = self.fingerprinter.checksum(&winners);
@@ -130,6 +146,66 @@ impl<'a> DayFolder<'a> {
             events: self.events,
             conflicts: self.conflicts,
             late: self.late.found(),
+            excluded: self.excluded,
+        }
+    }
+
+    /// Whether a winner's only delivery is covered; counts it then.
+    fn is_excluded(
+        &mut self,
+        exclusions: &BatchExclusions,
+        events: &EventBatch,
+        row: usize,
+        only: Option<&Delivery>,
+    ) -> bool {
+        let Some(only) = only.filter(|_| !exclusions.is_empty()) else {
+            return false;
+        };
+        if !note_covering(
+            &self.exclusions,
+            exclusions,
+            events,
+            row,
+            only,
+            &mut self.excluded,
+        ) {
+            return false;
+        }
+        *self.excluded.events.entry(events.kind).or_default() += 1;
+        true
+    }
+
+    /// Counts what exclusions took out of a part: events that are gone, and payloads that came back.
+    fn note_excluded(&mut self, exclusions: &BatchExclusions, rows: &RawRows, left: &Resolution) {
+        let events = &rows.events;
+        let mut is_touched = false;
+        for row in 0..rows.len() {
+            for delivery in rows.deliveries(row) {
+                is_touched |= note_covering(
+                    &self.exclusions,
+                    exclusions,
+                    events,
+                    row,
+                    delivery,
+                    &mut self.excluded,
+                );
+            }
+        }
+        if !is_touched {
+            return;
+        }
+        // Both lists are in the order (key, ts, sensor), and the second has a part of the first's identities.
+        let all = resolve(rows, |_, _| false).winners;
+        let mut left = left.winners.iter().map(|&row| row as usize).peekable();
+        let identity = |row: usize| (events.key[row], events.ts[row], events.sensor[row]);
+        for before in all.into_iter().map(|row| row as usize) {
+            match left.next_if(|&row| identity(row) == identity(before)) {
+                None => *self.excluded.events.entry(events.kind).or_default() += 1,
+                Some(now) => {
+                    let is_other = self.fingerprinter.compare_payloads(events, before, now).is_ne();
+                    self.excluded.restored += u64::from(is_other);
+                }
+            }
         }
     }
 
@@ -141,6 +217,26 @@ impl<'a> DayFolder<'a> {
             self.gathered.accumulator.add_events(events, rows);
         }
     }
+}
+
+/// Whether a delivery is covered; notes by which exclusions.
+fn note_covering(
+    day: &DayExclusions,
+    exclusions: &BatchExclusions,
+    events: &EventBatch,
+    row: usize,
+    delivery: &Delivery,
+    excluded: &mut Excluded,
+) -> bool {
+    let mut is_covered = false;
+    for place in exclusions.covering(events, row, delivery) {
+        is_covered = true;
+        let id = &day.rules()[place].id;
+        if !excluded.by.contains(id) {
+            excluded.by.insert(id.clone());
+        }
+    }
+    is_covered
 }
 
 /// Sessions go into the buckets and into the list.
@@ -160,45 +256,5 @@ impl SessionSink for Gathered {
     #[inline]
     fn stay(&mut self, at: &PositionEvent<'_>, duration_ms: i64) {
         self.accumulator.stay(at, duration_ms);
-    }
-}
-
-/// Events that were received after the generation before had been published.
-#[derive(Default)]
-struct Late {
-    after: Option<TsMs>,
-    events: u64,
-    earliest_ts: Option<TsMs>,
-    receipts: BTreeSet<Receipt>,
-}
-
-impl Late {
-    fn see(&mut self, events: &EventBatch, rows: Option<&[u32]>, first: &[Delivery]) {
-        let Some(after) = self.after.filter(|_| !first.is_empty()) else {
-            return;
-        };
-        let mut see = |row: usize| {
-            let Some(delivery) = first.get(row).filter(|delivery| delivery.received_at > after) else {
-                return;
-            };
-            self.events += 1;
-            let ts = events.ts[row];
-            self.earliest_ts = Some(self.earliest_ts.map_or(ts, |earliest| earliest.min(ts)));
-            if self.receipts.len() < LATE_RECEIPTS_MAX {
-                self.receipts.insert(delivery.receipt);
-            }
-        };
-        match rows {
-            Some(rows) => rows.iter().for_each(|&row| see(row as usize)),
-            None => (0..events.len()).for_each(see),
-        }
-    }
-
-    fn found(self) -> LateEvents {
-        LateEvents {
-            events: self.events,
-            earliest_ts: self.earliest_ts,
-            receipts: self.receipts.len() as u64,
-        }
     }
 }

@@ -1,14 +1,17 @@
 //! Computing one day: from its archived (or, while it is open, raw) events to the flip.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dwell_model::event::{Checksum, Kind};
+use dwell_model::exclusion;
 use dwell_model::layout::Layout;
 use dwell_model::metrics::{AggregateRow, Carry};
 use dwell_model::time::LocalDay;
 use dwell_runtime::failpoint;
-use dwell_storage::api::{ArchiveFile, ArchivedDay, Dataset, Flip, GenerationInfo, RowFilter};
+use dwell_storage::api::{
+    AppliedExclusions, ArchiveFile, ArchivedDay, Flip, GenerationInfo, RowFilter, exclusions,
+};
 
 use super::DayRun;
 use crate::drift::drift;
@@ -27,22 +30,35 @@ impl DayRun {
             return Err(Error::CutChanged);
         }
         let layout = venue.layout_on(self.request.day).clone();
-        let inputs = Inputs {
+        let bearing: BTreeSet<String> = exclusion::bearing(&self.venue_exclusions, self.request.day)
+            .map(|exclusion| exclusion.id.clone())
+            .collect();
+        let mut inputs = Inputs {
             layout: layout.fingerprint(),
             definitions: recompute::DEFINITIONS_VERSION,
             carry_in: self.carry_in(layer).await?,
-            files: self.files(),
+            files: Vec::new(),
+            exclusions: AppliedExclusions::default(),
         };
+        self.apply(&mut inputs, &bearing);
         if !self.open {
-            let events = checksums(&self.archived);
-            if let Some(before) = self.same_input(&inputs, &events) {
-                return self.keep(layer, before, &events).await;
+            // With exclusions the events that count are known only later, but they follow from the files.
+            let events = bearing.is_empty().then(|| checksums(&self.archived));
+            if let Some(kept) = self.keep_what_stands(layer, &inputs, events.as_ref()).await? {
+                return Ok(kept);
             }
         }
         let computed = recompute::compute(layer, self, &layout, inputs.carry_in.clone()).await?;
+        let found = self.write_down_exclusions(layer, &bearing, &computed).await?;
+        self.apply(&mut inputs, &found);
+        inputs.exclusions.excluded = computed.excluded.events.clone();
+        inputs.exclusions.restored = computed.excluded.restored;
         // An open day's events are known only now, and so are those of a day that shares files with its neighbours.
-        if let Some(before) = self.same_input(&inputs, &computed.events) {
-            return self.keep(layer, before, &computed.events).await;
+        if let Some(kept) = self
+            .keep_what_stands(layer, &inputs, Some(&computed.events))
+            .await?
+        {
+            return Ok(kept);
         }
         self.stop.check()?;
         // Rows whose generation may be published stay: a later run removes them if it is not.
@@ -56,7 +72,7 @@ impl DayRun {
     }
 
     /// The counters' samples that the nearest earlier computed day hands on.
-    async fn carry_in(&self, layer: &BatchLayer) -> Result<Carry> {
+    pub(crate) async fn carry_in(&self, layer: &BatchLayer) -> Result<Carry> {
         let days = &layer.stores().venue_days;
         let mut to = self.request.day.prev();
         // Nearly always the day before was computed; a long pause costs a few more reads.
@@ -74,20 +90,57 @@ impl DayRun {
         Ok(Carry::default())
     }
 
-    /// Files of the winners: what a generation is made of.
-    fn files(&self) -> Vec<ArchiveFile> {
-        let mut files: Vec<ArchiveFile> = self
-            .archived
-            .values()
-            .flat_map(|held| held.events.iter().cloned())
-            .collect();
-        debug_assert!(files.iter().all(|file| file.dataset == Dataset::Events));
+    /// Says in a day's inputs which exclusions are applied, by id.
+    fn apply(&self, inputs: &mut Inputs, bearing: &BTreeSet<String>) {
+        let applied = self
+            .venue_exclusions
+            .iter()
+            .filter(|known| bearing.contains(&known.id));
+        inputs.exclusions.fingerprint = exclusion::fingerprint(applied);
+        inputs.exclusions.jobs = bearing.iter().cloned().collect();
+        inputs.files = self.files(!bearing.is_empty());
+    }
+
+    /// Writes down the day with exclusions that were found to cover a delivery of it and did not know: a redelivery of
+    /// an excluded receipt may bring events of other days, and a resumed import some that were received before.
+    /// Returns all that have a part in the day.
+    async fn write_down_exclusions(
+        &self,
+        layer: &BatchLayer,
+        bearing: &BTreeSet<String>,
+        computed: &Computed,
+    ) -> Result<BTreeSet<String>> {
+        let (documents, day) = (&layer.stores().documents, self.request.day);
+        for id in computed.excluded.by.difference(bearing) {
+            exclusions::add_days(&**documents, &self.venue.tenant, id, &[day], false)
+                .await
+                .doing("write a day down with its exclusion")?;
+        }
+        Ok(bearing.union(&computed.excluded.by).cloned().collect())
+    }
+
+    /// Files that a generation is made of: those of the winners, and with exclusions those of what they superseded.
+    fn files(&self, with_superseded: bool) -> Vec<ArchiveFile> {
+        let of_day = |held: &ArchivedDay| -> Vec<ArchiveFile> {
+            let superseded = held.superseded.iter().filter(|_| with_superseded);
+            held.events.iter().chain(superseded).cloned().collect()
+        };
+        let mut files: Vec<ArchiveFile> = self.archived.values().flat_map(of_day).collect();
         files.sort();
         files
     }
 
-    /// The published generation, if it was made of just this input.
-    fn same_input(&self, inputs: &Inputs, events: &BTreeMap<Kind, Checksum>) -> Option<GenerationInfo> {
+    /// Leaves the published generation as it is, or the proposed one, if it was made of just this input; `None` for
+    /// events that follow from the rest.
+    async fn keep_what_stands(
+        &self,
+        layer: &BatchLayer,
+        inputs: &Inputs,
+        events: Option<&BTreeMap<Kind, Checksum>>,
+    ) -> Result<Option<DayReport>> {
+        if self.request.force {
+            return Ok(None);
+        }
         let same = |before: &&GenerationInfo| {
             before.provisional == self.open
                 && before.layout == inputs.layout
@@ -95,22 +148,26 @@ impl DayRun {
                 && before.calendar == self.calendar
                 && before.carry_in == inputs.carry_in
                 && before.files == inputs.files
-                && before.events == *events
+                && before.exclusions.fingerprint == inputs.exclusions.fingerprint
+                && events.is_none_or(|events| before.events == *events)
         };
-        self.before
-            .as_ref()
-            .filter(|_| !self.request.force)
-            .filter(same)
-            .cloned()
+        if let Some(before) = self.before.as_ref().filter(same) {
+            let report = self.keep(layer, before.clone()).await?;
+            self.withdraw_proposal(layer).await?;
+            return Ok(Some(report));
+        }
+        match self
+            .standing_proposal(layer)
+            .await?
+            .filter(|proposal| same(&&proposal.info))
+        {
+            Some(proposal) => Ok(Some(self.keep_proposal(layer, proposal).await?)),
+            None => Ok(None),
+        }
     }
 
     /// Nothing has changed: the published generation includes everything up to the marks.
-    async fn keep(
-        &self,
-        layer: &BatchLayer,
-        before: GenerationInfo,
-        events: &BTreeMap<Kind, Checksum>,
-    ) -> Result<DayReport> {
+    async fn keep(&self, layer: &BatchLayer, before: GenerationInfo) -> Result<DayReport> {
         failpoint!("batch.before_publish");
         match publish::raise_marks(layer, self, &before).await? {
             Flip::Done => {}
@@ -118,7 +175,7 @@ impl DayRun {
         }
         failpoint!("batch.after_publish");
         let mut report = self.report(Outcome::Unchanged, "nothing has changed".to_owned());
-        report.events = events.values().map(|sum| sum.rows).sum();
+        report.events = before.events.values().map(|sum| sum.rows).sum();
         report.rows = before.rows;
         report.sessions = before.sessions;
         Ok(report)
@@ -139,6 +196,7 @@ impl DayRun {
             events,
             conflicts,
             late,
+            excluded: _,
         } = computed;
         let changed = match &self.before {
             None => None,
@@ -171,15 +229,9 @@ impl DayRun {
             .await
             .doing("write aggregates")?;
         failpoint!("batch.after_rows");
-        let reason = publish::reason(
-            self,
-            inputs.layout,
-            inputs.definitions,
-            &inputs.carry_in,
-            &events,
-            &late,
-        );
-        let ledger = publish::ledger(self.before.as_ref(), &events, &late);
+        let reason = publish::reason(self, inputs, &events, &late);
+        let exclusions_changed = publish::exclusions_changed(self, inputs);
+        let ledger = publish::ledger(self.before.as_ref(), &events, &late, exclusions_changed);
         let late_events = ledger.events - self.before.as_ref().map_or(0, |before| before.late.events);
         let info = GenerationInfo {
             generation,
@@ -204,8 +256,14 @@ impl DayRun {
             changed: changed.clone(),
             carry,
             carry_in: inputs.carry_in.clone(),
+            exclusions: inputs.exclusions.clone(),
         };
         let event_count = info.events.values().map(|sum| sum.rows).sum();
+        if self.closed {
+            let mut report = self.propose(layer, info).await?;
+            report.late_events = late_events;
+            return Ok(report);
+        }
         failpoint!("batch.before_publish");
         self.stop.check()?;
         match publish::publish(layer, self, info).await? {
@@ -213,6 +271,7 @@ impl DayRun {
             Flip::Lost => return Err(Error::LeaseLost),
         }
         failpoint!("batch.after_publish");
+        self.withdraw_proposal_if_possible(layer).await;
         found.iter().for_each(metrics::compared_with_live);
         let mut report = self.report(Outcome::Computed, reason);
         report.generation = Some(generation);
@@ -244,11 +303,12 @@ impl DayRun {
 
 /// What a generation is made of besides events.
 #[derive(Debug)]
-struct Inputs {
-    layout: u64,
-    definitions: u32,
-    carry_in: Carry,
-    files: Vec<ArchiveFile>,
+pub(crate) struct Inputs {
+    pub(crate) layout: u64,
+    pub(crate) definitions: u32,
+    pub(crate) carry_in: Carry,
+    pub(crate) files: Vec<ArchiveFile>,
+    pub(crate) exclusions: AppliedExclusions,
 }
 
 /// Checksums of the winners that the archive holds, kinds without any left out.

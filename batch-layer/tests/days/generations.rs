@@ -120,6 +120,14 @@ async fn a_late_event_makes_a_new_generation_with_reason_ledger_and_change() {
     let second = shop.published("2026-03-09").await;
     assert_eq!(second.reason, "late events");
     assert_eq!((second.late.events, second.late.receipts), (10, 1));
+    let added = second.late.added.as_ref().unwrap();
+    assert_eq!((added.events, added.sensors_all, added.receipts_all), (10, 1, 1));
+    assert_eq!(
+        added.event_times,
+        Some((ten + 2 * HOUR_MS, ten + 2 * HOUR_MS + 9_000))
+    );
+    assert_eq!(added.delay_max_ms, Some(shop.now() - (ten + 2 * HOUR_MS)));
+    assert_eq!(added.receipts[0].events, 10);
     assert_eq!(second.late.max_late_ms, first.published_at - (ten + 2 * HOUR_MS));
     let changed = second.changed.unwrap();
     assert!(

@@ -585,6 +585,10 @@ impl RawEventsWriter for Flaky {
     async fn erase(&self, venue: &VenueKey, rows: &RawRows) -> StorageResult<u64> {
         self.raw.erase(venue, rows).await
     }
+
+    async fn delete_compared(&self, slot: dwell_storage::api::ComparedSlot) -> StorageResult<()> {
+        self.raw.delete_compared(slot).await
+    }
 }
 
 #[async_trait]
@@ -604,6 +608,9 @@ impl RawEventsReader for Flaky {
         range: Range<TsMs>,
     ) -> StorageResult<Vec<(i64, dwell_storage::api::Marks)>> {
         self.raw.marked_slots(venue, range).await
+    }
+    async fn marked_at(&self, venue: &VenueKey, range: Range<TsMs>) -> StorageResult<Vec<(i64, TsMs)>> {
+        self.raw.marked_at(venue, range).await
     }
     async fn position(
         &self,

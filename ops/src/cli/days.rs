@@ -23,6 +23,9 @@ pub(crate) struct DaysArgs {
     /// Last day, included
     #[arg(long, value_name = "DAY")]
     to: Option<LocalDay>,
+    /// One day of one venue with everything that was ever published of it: when, why, what changed, who was late
+    #[arg(long, value_name = "DAY", conflicts_with_all = ["from", "to"])]
+    day: Option<LocalDay>,
     #[command(flatten)]
     target: TargetArgs,
 }
@@ -31,6 +34,11 @@ pub(crate) async fn run(args: &DaysArgs) -> Result<()> {
     let output = Output::from_flag(args.target.json);
     with_target(&args.target, async |target| {
         let client = target.client();
+        if let Some(day) = args.day {
+            let path = format!("/v1/venues/{}/days/{day}", escape(&args.venue));
+            let answer: Value = client.get(&path).await?;
+            return output.result(&answer, || human_history(&answer));
+        }
         let mut all = Vec::new();
         for venue in venues_of(client, &args.venue).await? {
             let mut path = format!("/v1/venues/{}/days?limit=1000", escape(&venue));
@@ -49,6 +57,44 @@ pub(crate) async fn run(args: &DaysArgs) -> Result<()> {
         output.result(&serde_json::json!({ "days": all }), || human(&all))
     })
     .await
+}
+
+fn human_history(answer: &Value) -> String {
+    let generations = answer["generations"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let heads = [
+        "generation",
+        "published",
+        "events",
+        "changed",
+        "late",
+        "delay p50",
+        "delay max",
+        "from",
+        "reason",
+    ];
+    let rows = generations.iter().map(|info| {
+        let late = &info["late"]["added"];
+        let sensors = late["sensors"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let sensors: Vec<String> = sensors
+            .iter()
+            .map(|sensor| format!("{} {}", text(&sensor["name"]), text(&sensor["events"])))
+            .collect();
+        vec![
+            text(&info["generation"]),
+            text(&info["published_at"]),
+            text(&info["events"]),
+            text(&info["changed"]["changed"]),
+            text(&late["events"]),
+            text(&late["delay_p50_ms"]),
+            text(&late["delay_max_ms"]),
+            sensors.join(", "),
+            text(&info["reason"]),
+        ]
+    });
+    table(&heads, &[0, 2, 3, 4, 5, 6], rows)
 }
 
 fn human(days: &[Value]) -> String {

@@ -31,6 +31,9 @@ pub(crate) struct QueryArgs {
     /// hour, day, week, month or total
     #[arg(long, default_value = "day")]
     by: String,
+    /// As it was published at this time (RFC 3339); or the number of a generation, for one day
+    #[arg(long, value_name = "TIME|GENERATION")]
+    as_of: Option<String>,
     #[command(flatten)]
     target: TargetArgs,
 }
@@ -46,8 +49,10 @@ pub(crate) async fn run(args: &QueryArgs) -> Result<()> {
             escape(&args.to),
             escape(&args.by)
         );
-        if let Some(zone) = &args.zone {
-            path.push_str(&format!("&zone={}", escape(zone)));
+        for (name, value) in [("zone", &args.zone), ("as_of", &args.as_of)] {
+            if let Some(value) = value {
+                path.push_str(&format!("&{name}={}", escape(value)));
+            }
         }
         let answer: Value = target.client().get(&path).await?;
         output.result(&answer, || human(&answer))

@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use axum::http::Method;
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use dwell_model::time::LocalDay;
+use serde_json::{Value, json};
 
 use super::TargetArgs;
-use super::target::with_target;
+use super::changes::differing;
+use super::jobs::wait_for;
+use super::target::{create_job, with_target};
 use crate::client::escape;
 use crate::output::{Output, table};
 
@@ -19,6 +22,20 @@ pub(crate) enum VenuesCommand {
     Apply(ApplyArgs),
     /// List the venues.
     List {
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Compare a day's published numbers with those that another layout would give; nothing is published.
+    Compare {
+        /// The venue
+        #[arg(long)]
+        venue: String,
+        /// The day
+        #[arg(long)]
+        day: LocalDay,
+        /// A day on which the other layout is in force
+        #[arg(long, value_name = "DAY")]
+        layout: LocalDay,
         #[command(flatten)]
         target: TargetArgs,
     },
@@ -47,8 +64,59 @@ pub(crate) async fn run(command: &VenuesCommand) -> Result<()> {
     match command {
         VenuesCommand::Apply(args) => apply(args).await,
         VenuesCommand::List { target } => list(target).await,
+        VenuesCommand::Compare {
+            venue,
+            day,
+            layout,
+            target,
+        } => compare(venue, *day, *layout, target).await,
         VenuesCommand::Show { venue, target } => show(venue, target).await,
     }
+}
+
+/// Has a dry run done and shows what it found.
+async fn compare(venue: &str, day: LocalDay, layout: LocalDay, target: &TargetArgs) -> Result<()> {
+    let output = Output::from_flag(target.json);
+    with_target(target, async |opened| {
+        let client = opened.client();
+        let body = json!({
+            "kind": "recompute", "venues": [venue], "from": day, "to": day, "dry_run": true,
+            "options": { "layout": layout },
+        });
+        let job = wait_for(client, create_job(client, &body).await?, output).await?;
+        if job["state"] != "succeeded" {
+            bail!("{}", job["error"].as_str().unwrap_or("see the job's report"));
+        }
+        let difference = &job["report"]["differences"][0];
+        if difference.is_null() {
+            bail!("nothing is known of {venue} on {day}");
+        }
+        output.result(difference, || human_difference(difference))
+    })
+    .await
+}
+
+fn human_difference(difference: &Value) -> String {
+    let changed = &difference["changed"];
+    let buckets = difference["buckets"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let rows = buckets.iter().map(|bucket| {
+        let names = ["grain", "start", "family", "subject"].iter();
+        let mut cells: Vec<String> = names.map(|name| text(&bucket[*name])).collect();
+        cells.push(differing(&bucket["before"], &bucket["after"]));
+        cells
+    });
+    let table = table(&["grain", "start", "family", "subject", "difference"], &[], rows);
+    format!(
+        "against generation {}: {} buckets differ, {} are new, {} gone; {} not shown\n{table}",
+        text(&difference["published"]),
+        text(&changed["changed"]),
+        text(&changed["added"]),
+        text(&changed["removed"]),
+        text(&difference["buckets_unlisted"])
+    )
 }
 
 async fn apply(args: &ApplyArgs) -> Result<()> {

@@ -173,7 +173,8 @@ impl Whom {
             if end <= self.from || self.until <= start {
                 continue;
             }
-            match eraser.bare.pseudonym_keys.find(&self.venue, day).await? {
+            let known = eraser.bare.pseudonym_keys.look_up(&self.venue, day).await?;
+            match known.map(|stored| stored.key) {
                 Some(PseudonymKey::Live(day_key)) => {
                     subjects.push(subject(&pseudonym_under(&day_key, device), start, end));
                 }

@@ -2,17 +2,18 @@
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use dwell_batch_layer::WhatIf;
 use dwell_batch_layer::report::RunReport;
 use dwell_batch_layer::spec::{RunSpec, Venues, What};
 use dwell_model::ids::VenueId;
 use dwell_model::time::LocalDay;
-use dwell_serving_api::DeclaredJob;
+use dwell_serving_api::{DeclaredJob, JobRefusal, JobRequest};
 use dwell_storage::api::{Job, JobProgress, JobState};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::kinds::{JobKind, Outcome};
-use super::{JobWorker, Progress};
+use super::{JobWorker, Progress, repair};
 
 /// The job's spec, as the catalogue stores it.
 #[derive(Debug, Deserialize)]
@@ -24,7 +25,22 @@ struct Spec {
     dry_run: bool,
     #[serde(default)]
     force: bool,
+    /// Of `verify`: whether broken files are written anew.
+    #[serde(default)]
+    repair: bool,
+    /// Of `verify`: a place with backups that may have copies of the archive's files.
+    from_backup: Option<String>,
+    /// Of a dry run of `recompute`: with the layout in force on this day.
+    #[serde(default)]
+    layout: Option<LocalDay>,
 }
+
+const REPAIR: &str = "repair";
+
+/// Days whose difference a dry run computes; the others are only named.
+const COMPARED_DAYS_MAX: usize = 31;
+/// Buckets that it lists of each.
+const COMPARED_BUCKETS_MAX: usize = 50;
 
 /// A kind of work on days.
 pub(super) struct DaysJob {
@@ -42,7 +58,7 @@ pub(super) const ARCHIVE: DaysJob = DaysJob {
 };
 pub(super) const VERIFY: DaysJob = DaysJob {
     what: What::Verify,
-    summary: "Read archive files back and compare counts and checksums",
+    summary: "Read archive files back and compare counts and checksums; with the option repair write broken ones anew",
 };
 
 #[async_trait]
@@ -53,9 +69,33 @@ impl JobKind for DaysJob {
             summary: self.summary,
             takes_days: true,
             takes_dry_run: true,
-            options: &["force"],
+            options: match self.what {
+                What::Verify => &["force", REPAIR, "from_backup"],
+                What::Recompute => &["force", "layout", "definitions"],
+                What::Archive => &["force"],
+            },
             required: &[],
         })
+    }
+
+    fn check(&self, request: &JobRequest) -> Result<(), JobRefusal> {
+        let refuse = |why: String| Err(JobRefusal(why));
+        let (layout, version) = (request.options.get("layout"), request.options.get("definitions"));
+        if (layout.is_some() || version.is_some()) && !request.dry_run {
+            return refuse(
+                "layout and definitions are for looking at the difference: add dry_run".to_owned(),
+            );
+        }
+        let is_day =
+            |day: &serde_json::Value| day.as_str().is_some_and(|day| day.parse::<LocalDay>().is_ok());
+        if layout.is_some_and(|layout| !is_day(layout)) {
+            return refuse("layout is a day: that on which the wanted layout is in force".to_owned());
+        }
+        let known = dwell_model::definitions::VERSION;
+        if version.is_some_and(|version| version.as_u64() != Some(u64::from(known))) {
+            return refuse(format!("this version of Dwell computes definitions {known} only"));
+        }
+        Ok(())
     }
 
     async fn run(
@@ -88,19 +128,70 @@ async fn run(
         ..RunSpec::all_dirty(what)
     };
     if spec.dry_run {
-        let planned = worker.batch.plan_spec(&job.tenant, &run).await?;
-        return Ok(Outcome::succeeded(
-            serde_json::json!({ "dry_run": true, "days": planned }),
-        ));
+        return dry_run(what, worker, job, &spec, &run, &progress, &cancel).await;
     }
     let tell = |state: JobProgress| progress.set(state.done, state.total, &state.doing);
     let report = worker.batch.run_spec(&job.tenant, &run, &tell, &cancel).await?;
+    if what == What::Verify && spec.repair && report.failed > 0 {
+        return repair::repair(
+            worker,
+            job,
+            report,
+            spec.from_backup.as_deref(),
+            &progress,
+            &cancel,
+        )
+        .await;
+    }
     let (state, error) = judge(&report);
     Ok(Outcome {
         state,
         report: serde_json::to_value(&report)?,
         error,
     })
+}
+
+/// Which days a run would work on and, for a recompute, what it would change: computed, and published nowhere.
+async fn dry_run(
+    what: What,
+    worker: &JobWorker,
+    job: &Job,
+    spec: &Spec,
+    run: &RunSpec,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<Outcome> {
+    let planned = worker.batch.plan_spec(&job.tenant, run).await?;
+    let mut report = serde_json::json!({ "dry_run": true, "days": planned });
+    if what != What::Recompute {
+        return Ok(Outcome::succeeded(report));
+    }
+    let days: Vec<_> = planned
+        .iter()
+        .flat_map(|(venue, days)| days.iter().map(move |day| (venue, day.day)))
+        .collect();
+    let what_if = WhatIf {
+        layout_of: spec.layout,
+        buckets_max: COMPARED_BUCKETS_MAX,
+    };
+    let (mut differences, total) = (Vec::new(), days.len().min(COMPARED_DAYS_MAX));
+    for (done, (venue, day)) in days.iter().take(total).enumerate() {
+        progress.set(done as u64, total as u64, &format!("{} {day}", venue.venue));
+        if cancel.is_cancelled() {
+            return Ok(Outcome::cancelled(report));
+        }
+        let mut difference = match worker.batch.what_if(venue, *day, what_if, cancel).await {
+            Ok(difference) => serde_json::to_value(&difference)?,
+            Err(error) if error.is_retryable() => return Err(error.into()),
+            Err(error) => serde_json::json!({ "day": day, "error": error.to_string() }),
+        };
+        difference["venue"] = serde_json::json!(venue.venue);
+        differences.push(difference);
+    }
+    progress.set(total as u64, total as u64, "");
+    report["differences"] = serde_json::json!(differences);
+    report["days_not_compared"] = serde_json::json!(days.len() - total);
+    Ok(Outcome::succeeded(report))
 }
 
 /// The venues of a spec: `"all"` or a list of ids.
@@ -118,7 +209,7 @@ pub(super) fn venues_of(venues: &serde_json::Value) -> Result<Venues> {
 /// What a run's report means for its job.
 pub(super) fn judge(report: &RunReport) -> (JobState, Option<String>) {
     let trouble = report.failed + report.dirty_left;
-    let done = report.computed + report.unchanged + report.archived + report.verified;
+    let done = report.computed + report.proposed + report.unchanged + report.archived + report.verified;
     if report.cancelled {
         return (JobState::Cancelled, None);
     }

@@ -13,15 +13,25 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{JobWorker, Progress, days, erase, replay, uploads};
+use super::backups::BackupJob;
+use super::{JobWorker, Progress, approve, days, erase, replay, restore, retention, revert, uploads, vacuum};
 
 /// All kinds.
 const KINDS: &[&dyn JobKind] = &[
     &days::RECOMPUTE,
     &days::ARCHIVE,
     &days::VERIFY,
+    &approve::Approve,
     &replay::Replay,
+    &revert::Revert,
+    &revert::Undo,
     &uploads::Import,
+    &retention::Retention,
+    &restore::Restore,
+    &vacuum::Vacuum,
+    &BackupJob::Backup,
+    &BackupJob::RestoreBackup,
+    &BackupJob::Drill,
     &erase::Erase,
 ];
 

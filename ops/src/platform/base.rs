@@ -39,8 +39,10 @@ impl Base {
             dwell_ingest::metrics::DEFINITIONS,
             dwell_speed_layer::metrics::DEFINITIONS,
             dwell_batch_layer::metrics::DEFINITIONS,
+            dwell_retention::metrics::DEFINITIONS,
             dwell_serving_api::metrics::DEFINITIONS,
             crate::metrics::DEFINITIONS,
+            crate::backup::metrics::DEFINITIONS,
         ] {
             telemetry::describe(definitions);
         }

@@ -28,8 +28,7 @@ impl Platform {
                 self.stores.clone(),
                 Arc::clone(&base.clock),
                 self.config.retention.log.as_ms(),
-                // Kafka forgets by itself.
-                self.raw_writer.clone().filter(|_| self.embedded),
+                self.embedded,
                 token,
             );
             base.tasks.spawn("housekeeping", TaskPolicy::Log, keeping);

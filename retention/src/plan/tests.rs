@@ -4,7 +4,7 @@ use dwell_model::time::DAY_MS;
 use proptest::prelude::*;
 
 use super::*;
-use crate::facts::{LegalHold, Published};
+use crate::facts::{LegalHold, OldGeneration, Published};
 
 const DAY_END: TsMs = 1_700_000_000_000;
 const OLD_ENOUGH: TsMs = DAY_END + 90 * DAY_MS;
@@ -23,8 +23,9 @@ fn proven_day() -> DayFacts {
         venue: venue(),
         day: "2023-11-14".parse().unwrap(),
         day_end: DAY_END,
-        raw_rows: 10,
+        raw_rows: BTreeMap::from([(Kind::Position, 10)]),
         sessions: 3,
+        old_generations: vec![],
         last_mark_at: Some(DAY_END - 5),
         published: Some(Published {
             generation: 7,
@@ -36,12 +37,16 @@ fn proven_day() -> DayFacts {
             raw: sum(10, 99),
             found: sum(10, 99),
         },
-        legal_hold: None,
+        legal_holds: vec![],
     }
 }
 
+fn raw(day: &DayPlan) -> &Verdict {
+    &day.raw[&Kind::Position]
+}
+
 fn raw_reasons(facts: DayFacts, now: TsMs) -> Vec<KeepReason> {
-    match plan(&Policy::default(), now, &[facts]).days.remove(0).raw {
+    match raw(&plan(&Policy::default(), now, &[facts]).days[0]).clone() {
         Verdict::Keep { reasons, .. } => reasons,
         other => panic!("nothing keeps it: {other:?}"),
     }
@@ -51,7 +56,7 @@ fn raw_reasons(facts: DayFacts, now: TsMs) -> Vec<KeepReason> {
 fn a_proven_day_goes_when_it_is_90_days_old_and_not_a_millisecond_before() {
     let made = plan(&Policy::default(), OLD_ENOUGH, &[proven_day()]);
     assert_eq!(
-        made.days[0].raw,
+        made.days[0].raw[&Kind::Position],
         Verdict::Delete {
             rows: 10,
             written_before: OLD_ENOUGH - 9
@@ -68,9 +73,9 @@ fn a_proven_day_goes_when_it_is_90_days_old_and_not_a_millisecond_before() {
         made.totals,
         Totals {
             days_to_delete: 1,
-            days_to_keep: 0,
             raw_rows: 10,
-            sessions: 3
+            sessions: 3,
+            ..Totals::default()
         }
     );
     assert_eq!(
@@ -116,9 +121,15 @@ fn each_doubt_keeps_the_day_and_is_named() {
             KeepReason::NotArchived,
         ),
         (
-            "not compared",
-            |day| day.archive = ArchiveProof::Unverified,
-            KeepReason::NotVerified,
+            "not to be read",
+            |day| {
+                day.archive = ArchiveProof::Unreadable {
+                    what: "a.parquet is damaged".into(),
+                };
+            },
+            KeepReason::ArchiveUnreadable {
+                what: "a.parquet is damaged".into(),
+            },
         ),
         (
             "a row is missing",
@@ -159,9 +170,13 @@ fn each_doubt_keeps_the_day_and_is_named() {
 #[test]
 fn a_legal_hold_keeps_everything_until_it_ends() {
     let mut held = proven_day();
-    held.legal_hold = Some(LegalHold {
+    held.legal_holds.push(LegalHold {
         reason: "case 12".into(),
         until: Some(OLD_ENOUGH + 1),
+    });
+    held.legal_holds.push(LegalHold {
+        reason: "long over".into(),
+        until: Some(3),
     });
     let because = KeepReason::LegalHold {
         because: "case 12".into(),
@@ -175,7 +190,7 @@ fn a_legal_hold_keeps_everything_until_it_ends() {
         1
     );
     let after = plan(&Policy::default(), OLD_ENOUGH + 1, &[held]);
-    assert!(matches!(after.days[0].raw, Verdict::Delete { .. }));
+    assert!(matches!(raw(&after.days[0]), Verdict::Delete { .. }));
 }
 
 #[test]
@@ -183,7 +198,7 @@ fn all_reasons_are_told_at_once() {
     let mut day = proven_day();
     day.published = None;
     day.archive = ArchiveProof::Missing;
-    day.legal_hold = Some(LegalHold {
+    day.legal_holds.push(LegalHold {
         reason: "audit".into(),
         until: None,
     });
@@ -191,14 +206,112 @@ fn all_reasons_are_told_at_once() {
 }
 
 #[test]
+fn a_day_that_nobody_compared_waits_for_that_and_for_nothing_else() {
+    let mut day = proven_day();
+    day.archive = ArchiveProof::Unverified;
+    let made = plan(&Policy::default(), OLD_ENOUGH, &[day.clone()]);
+    assert_eq!(raw(&made.days[0]), &Verdict::Compare { rows: 10 });
+    assert_eq!(
+        (
+            made.totals.days_to_compare,
+            made.totals.days_to_delete,
+            made.totals.raw_rows
+        ),
+        (1, 0, 0)
+    );
+    assert_eq!(
+        raw_reasons(day, OLD_ENOUGH - 1),
+        [KeepReason::TooYoung { until: OLD_ENOUGH }]
+    );
+}
+
+#[test]
+fn a_kind_may_have_an_age_of_its_own() {
+    let mut day = proven_day();
+    day.raw_rows.insert(Kind::Presence, 4);
+    day.raw_rows.insert(Kind::Reading, 5);
+    let policy = Policy {
+        raw_of_kind_ms: BTreeMap::from([(Kind::Presence, 7 * DAY_MS), (Kind::Reading, 365 * DAY_MS)]),
+        ..Policy::default()
+    };
+    assert_eq!(policy.first_due_ms(), 7 * DAY_MS);
+    let gone_at = |now: TsMs| -> Vec<Kind> {
+        let made = plan(&policy, now, std::slice::from_ref(&day));
+        let deleted =
+            |(kind, verdict): (&Kind, &Verdict)| matches!(verdict, Verdict::Delete { .. }).then_some(*kind);
+        made.days[0].raw.iter().filter_map(deleted).collect()
+    };
+    assert_eq!(gone_at(DAY_END + 7 * DAY_MS - 1), []);
+    assert_eq!(gone_at(DAY_END + 7 * DAY_MS), [Kind::Presence]);
+    assert_eq!(gone_at(OLD_ENOUGH), [Kind::Position, Kind::Presence]);
+    assert_eq!(gone_at(DAY_END + 365 * DAY_MS).len(), 3);
+}
+
+#[test]
+fn an_old_generation_goes_at_its_own_time_unless_somebody_needs_it() {
+    let old = |generation, pinned| OldGeneration {
+        generation,
+        replaced_at: DAY_END,
+        pinned,
+    };
+    let mut day = proven_day();
+    day.raw_rows.clear();
+    day.sessions = 0;
+    day.published = None;
+    day.archive = ArchiveProof::Missing;
+    day.old_generations = vec![old(3, false), old(5, true)];
+    let due = DAY_END + 400 * DAY_MS;
+    let made = plan(&Policy::default(), due, &[day.clone()]);
+    let kept = |reasons| GenerationPlan {
+        generation: 5,
+        reasons,
+    };
+    let gone = GenerationPlan {
+        generation: 3,
+        reasons: vec![],
+    };
+    assert_eq!(made.days[0].generations, [gone, kept(vec![KeepReason::Pinned])]);
+    assert_eq!((made.totals.generations, made.totals.days_to_delete), (1, 1));
+    let before = plan(&Policy::default(), due - 1, &[day.clone()]);
+    assert_eq!(
+        before.days[0].generations[0].reasons,
+        [KeepReason::TooYoung { until: due }]
+    );
+    day.legal_holds.push(LegalHold {
+        reason: "case 12".into(),
+        until: None,
+    });
+    let held = plan(&Policy::default(), due, &[day]);
+    assert!(held.days[0].generations.iter().all(|old| !old.reasons.is_empty()));
+    assert_eq!(held.totals.days_to_keep, 1);
+}
+
+#[test]
+fn a_policy_of_less_than_a_day_is_refused() {
+    Policy::default().check().unwrap();
+    let short = |change: fn(&mut Policy)| {
+        let mut policy = Policy::default();
+        change(&mut policy);
+        policy.check().unwrap_err().to_string()
+    };
+    assert!(short(|policy| policy.raw_ms = DAY_MS - 1).contains("raw events"));
+    assert!(short(|policy| policy.sessions_ms = 0).contains("sessions"));
+    assert!(short(|policy| policy.generations_ms = -1).contains("old generations"));
+    let kind = |policy: &mut Policy| {
+        policy.raw_of_kind_ms.insert(Kind::Presence, 5);
+    };
+    assert!(short(kind).contains("presence"));
+}
+
+#[test]
 fn an_empty_day_needs_no_reason() {
     let mut day = proven_day();
-    day.raw_rows = 0;
+    day.raw_rows = BTreeMap::new();
     day.sessions = 0;
     let made = plan(&Policy::default(), 0, &[day]);
     assert_eq!(
-        (&made.days[0].raw, &made.days[0].sessions),
-        (&Verdict::Empty, &Verdict::Empty)
+        (made.days[0].raw.len(), &made.days[0].sessions),
+        (0, &Verdict::Empty)
     );
     assert_eq!(made.totals, Totals::default());
 }
@@ -220,6 +333,9 @@ fn facts() -> impl Strategy<Value = DayFacts> {
     let archive = prop_oneof![
         Just(ArchiveProof::Missing),
         Just(ArchiveProof::Unverified),
+        Just(ArchiveProof::Unreadable {
+            what: "a.parquet".into()
+        }),
         (any::<i32>(), 0_u64..3, 0_u128..2, 0_u64..3, 0_u128..2).prop_map(
             |(at, rows, s, found_rows, found)| {
                 ArchiveProof::Verified {
@@ -243,7 +359,7 @@ fn facts() -> impl Strategy<Value = DayFacts> {
         .prop_map(
             |(day_end, raw_rows, sessions, last_mark_at, published, archive, hold)| DayFacts {
                 day_end,
-                raw_rows,
+                raw_rows: BTreeMap::from([(Kind::Position, raw_rows)]),
                 sessions,
                 last_mark_at,
                 published: published.map(|(generation, provisional, dirty)| Published {
@@ -252,10 +368,13 @@ fn facts() -> impl Strategy<Value = DayFacts> {
                     dirty,
                 }),
                 archive,
-                legal_hold: hold.map(|until| LegalHold {
-                    reason: "hold".into(),
-                    until,
-                }),
+                legal_holds: hold
+                    .map(|until| LegalHold {
+                        reason: "hold".into(),
+                        until,
+                    })
+                    .into_iter()
+                    .collect(),
                 ..proven_day()
             },
         )
@@ -263,7 +382,7 @@ fn facts() -> impl Strategy<Value = DayFacts> {
 
 /// Whether rows may go, written down a second time, as a chain of refusals.
 fn may_go(facts: &DayFacts, keep_ms: i64, now: TsMs) -> bool {
-    if let Some(hold) = &facts.legal_hold {
+    for hold in &facts.legal_holds {
         match hold.until {
             None => return false,
             Some(until) if now < until => return false,
@@ -283,7 +402,12 @@ fn may_go(facts: &DayFacts, keep_ms: i64, now: TsMs) -> bool {
             ..
         })
     );
-    clean && matches!(facts.archive, ArchiveProof::Verified { raw, found, .. } if raw == found)
+    clean
+        && !matches!(
+            facts.archive,
+            ArchiveProof::Missing | ArchiveProof::Unreadable { .. }
+        )
+        && !matches!(&facts.archive, ArchiveProof::Verified { raw, found, .. } if raw != found)
 }
 
 proptest! {
@@ -291,16 +415,19 @@ proptest! {
     fn rows_go_exactly_when_no_rule_forbids_it(
         days in prop::collection::vec(facts(), 0..8), now in -100_i64..200, raw_ms in 0_i64..40, sessions_ms in 0_i64..40,
     ) {
-        let made = plan(&Policy { raw_ms, sessions_ms }, now, &days);
+        let policy = Policy { raw_ms, sessions_ms, ..Policy::default() };
+        let made = plan(&policy, now, &days);
         prop_assert_eq!(made.days.len(), days.len());
         for (facts, decided) in days.iter().zip(&made.days) {
             for (rows, keep_ms, verdict) in
-                [(facts.raw_rows, raw_ms, &decided.raw), (facts.sessions, sessions_ms, &decided.sessions)]
+                [(facts.raw_rows[&Kind::Position], raw_ms, raw(decided)), (facts.sessions, sessions_ms, &decided.sessions)]
             {
                 match verdict {
                     Verdict::Empty => prop_assert_eq!(rows, 0),
-                    Verdict::Delete { rows: told, .. } => {
+                    Verdict::Delete { rows: told, .. } | Verdict::Compare { rows: told } => {
                         prop_assert!(rows > 0 && *told == rows && may_go(facts, keep_ms, now));
+                        let is_proven = matches!(facts.archive, ArchiveProof::Verified { .. });
+                        prop_assert_eq!(matches!(verdict, Verdict::Delete { .. }), is_proven);
                     }
                     Verdict::Keep { rows: told, reasons } => {
                         prop_assert!(rows > 0 && *told == rows && !may_go(facts, keep_ms, now));
@@ -313,16 +440,16 @@ proptest! {
 
     #[test]
     fn waiting_never_forbids_what_was_allowed(day in facts(), now in -100_i64..200, later in 0_i64..500) {
-        let policy = Policy { raw_ms: 20, sessions_ms: 20 };
+        let policy = Policy { raw_ms: 20, sessions_ms: 20, ..Policy::default() };
         let before = plan(&policy, now, std::slice::from_ref(&day)).days.remove(0).raw;
-        if matches!(before, Verdict::Delete { .. }) {
+        if matches!(before[&Kind::Position], Verdict::Delete { .. }) {
             prop_assert_eq!(plan(&policy, now + later, &[day]).days.remove(0).raw, before);
         }
     }
 
     #[test]
     fn a_day_is_decided_by_itself(days in prop::collection::vec(facts(), 1..6), now in -100_i64..200) {
-        let policy = Policy { raw_ms: 20, sessions_ms: 5 };
+        let policy = Policy { raw_ms: 20, sessions_ms: 5, ..Policy::default() };
         let together = plan(&policy, now, &days).days;
         let alone: Vec<_> =
             days.iter().map(|day| plan(&policy, now, std::slice::from_ref(day)).days.remove(0)).collect();
@@ -331,7 +458,7 @@ proptest! {
 
     #[test]
     fn the_longest_age_there_is_keeps_for_ever(day in facts()) {
-        let policy = Policy { raw_ms: i64::MAX, sessions_ms: i64::MAX };
+        let policy = Policy { raw_ms: i64::MAX, sessions_ms: i64::MAX, ..Policy::default() };
         let made = plan(&policy, i64::MAX / 2, &[day]);
         prop_assert_eq!(made.totals.days_to_delete, 0);
     }

@@ -6,14 +6,16 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use dwell_model::definitions;
+use dwell_model::exclusion::Exclusion;
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::Venue;
 use dwell_model::time::{DAY_MS, LocalDay, MAX_TS, SLOT_MS};
-use dwell_storage::api::{Marks, VenueDay};
+use dwell_storage::api::periods::{self, ClosedPeriods, Proposal};
+use dwell_storage::api::{Marks, VenueDay, exclusions};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use crate::dto::{DayDto, DaysDto, instant};
+use crate::dto::{DayDto, DayHistoryDto, DaysDto, GenerationDto, ProposalDto, instant};
 use crate::extract::{ApiPath, ApiQuery, Caller};
 use crate::problem::{self, Problem};
 use crate::query::cursor::{self, QueryId};
@@ -96,6 +98,45 @@ pub(crate) async fn list(
     respond::json(&headers, &answer, Caching::UNSETTLED)
 }
 
+/// Everything that was ever published of a day: when, why, what it changed, who was late.
+#[utoipa::path(
+    get, path = "/v1/venues/{venue}/days/{day}", tag = "days",
+    params(
+        ("venue" = String, Path, description = "Id of the venue"),
+        ("day" = String, Path, description = "Local day (2026-03-01)"),
+    ),
+    responses((status = 200, description = "The generations of the day, newest first", body = DayHistoryDto)),
+)]
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    headers: HeaderMap,
+    ApiPath((venue_id, day)): ApiPath<(String, String)>,
+) -> Result<Response, Problem> {
+    let stored = state.venue(&caller.tenant, &venue_id).await?;
+    let day: LocalDay = day.parse().map_err(|_| {
+        let detail = format!("{:?} is not a day; YYYY-MM-DD is expected", problem::clip(&day));
+        Problem::parameter("day", detail)
+    })?;
+    let key = VenueKey::new(caller.tenant.clone(), stored.venue.id.clone());
+    let row = state.stores().venue_days.get(&key, day).await?;
+    let history = state.stores().venue_days.history(&key, day).await?;
+    let before = history.iter().skip(1).map(|info| Some(info.generation));
+    let generations = history.iter().zip(before.chain([None]));
+    let proposal = periods::proposal(state.stores().documents.as_ref(), &key, day).await?;
+    let answer = DayHistoryDto {
+        proposed: proposal.map(|stored| ProposalDto::new(&venue_id, &stored.value)),
+        venue: venue_id,
+        tz: stored.venue.calendar.tz().name().to_owned(),
+        day: day.to_string(),
+        generation: row.and_then(|row| row.published).map(|info| info.generation),
+        generations: generations
+            .map(|(info, before)| GenerationDto::new(info, before))
+            .collect(),
+    };
+    respond::json(&headers, &answer, Caching::UNSETTLED)
+}
+
 /// The days to be listed: those of the range, or all of which anything is known.
 async fn days(
     state: &AppState,
@@ -154,7 +195,17 @@ async fn describe(
     let sources = sources::choose(state, key, &venue.calendar, (first, last), Wanted::Current).await?;
     let span = venue.calendar.bounds(first).0..venue.calendar.bounds(last).1;
     let slots = stores.raw.marked_slots(key, span).await?;
+    let exclusions = exclusions::in_force(&*stores.documents, key).await?;
     let shares = judge::completeness_of_days(state, key, venue, &sources, days).await?;
+    let closed = ClosedPeriods::read(stores.documents.as_ref(), &key.tenant).await?;
+    let proposals: BTreeMap<LocalDay, Proposal> = match closed.is_empty() {
+        true => BTreeMap::new(),
+        false => periods::proposals(stores.documents.as_ref(), key)
+            .await?
+            .into_iter()
+            .map(|proposal| (proposal.day, proposal))
+            .collect(),
+    };
     let now = state.now_ms();
     let described = days.iter().zip(shares).map(|(&day, completeness)| {
         let cut = venue.calendar.cut(day);
@@ -166,7 +217,10 @@ async fn describe(
             row,
             sources: &sources,
             marks,
+            exclusions: &exclusions,
             completeness,
+            closed: closed.close(key, day),
+            proposal: proposals.get(&day),
             now,
         })
     });
@@ -179,7 +233,10 @@ struct Described<'a> {
     row: Option<&'a VenueDay>,
     sources: &'a Sources,
     marks: Marks,
+    exclusions: &'a [Exclusion],
     completeness: Option<f64>,
+    closed: bool,
+    proposal: Option<&'a Proposal>,
     now: i64,
 }
 
@@ -190,12 +247,27 @@ fn describe_day(given: Described<'_>) -> DayDto {
         row,
         sources,
         marks,
+        exclusions,
         completeness,
+        closed,
+        proposal,
         now,
     } = given;
+    let proposal = proposal
+        .filter(|proposal| closed && proposal.stands_beside(row.and_then(|row| row.published.as_ref())));
     let source: &DaySource = sources.day(cut.day);
     let info = row.and_then(|row| row.published.as_ref());
-    let dirty_because = day_status::dirty_because(info, &marks, venue, &cut, definitions::VERSION, now);
+    // What has been proposed is not computed again for the same input.
+    let computed = proposal.map(|proposal| &proposal.info).or(info);
+    let dirty_because = day_status::dirty_because(
+        computed,
+        &marks,
+        venue,
+        &cut,
+        definitions::VERSION,
+        exclusions,
+        now,
+    );
     let by_kind = info
         .iter()
         .flat_map(|info| &info.events)
@@ -210,6 +282,8 @@ fn describe_day(given: Described<'_>) -> DayDto {
         published_at: info.map(|info| instant(info.published_at)),
         dirty: !dirty_because.is_empty(),
         dirty_because,
+        closed,
+        proposed: proposal.map(|proposal| ProposalDto::new(venue.id.as_str(), proposal)),
         running: row
             .and_then(|row| row.lease.as_ref())
             .is_some_and(|(_, expires_at)| *expires_at > now),
@@ -223,9 +297,11 @@ fn describe_day(given: Described<'_>) -> DayDto {
         rows: info.map(|info| info.rows),
         duration_ms: info.map(|info| info.duration_ms),
         definitions: info.map(|info| info.definitions),
-        late: info.map(|info| info.late.into()),
+        late: info.map(|info| (&info.late).into()),
         drift: info.and_then(|info| info.drift.as_ref()).map(Into::into),
         changed: info.and_then(|info| info.changed.as_ref()).map(Into::into),
+        exclusions: info.map(|info| info.exclusions.jobs.clone()).unwrap_or_default(),
+        excluded_events: info.map(|info| info.exclusions.excluded.values().sum()),
         files: info.iter().flat_map(|info| &info.files).map(Into::into).collect(),
     }
 }

@@ -11,10 +11,11 @@ use utoipa::IntoParams;
 use crate::dto::{CellDto, FloorDto, HeatmapDto, instant};
 use crate::extract::{ApiPath, ApiQuery, Caller};
 use crate::problem::Problem;
+use crate::query::as_of::AsOf;
 use crate::query::range::Range;
 use crate::respond;
 use crate::state::AppState;
-use crate::views::spatial;
+use crate::views::spatial::{self, SpatialAsked};
 
 /// Which heat map.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -27,6 +28,8 @@ pub(crate) struct Params {
     to: Option<String>,
     /// Only this floor; empty for events that name none.
     floor: Option<String>,
+    /// As it was published at this instant; or a generation's number, for one day.
+    as_of: Option<String>,
 }
 
 /// Person-time per cell of the floor over a range, floor by floor. Instants are widened to whole hours.
@@ -51,7 +54,18 @@ pub(crate) async fn get(
         &venue.calendar,
         state.now_ms(),
     )?;
-    let united = spatial::united(&state, &key, venue, range, Family::Cell, params.floor.as_deref()).await?;
+    let united = spatial::united(
+        &state,
+        &key,
+        venue,
+        SpatialAsked {
+            range,
+            family: Family::Cell,
+            subject: params.floor.as_deref(),
+            as_of: AsOf::parse_option(params.as_of.as_deref(), state.now_ms())?,
+        },
+    )
+    .await?;
     let floors = united
         .values
         .into_iter()

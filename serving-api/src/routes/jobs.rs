@@ -59,6 +59,7 @@ pub(crate) async fn create(
         from: new.from,
         to: new.to,
         dry_run: new.dry_run,
+        reason: new.reason.clone(),
         options: new.options,
     };
     let refused = |refusal: crate::job_catalogue::JobRefusal| Problem::new(problem::BAD_BODY, refusal.0);

@@ -5,14 +5,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use dwell_model::definitions::MetricDefinition;
 use dwell_model::ids::VenueKey;
-use dwell_model::time::{TsMs, parse_ts};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::dto::{BucketDto, DefinitionDto, MetricsDto, instant};
 use crate::extract::{ApiPath, ApiQuery, Caller};
 use crate::formats::{to_arrow_stream, to_csv};
-use crate::problem::{Problem, clip};
+use crate::problem::Problem;
+use crate::query::as_of::AsOf;
 use crate::query::cursor::{self, QueryId};
 use crate::query::hours_of_day::HoursOfDay;
 use crate::query::range::{By, Range};
@@ -54,7 +54,8 @@ pub(crate) struct Params {
     by: Option<String>,
     /// Hours of the day: 10-14 for 10:00 until 14:00, several separated by commas.
     hours: Option<String>,
-    /// Numbers as they were published at this instant; days not published then are pending.
+    /// Numbers as they were published at this instant, days not published then being pending; or a generation's number,
+    /// for one day.
     as_of: Option<String>,
     /// Rows per page.
     limit: Option<String>,
@@ -98,7 +99,7 @@ pub(crate) async fn get(
             .hours
             .as_deref()
             .map_or(Ok(HoursOfDay::ALL), HoursOfDay::parse)?,
-        as_of: params.as_of.as_deref().map(|text| as_of(text, now)).transpose()?,
+        as_of: AsOf::parse_option(params.as_of.as_deref(), now)?,
     };
     let query = query_id(caller.tenant.as_str(), &venue_id, &asked);
     let position = params
@@ -198,25 +199,6 @@ fn selection(params: &Params) -> Result<Selection, Problem> {
         readings: list("reading", &params.reading)?,
         currencies: list("currency", &params.currency)?,
     })
-}
-
-/// Reads `as_of`: an instant that has come.
-pub(crate) fn as_of(text: &str, now: TsMs) -> Result<TsMs, Problem> {
-    let instant = parse_ts(text).or_else(|error| parse_ts(&text.replace(' ', "+")).map_err(|_| error));
-    let ts = instant.map_err(|_| {
-        let detail = format!(
-            "{:?} is no instant; write 2026-03-01T09:00:00Z, or milliseconds since 1970",
-            clip(text)
-        );
-        Problem::parameter("as_of", detail)
-    })?;
-    if ts > now {
-        return Err(Problem::parameter(
-            "as_of",
-            "as_of lies in the future; leave it out for the numbers of now",
-        ));
-    }
-    Ok(ts)
 }
 
 /// What a cursor of these metrics belongs to.

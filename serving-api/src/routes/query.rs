@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::metrics::{METRICS_MAX, as_of, respond_in};
+use super::metrics::{METRICS_MAX, respond_in};
 use crate::dto::{BucketDto, DefinitionDto, MetricsDto, Scope};
 use crate::extract::{ApiJson, Caller};
 use crate::problem::{self, Problem, clip};
+use crate::query::as_of::AsOf;
 use crate::query::cursor::{self, QueryId};
 use crate::query::hours_of_day::HoursOfDay;
 use crate::query::range::{By, Range};
@@ -88,7 +89,7 @@ pub(crate) struct QueryBody {
     /// Only so many groups of the ranking.
     #[serde(default)]
     top: Option<usize>,
-    /// Numbers as they were published at this instant.
+    /// Numbers as they were published at this instant; or a generation's number, for one day of one venue.
     #[serde(default)]
     as_of: Option<String>,
     /// Rows per page.
@@ -232,7 +233,7 @@ struct Question<'a> {
     group_by: GroupBy,
     order: Option<Order>,
     top: Option<usize>,
-    as_of: Option<i64>,
+    as_of: Option<AsOf>,
 }
 
 impl<'a> Question<'a> {
@@ -307,7 +308,7 @@ impl<'a> Question<'a> {
             group_by,
             order,
             top: body.top,
-            as_of: body.as_of.as_deref().map(|text| as_of(text, now)).transpose()?,
+            as_of: AsOf::parse_option(body.as_of.as_deref(), now)?,
         })
     }
 
@@ -347,6 +348,10 @@ impl<'a> Question<'a> {
                 "venues",
                 "no venue is left by `venues` and `venue_tags`",
             ));
+        }
+        if matches!(self.as_of, Some(AsOf::Generation(_))) && venues.len() > 1 {
+            let detail = "a generation is one venue's; name the venue, or give as_of an instant";
+            return Err(Problem::parameter("as_of", detail));
         }
         if let Some(zone) = self.body.zones.iter().flatten().find(|zone| {
             *zone != VENUE_ZONE

@@ -13,6 +13,7 @@ use utoipa::IntoParams;
 use crate::dto::{SessionDayDto, SessionDetailDto, SessionDto, SessionsDto};
 use crate::extract::{ApiPath, ApiQuery, Caller};
 use crate::problem::{self, Problem};
+use crate::query::as_of::AsOf;
 use crate::query::cursor::{self, QueryId};
 use crate::query::range::Range;
 use crate::query::text;
@@ -41,10 +42,21 @@ pub(crate) struct ListParams {
     to: Option<String>,
     /// Only sessions with a visit in this zone.
     zone: Option<String>,
+    /// As they were published at this instant; or a generation's number, for one day.
+    as_of: Option<String>,
     /// Sessions per page.
     limit: Option<String>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
+}
+
+/// Which computation of a session.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct GetParams {
+    /// As it was published at this instant; or the number of a generation of its day.
+    as_of: Option<String>,
 }
 
 /// Where the next page begins.
@@ -98,14 +110,27 @@ pub(crate) async fn list(
         .zone
         .as_ref()
         .map_or_else(String::new, |zone| format!("={zone}"));
-    let query = QueryId::of(&[caller.tenant.as_str(), "sessions", &venue_id, &start, &end, &zone]);
+    let as_of = AsOf::parse_option(params.as_of.as_deref(), state.now_ms())?;
+    let pinned_by = format!("{as_of:?}");
+    let query = QueryId::of(&[
+        caller.tenant.as_str(),
+        "sessions",
+        &venue_id,
+        &start,
+        &end,
+        &zone,
+        &pinned_by,
+    ]);
     let position = params
         .cursor
         .map(|text| cursor::decode::<Position>(query, &text))
         .transpose()?;
-    let wanted = position
-        .as_ref()
-        .map_or(Wanted::Published, |position| Wanted::Pinned(&position.pins));
+    let wanted = match (&position, as_of) {
+        (Some(position), None) => Wanted::Pinned(&position.pins),
+        (Some(position), Some(_)) => Wanted::OnlyPinned(&position.pins),
+        (None, Some(as_of)) => Wanted::AsOf(as_of),
+        (None, None) => Wanted::Published,
+    };
     let sources = sources::choose(&state, &key, &venue.calendar, days, wanted).await?;
     let pins = sources.pins(days.0, days.1);
     let from = position.map_or((days.0, None), |position| (position.day, position.after));
@@ -146,6 +171,7 @@ pub(crate) async fn list(
     params(
         ("venue" = String, Path, description = "Id of the venue"),
         ("session" = String, Path, description = "Id of the session"),
+        GetParams,
     ),
     responses((status = 200, description = "The session", body = SessionDetailDto)),
 )]
@@ -154,7 +180,9 @@ pub(crate) async fn get(
     Caller(caller): Caller,
     headers: HeaderMap,
     ApiPath((venue_id, session_id)): ApiPath<(String, String)>,
+    ApiQuery(params): ApiQuery<GetParams>,
 ) -> Result<Response, Problem> {
+    let as_of = AsOf::parse_option(params.as_of.as_deref(), state.now_ms())?;
     let stored = state.venue(&caller.tenant, &venue_id).await?;
     let key = VenueKey::new(caller.tenant.clone(), stored.venue.id.clone());
     let unknown = || Problem::not_found("session", &session_id);
@@ -168,7 +196,7 @@ pub(crate) async fn get(
         &key,
         &stored.venue.calendar,
         (day, day),
-        Wanted::Published,
+        as_of.map_or(Wanted::Published, Wanted::AsOf),
     )
     .await?;
     let DaySource::Batch(info) = sources.day(day) else {
@@ -181,7 +209,7 @@ pub(crate) async fn get(
         .await?;
     let found = found.ok_or_else(unknown)?;
     let (trajectory, trajectory_thinned) =
-        trajectory(&state, &key, &stored.venue, day, &found.session).await?;
+        trajectory(&state, &key, &stored.venue, day, &found.session, info).await?;
     let session = SessionDto::new(&day.to_string(), found, layout_of(&stored.venue, day, info));
     let answer = SessionDetailDto {
         session,
@@ -236,6 +264,13 @@ impl Page<'_> {
                 let chunk = sessions
                     .list(self.key, day, info.generation, cursor.as_ref(), CHUNK)
                     .await?;
+                if chunk.is_empty()
+                    && cursor.is_none()
+                    && info.sessions > 0
+                    && sources::is_replaced(self.state, self.key, day, info.generation).await?
+                {
+                    return Err(sources::gone(day, info.generation));
+                }
                 let ended = chunk.len() < CHUNK;
                 let layout = layout_of(self.venue, day, info);
                 for stored in chunk {

@@ -11,10 +11,11 @@ use utoipa::IntoParams;
 use crate::dto::{LayerTransitionsDto, TransitionDto, TransitionsDto, instant};
 use crate::extract::{ApiPath, ApiQuery, Caller};
 use crate::problem::{Problem, clip};
+use crate::query::as_of::AsOf;
 use crate::query::range::Range;
 use crate::respond;
 use crate::state::AppState;
-use crate::views::spatial;
+use crate::views::spatial::{self, SpatialAsked};
 
 /// Which transitions.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -27,6 +28,8 @@ pub(crate) struct Params {
     to: Option<String>,
     /// Only this layer of zones.
     layer: Option<String>,
+    /// As it was published at this instant; or a generation's number, for one day.
+    as_of: Option<String>,
 }
 
 /// Transitions between zones over a range, layer by layer. Instants are widened to whole hours.
@@ -64,9 +67,12 @@ pub(crate) async fn get(
         &state,
         &key,
         venue,
-        range,
-        Family::Transition,
-        params.layer.as_deref(),
+        SpatialAsked {
+            range,
+            family: Family::Transition,
+            subject: params.layer.as_deref(),
+            as_of: AsOf::parse_option(params.as_of.as_deref(), state.now_ms())?,
+        },
     )
     .await?;
     let layers = united

@@ -24,7 +24,7 @@ use dwell_storage::api::{
     AggregatesWriter, ArchiveWriter, Committed, DeliveredRows, Flip, Generation, GenerationInfo, LateLedger,
     LiveDay, LiveVenue, LiveView, Mark, MarkSource, RawEventsReader, RawEventsWriter, RawWrite, Registry,
     Rewrite, Role, SessionsWriter, StagedDay, StillHeld, StoredSession, VenueDays, VenueDaysReader,
-    VenueDaysWriter,
+    VenueDaysWriter, publications,
 };
 use dwell_storage::archive::DeltaArchive;
 use dwell_storage::backends::sqlite::SqliteStores;
@@ -327,6 +327,7 @@ impl Api {
             changed: None,
             carry: Carry::default(),
             carry_in: Carry::default(),
+            exclusions: Default::default(),
         };
         change(&mut info);
         self.stores
@@ -339,7 +340,14 @@ impl Api {
             .write(&key, day, lease.fence, rows)
             .await
             .unwrap();
+        let (documents, published_at) = (self.stores.documents.as_ref(), info.published_at);
+        publications::announce(documents, days.as_ref(), &key, day, lease.fence, before)
+            .await
+            .unwrap();
         assert_eq!(days.publish(&lease, before, info).await.unwrap(), Flip::Done);
+        publications::settle(documents, days.as_ref(), &key, published_at)
+            .await
+            .unwrap();
         days.release(&lease).await.unwrap();
         lease.fence
     }

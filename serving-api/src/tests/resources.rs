@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::{Method, StatusCode, header};
 use dwell_model::time::{HOUR_MS, parse_ts};
-use dwell_storage::api::{Drift, LateLedger, MarkSource, Marks, Role};
+use dwell_storage::api::{Drift, LateArrivals, LateLedger, LateSource, MarkSource, Marks, Role};
 use serde_json::{Value, json};
 
 use super::harness::{Api, NOW, venue_spec};
@@ -262,6 +262,17 @@ async fn days_tell_what_is_known_and_why_they_wait() {
             events: 3,
             max_late_ms: 9_000,
             receipts: 2,
+            added: Some(LateArrivals {
+                events: 3,
+                delay_p50_ms: Some(4_000),
+                delay_max_ms: Some(9_000),
+                sensors: vec![LateSource {
+                    name: "s1".to_owned(),
+                    events: 3,
+                }],
+                sensors_all: 1,
+                ..LateArrivals::default()
+            }),
         };
         info.drift = Some(Drift {
             buckets: 10,

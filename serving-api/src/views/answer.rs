@@ -5,7 +5,7 @@ use dwell_model::definitions::MetricDefinition;
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::Venue;
 use dwell_model::metrics::{Family, Grain};
-use dwell_model::time::{LocalDay, TsMs};
+use dwell_model::time::LocalDay;
 use serde::{Deserialize, Serialize};
 
 use super::fold::{self, BucketFold, BucketInfo, Ingredients};
@@ -15,6 +15,7 @@ use super::series::{self, Selection, Series};
 use super::sources::{self, Pins, Sources, Wanted};
 use crate::dto::{BucketDto, Scope};
 use crate::problem::{self, Problem};
+use crate::query::as_of::AsOf;
 use crate::query::hours_of_day::HoursOfDay;
 use crate::query::range::{self, Bucket, By, Piece, Range};
 use crate::respond::Caching;
@@ -37,7 +38,7 @@ pub(crate) struct Asked {
     /// Hours of the day.
     pub(crate) hours: HoursOfDay,
     /// As it was published then.
-    pub(crate) as_of: Option<TsMs>,
+    pub(crate) as_of: Option<AsOf>,
 }
 
 /// Where a page begins: after a row of the page before, with what that page has pinned.
@@ -107,8 +108,9 @@ impl<'a> Plan<'a> {
         series::check_time(&asked.metrics, &buckets)?;
         let days = asked.range.days(&venue.calendar);
         let wanted = match (pins, asked.as_of) {
-            (Some(pins), _) => Wanted::Pinned(pins),
-            (None, Some(ts)) => Wanted::AsOf(ts),
+            (Some(pins), None) => Wanted::Pinned(pins),
+            (Some(pins), Some(_)) => Wanted::OnlyPinned(pins),
+            (None, Some(as_of)) => Wanted::AsOf(as_of),
             (None, None) => Wanted::Current,
         };
         let sources = sources::choose(state, &key, &venue.calendar, days, wanted).await?;

@@ -1,5 +1,6 @@
 //! What there is to say about a venue-day as a whole: its state, and whether a run has work to do on it. Pure.
 
+use dwell_model::exclusion::{self, Exclusion};
 use dwell_model::layout::Venue;
 use dwell_model::time::{DayCut, SLOT_MS, TsMs, slot_of};
 use dwell_storage::api::{GenerationInfo, Marks};
@@ -57,6 +58,7 @@ pub(crate) fn dirty_because(
     venue: &Venue,
     cut: &DayCut,
     definitions: u32,
+    exclusions: &[Exclusion],
     now: TsMs,
 ) -> Vec<&'static str> {
     let Some(info) = published else {
@@ -84,6 +86,10 @@ pub(crate) fn dirty_because(
         (
             definitions != info.definitions,
             "the metric definitions have changed",
+        ),
+        (
+            exclusion::fingerprint(exclusion::bearing(exclusions, cut.day)) != info.exclusions.fingerprint,
+            "other exclusions are in force",
         ),
     ];
     reasons

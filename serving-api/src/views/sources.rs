@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics;
 use crate::problem::{self, Problem};
+use crate::query::as_of::AsOf;
 use crate::state::AppState;
 
 /// Which layer computed a number.
@@ -107,6 +108,8 @@ impl DaySource {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sources {
     days: BTreeMap<LocalDay, DaySource>,
+    /// Days whose generation is not the published one: retention may take its rows at any time.
+    replaced: BTreeSet<LocalDay>,
 }
 
 /// A day of which nothing is known.
@@ -118,6 +121,7 @@ impl Sources {
     pub(crate) fn of(days: impl IntoIterator<Item = (LocalDay, DaySource)>) -> Self {
         Self {
             days: days.into_iter().collect(),
+            replaced: BTreeSet::new(),
         }
     }
 
@@ -176,10 +180,12 @@ pub(crate) enum Wanted<'a> {
     Current,
     /// Published generations only, provisional ones too.
     Published,
-    /// Those that were published at an instant.
-    AsOf(TsMs),
+    /// Those that were published once.
+    AsOf(AsOf),
     /// Those that a cursor has pinned; days without a pin as [`Wanted::Current`].
     Pinned(&'a Pins),
+    /// Those that a cursor has pinned, and nothing of other days: what had not been published then stays so.
+    OnlyPinned(&'a Pins),
 }
 
 /// Chooses the sources of the days `first` to `last` of a venue. A generation that was cut by another time zone or day
@@ -202,7 +208,7 @@ pub(crate) async fn choose(
             (first, last),
         ),
         Wanted::Published => current(&published, None, (first, last)),
-        Wanted::AsOf(ts) => {
+        Wanted::AsOf(AsOf::Moment(ts)) => {
             let mut days = BTreeMap::new();
             for day in &published {
                 let info = generation_as_of(state, venue, day, ts).await?;
@@ -212,13 +218,28 @@ pub(crate) async fn choose(
             }
             days
         }
-        Wanted::Pinned(pins) => {
-            let mut days = current(
-                &published,
-                state.live().venue(venue).await?.as_deref(),
-                (first, last),
-            );
-            for (day, generation) in pins.generations() {
+        Wanted::AsOf(AsOf::Generation(_)) if first != last => {
+            let detail = "a generation is one day's; ask for that day alone, or give as_of an instant";
+            return Err(Problem::parameter("as_of", detail));
+        }
+        Wanted::AsOf(AsOf::Generation(generation)) => {
+            let info = the_generation(state, venue, calendar, first, generation).await?;
+            BTreeMap::from([(first, DaySource::Batch(Arc::new(info)))])
+        }
+        Wanted::Pinned(pins) | Wanted::OnlyPinned(pins) => {
+            let mut days = match wanted {
+                Wanted::OnlyPinned(_) => current(&published, None, (first, last)),
+                _ => current(
+                    &published,
+                    state.live().venue(venue).await?.as_deref(),
+                    (first, last),
+                ),
+            };
+            let pinned = pins.generations();
+            if matches!(wanted, Wanted::OnlyPinned(_)) {
+                days.retain(|day, _| pinned.contains_key(day));
+            }
+            for (day, generation) in pinned {
                 if days.get(&day).and_then(DaySource::generation) != Some(generation) {
                     let history = state.stores().venue_days.history(venue, day).await?;
                     let Some(info) = history.into_iter().find(|info| info.generation == generation) else {
@@ -236,7 +257,16 @@ pub(crate) async fn choose(
     if matches!(wanted, Wanted::Current | Wanted::Pinned(_)) {
         find_silent(state, venue, calendar, (first, last), &mut days).await?;
     }
-    Ok(Sources { days })
+    let now: BTreeMap<LocalDay, Generation> = published
+        .iter()
+        .filter_map(|row| Some((row.day, row.published.as_ref()?.generation)))
+        .collect();
+    let replaced = days
+        .iter()
+        .filter(|(day, source)| source.generation().is_some_and(|of| now.get(day) != Some(&of)))
+        .map(|(day, _)| *day)
+        .collect();
+    Ok(Sources { days, replaced })
 }
 
 /// Finds the closed days without a source of which no event has ever come.
@@ -306,9 +336,63 @@ async fn generation_as_of(
         Some(info) if info.published_at <= ts => Ok(Some(info.clone())),
         _ => {
             let history = state.stores().venue_days.history(venue, day.day).await?;
-            Ok(history.into_iter().find(|info| info.published_at <= ts))
+            // Only a day's first generation has none to be compared with: retention forgets the oldest.
+            let is_forgotten = history.last().is_some_and(|oldest| oldest.changed.is_some());
+            let found = history.into_iter().find(|info| info.published_at <= ts);
+            if found.is_none() && is_forgotten {
+                let detail = format!(
+                    "what was published of {} at that time is no longer kept; ask for a later time",
+                    day.day
+                );
+                return Err(Problem::new(problem::GENERATION_GONE, detail).about("as_of"));
+            }
+            Ok(found)
         }
     }
+}
+
+/// A generation of a day by its number.
+async fn the_generation(
+    state: &AppState,
+    venue: &VenueKey,
+    calendar: &VenueCalendar,
+    day: LocalDay,
+    generation: Generation,
+) -> Result<GenerationInfo, Problem> {
+    let history = state.stores().venue_days.history(venue, day).await?;
+    let Some(info) = history.into_iter().find(|info| info.generation == generation) else {
+        let detail = format!("no generation {generation} of {day} was published, or it is no longer known");
+        return Err(Problem::new(problem::NOT_FOUND, detail).about("as_of"));
+    };
+    if info.calendar != *calendar {
+        let detail = format!(
+            "generation {generation} of {day} was computed when the venue had another time zone or day start: its \
+             buckets are not those of today"
+        );
+        return Err(Problem::new(problem::GENERATION_GONE, detail).about("as_of"));
+    }
+    Ok(info)
+}
+
+/// The answer for a generation whose rows retention has taken.
+pub(crate) fn gone(day: LocalDay, generation: Generation) -> Problem {
+    let detail = format!(
+        "generation {generation} of {day} was published, and its numbers have been deleted by retention since; recompute \
+         the day, or leave out as_of for the numbers of now"
+    );
+    Problem::new(problem::GENERATION_GONE, detail).about("as_of")
+}
+
+/// Whether another generation is published in place of this one.
+pub(crate) async fn is_replaced(
+    state: &AppState,
+    venue: &VenueKey,
+    day: LocalDay,
+    generation: Generation,
+) -> Result<bool, Problem> {
+    let row = state.stores().venue_days.get(venue, day).await?;
+    let published = row.and_then(|row| row.published);
+    Ok(published.is_none_or(|info| info.generation != generation))
 }
 
 /// Rows of the days' sources by a filter, one list for each day asked for. Whole generations only: one whose number of
@@ -323,7 +407,9 @@ pub(crate) async fn rows(
     let mut generations = Vec::new();
     for &day in days {
         if let DaySource::Batch(info) = sources.day(day) {
-            ensure_whole(state, venue, day, info).await?;
+            if !sources.replaced.contains(&day) {
+                ensure_whole(state, venue, day, info).await?;
+            }
             generations.push((day, info.generation));
         }
     }
@@ -337,6 +423,19 @@ pub(crate) async fn rows(
                 .await?
         }
     };
+    // What is whole after the reading was whole while it was read.
+    for &day in days.iter().filter(|day| sources.replaced.contains(day)) {
+        if let DaySource::Batch(info) = sources.day(day) {
+            let found = state
+                .stores()
+                .aggregates
+                .count(venue, day, info.generation)
+                .await?;
+            if found < info.rows {
+                return Err(gone(day, info.generation));
+            }
+        }
+    }
     let mut read = read.into_iter();
     let rows_of = |day: &LocalDay| match sources.day(*day) {
         DaySource::Batch(_) => read.next().unwrap_or_default(),

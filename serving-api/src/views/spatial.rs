@@ -11,6 +11,7 @@ use super::rows::{self, Rows};
 use super::sources::{self, Sources, Wanted};
 use crate::dto::OriginDto;
 use crate::problem::{self, Problem};
+use crate::query::as_of::AsOf;
 use crate::query::hours_of_day::HoursOfDay;
 use crate::query::range::{self, By, Piece, Range};
 use crate::respond::Caching;
@@ -20,6 +21,19 @@ use crate::state::AppState;
 const DAYS_MAX: usize = 400;
 /// Pieces whose rows are in memory at a time.
 const DAYS_AT_ONCE: usize = 31;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SpatialAsked<'a> {
+    /// The range.
+    pub(crate) range: Range,
+    /// The family.
+    pub(crate) family: Family,
+    /// Only this subject.
+    pub(crate) subject: Option<&'a str>,
+    /// As it was published once.
+    pub(crate) as_of: Option<AsOf>,
+}
 
 /// The united ingredients of a family over a range, by subject, with where they come from.
 pub(crate) struct United {
@@ -36,10 +50,14 @@ pub(crate) async fn united(
     state: &AppState,
     key: &VenueKey,
     venue: &Venue,
-    range: Range,
-    family: Family,
-    subject: Option<&str>,
+    asked: SpatialAsked<'_>,
 ) -> Result<United, Problem> {
+    let SpatialAsked {
+        range,
+        family,
+        subject,
+        as_of,
+    } = asked;
     let buckets_max = state.config().buckets_max;
     let buckets = range::cut(
         &venue.calendar,
@@ -50,7 +68,14 @@ pub(crate) async fn united(
         DAYS_MAX,
     )?;
     let days = range.days(&venue.calendar);
-    let sources = sources::choose(state, key, &venue.calendar, days, Wanted::Current).await?;
+    let sources = sources::choose(
+        state,
+        key,
+        &venue.calendar,
+        days,
+        as_of.map_or(Wanted::Current, Wanted::AsOf),
+    )
+    .await?;
     let subjects = subject.map(|subject| vec![subject.to_owned()]);
     let mut values = BTreeMap::new();
     for pieces in buckets

@@ -4,12 +4,13 @@
 //! same payloads count as in the computation. Memory is bounded by the session's own positions and one slot or chunk.
 
 use dwell_model::event::{Delivery, EventBatch, Kind, RawRows, field, resolve};
+use dwell_model::exclusion::DayExclusions;
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::Venue;
 use dwell_model::session::{FoldContext, Session, Subject};
 use dwell_model::time::{LocalDay, SLOT_MS, TsMs, slot_of};
 use dwell_runtime::tasks::blocking;
-use dwell_storage::api::{DayReader, Projection};
+use dwell_storage::api::{DayReader, GenerationInfo, Projection, exclusions};
 
 use crate::dto::PointDto;
 use crate::problem::{self, Problem};
@@ -25,6 +26,7 @@ pub(crate) async fn trajectory(
     venue: &Venue,
     day: LocalDay,
     session: &Session,
+    info: &GenerationInfo,
 ) -> Result<(Vec<PointDto>, bool), Problem> {
     let wanted = Wanted {
         subject: session.subject.clone(),
@@ -64,7 +66,8 @@ pub(crate) async fn trajectory(
             &mut rows,
         )?;
     }
-    Ok(points(&rows, state.config().trajectory_points_max))
+    let excluded = excluded(state, key, info).await?;
+    Ok(points(&rows, &excluded, state.config().trajectory_points_max))
 }
 
 /// Which positions belong to a session.
@@ -124,9 +127,22 @@ fn push(into: &mut RawRows, events: &EventBatch, row: usize, deliveries: &[Deliv
     Ok(())
 }
 
-fn points(rows: &RawRows, points_max: usize) -> (Vec<PointDto>, bool) {
+/// The exclusions that a generation was computed with: its sessions are made of what they left.
+async fn excluded(state: &AppState, key: &VenueKey, info: &GenerationInfo) -> Result<DayExclusions, Problem> {
+    let applied = &info.exclusions.jobs;
+    if applied.is_empty() {
+        return Ok(DayExclusions::default());
+    }
+    let known = exclusions::of_tenant(&*state.stores().documents, &key.tenant).await?;
+    Ok(DayExclusions::exactly(
+        known.iter().filter(|exclusion| applied.contains(&exclusion.id)),
+    ))
+}
+
+fn points(rows: &RawRows, excluded: &DayExclusions, points_max: usize) -> (Vec<PointDto>, bool) {
     let events = &rows.events;
-    let mut winners = resolve(rows, |_, _| false).winners;
+    let excluded = excluded.on(events);
+    let mut winners = resolve(rows, |row, delivery| excluded.covers(events, row, delivery)).winners;
     winners.sort_by_key(|&row| events.ts[row as usize]);
     let step = winners.len().div_ceil(points_max.max(1)).max(1);
     let (x, y) = (events.f32s(field::position::X), events.f32s(field::position::Y));

@@ -7,7 +7,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use dwell_model::event::{EventBatch, Kind, NO_TEXT, RawRows, resolve};
+use dwell_model::event::{Delivery, EventBatch, Kind, NO_TEXT, RawRows, resolve};
+use dwell_model::exclusion::{DayExclusions, Exclusion};
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::Layout;
 use dwell_model::metrics::{AggregateRow, Carry, DayAccumulator, Family, Grain, HourSet};
@@ -29,6 +30,8 @@ pub(crate) struct DayPlan {
     pub(crate) layout: Layout,
     pub(crate) fingerprint: u64,
     pub(crate) context: FoldContext,
+    /// Deliveries that do not count.
+    pub(crate) exclusions: DayExclusions,
 }
 
 /// A day's live state.
@@ -81,7 +84,14 @@ impl DayPlan {
             layout: layout.clone(),
             context,
             cut,
+            exclusions: DayExclusions::default(),
         }
+    }
+
+    /// The plan without the deliveries that a venue's exclusions cover.
+    pub(crate) fn excluding(mut self, of_venue: &[Exclusion]) -> Self {
+        self.exclusions = DayExclusions::of(of_venue, &(self.cut.start..self.cut.end));
+        self
     }
 
     pub(crate) fn day(&self) -> LocalDay {
@@ -166,7 +176,7 @@ impl DayState {
     }
 
     /// Takes rows of the raw table: all rows of a kind within a stretch of time that begins at `start`, stretches in
-    /// rising order. Returns the latest event time.
+    /// rising order. Returns the latest event time of those that are not excluded.
     pub(crate) fn take_raw(
         &mut self,
         hasher: &mut EventHasher,
@@ -175,11 +185,18 @@ impl DayState {
     ) -> Option<TsMs> {
         let batch = &rows.events;
         hasher.prepare(batch);
+        let excluded = self.plan.exclusions.on(batch);
+        let mut latest = None;
         for row in 0..batch.len() {
-            self.known
-                .note(hasher.identity(batch, row), hasher.payload(batch, row));
+            let is_covered = |delivery: &Delivery| excluded.covers(batch, row, delivery);
+            // What is excluded altogether is not known: sent again, it is new.
+            if excluded.is_empty() || !rows.deliveries(row).iter().all(is_covered) {
+                self.known
+                    .note(hasher.identity(batch, row), hasher.payload(batch, row));
+                latest = latest.max(Some(batch.ts[row]));
+            }
         }
-        let winners = resolve(rows, |_, _| false).winners;
+        let winners = resolve(rows, |row, delivery| excluded.covers(batch, row, delivery)).winners;
         if batch.kind == Kind::Position {
             self.settle(settle_before);
             self.subjects.begin_batch(batch);
@@ -193,7 +210,7 @@ impl DayState {
             }
         }
         self.add(hasher, batch, &winners);
-        batch.ts.iter().copied().max()
+        latest
     }
 
     /// Settles what lies before a time. Sessions beyond the bound are closed.

@@ -28,6 +28,8 @@ pub(crate) enum Reason {
     Request,
     /// Raw holds now what the log had lost.
     Gap,
+    /// Other exclusions are in force.
+    Exclusion,
 }
 
 /// The wishes of a venue.
@@ -56,6 +58,7 @@ impl Reason {
             Reason::Layout => "layout",
             Reason::Request => "request",
             Reason::Gap => "gap",
+            Reason::Exclusion => "exclusion",
         }
     }
 }

@@ -5,18 +5,19 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dwell_model::ids::VenueKey;
+use dwell_model::exclusion::{DaySet, Exclusion};
+use dwell_model::ids::{TenantId, VenueKey};
 use dwell_model::layout::Venue;
 use dwell_model::time::{LocalDay, TsMs};
 use dwell_storage::api::{
-    EventLog, GenerationInfo, LogBounds, Partition, Position, Shard as ShardNumber, VenueDay,
+    EventLog, GenerationInfo, LogBounds, Partition, Position, Shard as ShardNumber, VenueDay, exclusions,
 };
 use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::reader::{ShardReader, Start};
 use super::rebuilds::settle_until;
-use super::{Context, Due, Shard};
+use super::{Context, Due, Shard, of_venue};
 use crate::checkpoint::{self, ShardState, VenueCheckpoint};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -60,6 +61,15 @@ impl Shard {
         let registry_version = deps.registry.version().await?;
         let venues = venues_of(deps, number).await?;
 
+        // Before any row: what is excluded later makes the day be built anew.
+        let exclusion_changes = context.shared.exclusion_changes();
+        let mut exclusions = HashMap::new();
+        for (key, _) in &venues {
+            if !exclusions.contains_key(&key.tenant) {
+                let in_force = exclusions_of(deps, &key.tenant).await?;
+                exclusions.insert(key.tenant.clone(), in_force);
+            }
+        }
         let live = live_ranges(&venues, deps.clock.now_ms(), config);
         let until: Vec<_> = begins
             .iter()
@@ -103,6 +113,8 @@ impl Shard {
             unknown: HashSet::new(),
             registry_version: Some(registry_version),
             erasures_known,
+            exclusions,
+            exclusion_changes,
             hasher: EventHasher::default(),
             gauges: ShardGauges::new(number),
             is_rebuilding: false,
@@ -141,6 +153,10 @@ impl Shard {
 
     /// Adds a venue that was not known at the start.
     pub(super) async fn add_venue(&mut self, key: VenueKey, venue: Venue) -> Result<()> {
+        if !self.exclusions.contains_key(&key.tenant) {
+            let in_force = exclusions_of(&self.context.deps, &key.tenant).await?;
+            self.exclusions.insert(key.tenant.clone(), in_force);
+        }
         let config = Arc::clone(&self.context.config);
         let live = live_ranges(&[(key.clone(), venue.clone())], self.moment().now, &config);
         let stretches = self.sources.stretches(&self.reader.positions()).await?;
@@ -159,6 +175,7 @@ impl Shard {
         let at = self.moment();
         let config = &self.context.config;
         let mut state = VenueState::new(key.clone(), venue, Arc::clone(config), at.now);
+        state.set_exclusions(of_venue(&self.exclusions, &key), at);
         let settle_until = settle_until(&*self.context.deps.log, &self.reader, &key, at);
         let live = state.live_days();
         let today = state.today();
@@ -346,6 +363,17 @@ pub(super) async fn venues_of(deps: &Deps, number: ShardNumber) -> Result<Vec<(V
         }
     }
     Ok(venues)
+}
+
+/// The exclusions of a tenant that are in force. What was found about them since changes nothing here.
+pub(super) async fn exclusions_of(deps: &Deps, tenant: &TenantId) -> Result<Vec<Exclusion>> {
+    let mut all = exclusions::of_tenant(&*deps.documents, tenant).await?;
+    all.retain(Exclusion::is_in_force);
+    for exclusion in &mut all {
+        exclusion.days = DaySet::default();
+        exclusion.is_searched = false;
+    }
+    Ok(all)
 }
 
 /// For each venue the range of event times of its live days.

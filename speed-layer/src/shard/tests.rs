@@ -1,5 +1,6 @@
 //! A shard on the embedded stores, step by step.
 
+mod exclusions;
 mod gaps;
 mod golden;
 mod owners;

@@ -140,6 +140,10 @@ impl EventLogAdmin for KindLog {
     ) -> Result<ErasedLog> {
         self.log(partition)?.erase(0, from, filter).await
     }
+
+    async fn begin_new_life(&self) -> Result<u64> {
+        self.logs[0].begin_new_life().await
+    }
 }
 
 #[async_trait]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dwell_model::event::{Checksum, Delivery, EventBatch, Kind, RawRows};
 use dwell_model::ids::{TenantId, VenueKey};
-use dwell_model::time::LocalDay;
+use dwell_model::time::{LocalDay, TsMs};
 use serde::{Deserialize, Serialize};
 
 use super::{Erasures, Generation};
@@ -75,6 +75,15 @@ pub enum Projection {
     Events,
     /// That and the deliveries.
     EventsAndDeliveries,
+    /// Identities and deliveries, for looking something up: payloads are not read and stand as absent.
+    IdentitiesAndDeliveries,
+}
+
+impl Projection {
+    /// Whether the deliveries are read.
+    pub fn has_deliveries(self) -> bool {
+        self != Projection::Events
+    }
 }
 
 /// Reads an archived day's winners chunk by chunk, in the order (key, ts, sensor). Blocking: call it off the runtime.
@@ -340,7 +349,97 @@ pub trait ArchiveReader: Send + Sync {
     async fn tables(&self) -> Result<Vec<(TenantId, Kind)>>;
 }
 
-/// The archive.
-pub trait Archive: ArchiveWriter + ArchiveReader {}
+/// A data file that no table names any more, or not yet.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct UnnamedFile {
+    /// Kind of its events.
+    pub kind: Kind,
+    /// Which dataset it lies in.
+    pub dataset: Dataset,
+    /// Path below the dataset's folder, as in [`ArchiveFile::path`].
+    pub path: String,
+    /// Size.
+    pub bytes: u64,
+}
 
-impl<T: ArchiveWriter + ArchiveReader> Archive for T {}
+/// Where the history of a table stands.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TableVersion {
+    /// Kind of its events.
+    pub kind: Kind,
+    /// Which dataset.
+    pub dataset: Dataset,
+    /// Number of its last commit.
+    pub version: u64,
+    /// Files that it names.
+    pub files: u64,
+    /// Their size.
+    pub bytes: u64,
+}
+
+/// Keeping the archive in bounds.
+#[async_trait]
+pub trait ArchiveKeeper: Send + Sync {
+    /// Data files of a tenant that no table names, that were written before `older_than` and that no table has named
+    /// since then: replaced ones, and what was staged but never committed. Ascending.
+    async fn unnamed_files(&self, tenant: &TenantId, older_than: TsMs) -> Result<Vec<UnnamedFile>>;
+
+    /// Removes such files for good; one that its table names by now is left. Returns those that are gone, whoever
+    /// removed them. A file that is being staged is named by nothing yet: removing it makes its commit fail or, worse,
+    /// name a file that is not there, so take only what [`unnamed_files`](Self::unnamed_files) gave for an age of days, or
+    /// what your own commit has replaced.
+    async fn remove_unnamed(&self, tenant: &TenantId, files: &[UnnamedFile]) -> Result<Vec<UnnamedFile>>;
+
+    /// Where the tables of a tenant stand. Each is read for itself, in the order in which rows are committed: superseded
+    /// ones of a kind before its events.
+    async fn versions(&self, tenant: &TenantId) -> Result<Vec<TableVersion>>;
+}
+
+/// A file that cannot be read as it was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenFile {
+    /// The file, as the table's log has it.
+    pub file: ArchiveFile,
+    /// What is wrong with it, its name included.
+    pub problem: String,
+}
+
+/// Outcome of writing a damaged day anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Rebuilt {
+    /// New files hold exactly what the broken ones held, waiting for [`ArchiveWriter::commit`].
+    Staged(StagedDay),
+    /// What there is gives other rows than those recorded. Nothing is staged.
+    NotAsRecorded {
+        /// Winners as the log has them.
+        recorded: Checksum,
+        /// Winners as they came out.
+        found: Checksum,
+    },
+}
+
+/// Repairing the archive.
+#[async_trait]
+pub trait ArchiveRepair: Send + Sync {
+    /// Re-reads a day's files; those that are missing, or not what was committed, with what is wrong.
+    async fn broken_files(&self, venue: &VenueKey, day: &ArchivedDay) -> Result<Vec<BrokenFile>>;
+
+    /// Unites rows with those of a day's files that are not broken, and writes the result as new files, as
+    /// [`ArchiveWriter::rewrite_day`] does; staged only if counts and checksums, over winners and over deliveries, are
+    /// those recorded of all its files.
+    async fn rebuild_day(
+        &self,
+        venue: &VenueKey,
+        kind: Kind,
+        day: LocalDay,
+        fence: Generation,
+        incoming: Box<dyn IncomingDay>,
+        broken: &[BrokenFile],
+    ) -> Result<Rebuilt>;
+}
+
+/// The archive.
+pub trait Archive: ArchiveWriter + ArchiveReader + ArchiveKeeper + ArchiveRepair {}
+
+impl<T: ArchiveWriter + ArchiveReader + ArchiveKeeper + ArchiveRepair> Archive for T {}

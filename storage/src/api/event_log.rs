@@ -166,6 +166,11 @@ pub trait EventLogAdmin: Send + Sync {
         from: Position,
         filter: Arc<ErasureFilter>,
     ) -> Result<ErasedLog>;
+
+    /// Begins a new life of the log, which keeps its records: raises its epoch, and returns it. It counts for whoever
+    /// opens the log afterwards; who has it open goes on in the former life, whose marks and positions are never
+    /// compared with those of the new one.
+    async fn begin_new_life(&self) -> Result<u64>;
 }
 
 /// What a step of an erasure found in the log.

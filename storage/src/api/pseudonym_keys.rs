@@ -25,6 +25,15 @@ pub enum PseudonymKey {
     Destroyed,
 }
 
+/// A key with the end of its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPseudonymKey {
+    /// The key, or that it was destroyed.
+    pub key: PseudonymKey,
+    /// When its time is, or was, over.
+    pub keep_until: TsMs,
+}
+
 /// The key store. Stored apart from all other tables.
 #[async_trait]
 pub trait PseudonymKeys: Send + Sync {
@@ -38,8 +47,8 @@ pub trait PseudonymKeys: Send + Sync {
         keep_until: TsMs,
     ) -> Result<PseudonymKey>;
 
-    /// The key of a venue-day, made by nobody who only asks; `None` when there never was one.
-    async fn find(&self, venue: &VenueKey, day: LocalDay) -> Result<Option<PseudonymKey>>;
+    /// What there is for a venue-day; makes nothing. `None` when no key was ever made.
+    async fn look_up(&self, venue: &VenueKey, day: LocalDay) -> Result<Option<StoredPseudonymKey>>;
 
     /// Destroys all keys whose time is over, leaving a tombstone for each; returns how many. Their bytes are
     /// overwritten in the store's files.

@@ -126,13 +126,28 @@ pub struct RawApplied {
 
 /// Says of a name whether it is meant.
 pub type NameTest = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+/// All rows of one kind that a slot of a venue held when they were compared with the archive: each of them was found
+/// there with each of its deliveries, so they may go.
+#[derive(Debug, Clone)]
+pub struct ComparedSlot {
+    /// Whose slot.
+    pub venue: VenueKey,
+    /// Ten-minute slot of the event time (see [`dwell_model::time::slot_of`]).
+    pub slot: i64,
+    /// What a scan of the whole slot gave.
+    pub rows: RawRows,
+    /// Nothing that was written at or after this instant is touched where a store deletes by time: an hour (or whatever
+    /// is allowed between clocks, and for a write on its way) before the comparison began. The scan came after that.
+    pub written_before: TsMs,
+}
 
 /// Writing raw events.
 #[async_trait]
 pub trait RawEventsWriter: Send + Sync {
     /// Adds rows, then raises marks, then stores the position. A row that is there gains the deliveries that it
     /// lacks and nothing else. Embedded all three commit together; elsewhere they are durable in that order. Any
-    /// repetition and any order of writes ends in the same rows.
+    /// repetition and any order of writes ends in the same rows. The slots of marks remember when they were marked, by
+    /// the store's clock ([`RawEventsReader::marked_at`]).
     async fn apply(&self, write: RawWrite) -> Result<RawApplied>;
 
     /// Removes rows for good: those with the identity and payload of a row given, with all their deliveries, whenever
@@ -146,6 +161,16 @@ pub trait RawEventsWriter: Send + Sync {
         let _ = (venue, is_forgotten);
         Ok(0)
     }
+
+    /// Removes rows that the archive was seen to hold. What was written since stays and can be read: a row that gained a
+    /// delivery keeps the row and that delivery, and what is written afterwards (late, or restored, the same rows
+    /// again) is there like any other. Marks, positions and the lists of dates and slots are never touched. Repeating
+    /// it, or removing what is not there, changes nothing.
+    ///
+    /// Embedded exactly the rows given go, with exactly the deliveries given, in transactions of bounded size. Elsewhere
+    /// a slot goes as a whole, in one deletion dated just before `written_before`: so the rows given must be all that
+    /// the slot had, and those written later than that stay for another time. `Invalid` when a row lies outside the slot.
+    async fn delete_compared(&self, slot: ComparedSlot) -> Result<()>;
 
     /// Whether [`apply`](Self::apply) tells rows that were there from new ones. A store that writes without reading
     /// does not.
@@ -169,6 +194,10 @@ pub trait RawEventsReader: Send + Sync {
 
     /// The marks of a venue slot by slot, ascending, for planning.
     async fn marked_slots(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, Marks)>>;
+
+    /// When each slot of a venue was last marked, ascending by slot: every mark counts, one that did not rise too. Slots
+    /// last marked by a Dwell that did not write this down are left out.
+    async fn marked_at(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, TsMs)>>;
 
     /// Where a reader of the log stands; `None` when it never stored a position of this epoch.
     async fn position(&self, consumer: &str, epoch: u64, partition: Partition) -> Result<Option<Position>>;

@@ -10,7 +10,7 @@ use dwell_model::time::{LocalDay, TsMs, VenueCalendar};
 use serde::{Deserialize, Serialize};
 
 use super::{ArchiveFile, Generation, Marks};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result, StorageError};
 
 /// The right to change a venue-day until it expires. Expiry gives liveness; safety comes from the fence, on which
 /// publishing is conditional.
@@ -63,7 +63,7 @@ pub struct GenerationInfo {
     pub rows: u64,
     /// Number of sessions.
     pub sessions: u64,
-    /// Archive files read.
+    /// Archive files read: those of the winners, and of what was superseded where exclusions were applied.
     pub files: Vec<ArchiveFile>,
     /// The late ledger.
     pub late: LateLedger,
@@ -75,10 +75,26 @@ pub struct GenerationInfo {
     pub carry: Carry,
     /// The carry that this generation was computed with.
     pub carry_in: Carry,
+    /// The exclusions that were applied.
+    #[serde(default)]
+    pub exclusions: AppliedExclusions,
+}
+
+/// Which exclusions a generation was computed with, and what they took out of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AppliedExclusions {
+    /// Stands for the exclusions (see [`dwell_model::exclusion::fingerprint`]); 0 for none.
+    pub fingerprint: u64,
+    /// Their ids, ascending: the jobs that made them.
+    pub jobs: Vec<String>,
+    /// Per kind: events of which no delivery was left.
+    pub excluded: BTreeMap<Kind, u64>,
+    /// Events that count with a payload which one that is excluded had covered.
+    pub restored: u64,
 }
 
 /// Events that came after the day had been computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LateLedger {
     /// How many events, over all generations after the first.
     pub events: u64,
@@ -86,6 +102,43 @@ pub struct LateLedger {
     pub max_late_ms: i64,
     /// Receipts that brought them, the first few.
     pub receipts: u64,
+    /// What this generation added to the ledger; `None` when nothing was late.
+    #[serde(default)]
+    pub added: Option<LateArrivals>,
+}
+
+/// Late events that one generation was the first to include.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LateArrivals {
+    /// How many. More than the sources below add up to where an import dated events before the former publishing.
+    pub events: u64,
+    /// When the first and the last of them were received.
+    pub received: Option<(TsMs, TsMs)>,
+    /// Earliest and latest event time among them.
+    pub event_times: Option<(TsMs, TsMs)>,
+    /// Half of them were received within so long after their event time; to one part in sixteen, as the others.
+    pub delay_p50_ms: Option<i64>,
+    /// Nine tenths of them.
+    pub delay_p90_ms: Option<i64>,
+    /// All of them, exactly.
+    pub delay_max_ms: Option<i64>,
+    /// The sensors that sent most of them, most first.
+    pub sensors: Vec<LateSource>,
+    /// How many sensors sent any.
+    pub sensors_all: u64,
+    /// The receipts that brought most of them, most first.
+    pub receipts: Vec<LateSource>,
+    /// How many receipts brought any, as far as they were told apart.
+    pub receipts_all: u64,
+}
+
+/// Who sent, or what brought, late events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateSource {
+    /// The sensor, or the receipt.
+    pub name: String,
+    /// How many of the late events.
+    pub events: u64,
 }
 
 /// How far the live view was from the batch result.
@@ -121,6 +174,41 @@ pub struct VenueDay {
     pub lease: Option<(String, TsMs)>,
     /// The published generation.
     pub published: Option<GenerationInfo>,
+}
+
+/// A day as a backup has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RestoredDay {
+    /// The day.
+    pub day: LocalDay,
+    /// The highest fence given out from now on: above every one of the former life, so that nothing of it can publish.
+    pub fence: Generation,
+    /// The published generation, one of `history`.
+    pub published: Option<Generation>,
+    /// All generations that are kept.
+    pub history: Vec<GenerationInfo>,
+}
+
+impl RestoredDay {
+    /// Refuses a day whose parts do not go together.
+    pub fn check(&self) -> Result<()> {
+        let known = |generation: Generation| self.history.iter().any(|info| info.generation == generation);
+        let above = self.history.iter().all(|info| info.generation <= self.fence);
+        if above && self.published.is_none_or(known) {
+            return Ok(());
+        }
+        let what = format!(
+            "restore {}: its fence {} must not lie below a generation, and what is published must be in the history",
+            self.day, self.fence
+        );
+        Err(StorageError::new(ErrorKind::Invalid, what))
+    }
+
+    /// What the published generation holds.
+    pub fn published_info(&self) -> Option<&GenerationInfo> {
+        let published = self.published?;
+        self.history.iter().find(|info| info.generation == published)
+    }
 }
 
 /// Outcome of a conditional write.
@@ -170,6 +258,25 @@ pub trait VenueDaysWriter: Send + Sync {
         marks: &Marks,
         provisional: bool,
     ) -> Result<Flip>;
+
+    /// Takes generations out of the history, conditional on the lease's fence being the highest; those that are not in
+    /// it are passed over. `Invalid` when the published one is among them. Their rows and sessions are removed
+    /// afterwards, by whoever forgot them.
+    async fn forget(&self, lease: &Lease, generations: &[Generation]) -> Result<Flip>;
+
+    /// Puts a day as a backup has it in place of everything that its row says, a lease included. Conditional on its
+    /// fence being higher than that of the row; repeating it is `Done` as long as nobody has taken the lease since.
+    /// Rows and sessions of the generations are written before.
+    async fn restore(&self, venue: &VenueKey, day: RestoredDay) -> Result<Flip>;
+}
+
+/// The refusal to forget a published generation.
+pub(crate) fn refuse_published(lease: &Lease, generation: Generation) -> StorageError {
+    let why = format!(
+        "forget generations: {generation} of {} {} is the published one",
+        lease.venue, lease.day
+    );
+    StorageError::new(ErrorKind::Invalid, why)
 }
 
 /// Reading venue-days.

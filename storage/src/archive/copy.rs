@@ -71,7 +71,7 @@ impl DeltaArchive {
 }
 
 /// Copies a file whose name is never used for other bytes; whether it was not there.
-async fn copy_file(
+pub(super) async fn copy_file(
     from: &dyn ObjectStore,
     object: &ObjectMeta,
     to: &dyn ObjectStore,

@@ -14,7 +14,7 @@ use super::parquet_schema::FORMAT_VERSION;
 use super::reader::{DayFileReader, DeliveryColumns};
 use super::unite::Sums;
 use super::writer::{DayFileWriter, SortedRows};
-use crate::api::DeliveredRows;
+use crate::api::{DeliveredRows, Projection};
 use crate::error::{ErrorKind, Result, StorageError};
 
 /// Keys of a footer's metadata, and of an added file's tags in the log.
@@ -106,7 +106,7 @@ pub(super) fn read_footer(
     runtime: &Handle,
 ) -> Result<FooterFacts> {
     facts_of(
-        &DayFileReader::open(files.open(name, runtime)?, kind, false)?,
+        &DayFileReader::open(files.open(name, runtime)?, kind, Projection::Events)?,
         name,
     )
 }
@@ -164,7 +164,7 @@ pub(super) struct FileRows {
 
 impl FileRows {
     pub(super) fn open(files: &DataFiles, name: &Path, kind: Kind, runtime: &Handle) -> Result<Self> {
-        let reader = DayFileReader::open(files.open(name, runtime)?, kind, true)?;
+        let reader = DayFileReader::open(files.open(name, runtime)?, kind, Projection::EventsAndDeliveries)?;
         Ok(Self {
             reader,
             events: EventBatch::new(kind),
@@ -233,7 +233,7 @@ pub(super) fn verify_equal(
     runtime: &Handle,
 ) -> Result<()> {
     let kind = rows.events.kind;
-    let mut reader = DayFileReader::open(files.open(name, runtime)?, kind, true)?;
+    let mut reader = DayFileReader::open(files.open(name, runtime)?, kind, Projection::EventsAndDeliveries)?;
     let mut page = EventBatch::new(kind);
     let mut columns = DeliveryColumns::default();
     // For each number of the reader's dictionary that of the rows' own.
@@ -333,7 +333,7 @@ pub(super) fn verify_sums(
 
 /// Checksums of what a file holds, from its rows; `Damaged` when its footer says something else.
 pub(super) fn read_sums(files: &DataFiles, name: &Path, kind: Kind, runtime: &Handle) -> Result<Sums> {
-    let mut reader = DayFileReader::open(files.open(name, runtime)?, kind, true)?;
+    let mut reader = DayFileReader::open(files.open(name, runtime)?, kind, Projection::EventsAndDeliveries)?;
     let mut page = EventBatch::new(kind);
     let mut columns = DeliveryColumns::default();
     let mut fingerprinter = Fingerprinter::new();

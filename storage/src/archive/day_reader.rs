@@ -27,7 +27,7 @@ impl ArchivedDayReader {
     }
 
     pub(super) fn open(file: Box<dyn FileBytes>, kind: Kind, projection: Projection) -> Result<Self> {
-        let reader = DayFileReader::open(file, kind, projection == Projection::EventsAndDeliveries)?;
+        let reader = DayFileReader::open(file, kind, projection)?;
         let (events, columns) = (EventBatch::new(kind), DeliveryColumns::default());
         Ok(Self {
             open: Some(Open {
@@ -52,7 +52,7 @@ impl DayReader for ArchivedDayReader {
         if open.reader.next_page(&mut open.events, &mut open.columns)? == 0 {
             return Ok(None);
         }
-        if open.projection == Projection::EventsAndDeliveries {
+        if open.projection.has_deliveries() {
             let DeliveryColumns {
                 received_at,
                 receipt,

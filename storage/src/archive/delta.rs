@@ -1,6 +1,6 @@
 //! The archive as Delta tables: the implementation of the archive's traits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path as LocalPath;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,11 +15,12 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::runtime::Handle;
 
-use super::day_files::{FileRows, FooterFacts, hash_file, read_footer, read_sums};
+use super::day_files::{FileRows, FooterFacts, hash_file, read_footer};
 use super::day_reader::ArchivedDayReader;
 use super::durable::DurableLocal;
 use super::files::{DataFiles, store_failed};
-use super::layout::{LOG_FOLDER, TableName, day_folder};
+use super::layout::{TableName, day_folder};
+use super::rebuild::check;
 use super::rewrite::{DayRewrite, file_name};
 use super::table_log::{ActiveFile, NewFile, TableLog, Tried};
 use crate::api::{
@@ -54,16 +55,7 @@ struct Inner {
     erasures: LedgerFollower,
 }
 
-type Table = Arc<tokio::sync::Mutex<TableLog>>;
-
-/// What vacuum found and did in one tenant's tables.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Vacuumed {
-    /// Files that no table needs any more, as paths below the archive.
-    pub files: Vec<String>,
-    /// Their size.
-    pub bytes: u64,
-}
+pub(super) type Table = Arc<tokio::sync::Mutex<TableLog>>;
 
 impl DeltaArchive {
     /// The archive in a local folder, which must be there. Writes survive a power cut.
@@ -84,6 +76,11 @@ impl DeltaArchive {
     pub fn new(store: Arc<dyn ObjectStore>, folder: Path, clock: SharedClock) -> Self {
         let files = DataFiles::new(Arc::clone(&store), None);
         Self::with_files(store, files, folder, clock)
+    }
+
+    /// Its data files.
+    pub(super) fn data_files(&self) -> &DataFiles {
+        &self.inner.files
     }
 
     /// The store, and the archive's folder in it.
@@ -131,58 +128,7 @@ impl DeltaArchive {
         }
     }
 
-    /// Removes data files of a tenant that no table names, were last written before `older_than_ms` (epoch
-    /// milliseconds) and are not `spared` (paths as in [`ArchiveFile::path`]): replaced ones, and what was staged but
-    /// never committed. `dry_run` only finds them.
-    ///
-    /// Spare what generations name, and leave days between: a file that is being staged is named by nothing yet.
-    pub async fn vacuum(
-        &self,
-        tenant: &TenantId,
-        older_than_ms: i64,
-        spared: &HashSet<String>,
-        dry_run: bool,
-    ) -> Result<Vacuumed> {
-        let mut vacuumed = Vacuumed::default();
-        for name in self.tables_of(tenant).await? {
-            let table = self.table(&name)?;
-            let folder = name.folder(&self.inner.folder);
-            // Listed before the log is read: a file that is committed in between was listed, and is active then.
-            let mut listed = Vec::new();
-            let mut files = self.inner.store.list(Some(&folder));
-            while let Some(file) = files
-                .try_next()
-                .await
-                .map_err(|error| store_failed("list", &folder, error))?
-            {
-                listed.push(file);
-            }
-            let mut table = table.lock().await;
-            table.refresh().await?;
-            let active: HashSet<&str> = table.active_paths().collect();
-            for file in listed {
-                let Some(parts) = file.location.prefix_match(&folder) else {
-                    continue;
-                };
-                let path: String = parts
-                    .map(|part| part.as_ref().to_owned())
-                    .collect::<Vec<_>>()
-                    .join("/");
-                let is_data = path.ends_with(".parquet") && !path.starts_with(LOG_FOLDER);
-                let is_old = file.last_modified.timestamp_millis() < older_than_ms;
-                if is_data && is_old && !active.contains(path.as_str()) && !spared.contains(&path) {
-                    vacuumed.bytes += file.size;
-                    vacuumed.files.push(file.location.to_string());
-                    if !dry_run {
-                        self.inner.files.remove(&file.location).await?;
-                    }
-                }
-            }
-        }
-        Ok(vacuumed)
-    }
-
-    fn table(&self, name: &TableName) -> Result<Table> {
+    pub(super) fn table(&self, name: &TableName) -> Result<Table> {
         let mut tables = self.inner.tables.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(table) = tables.get(name) {
             return Ok(Arc::clone(table));
@@ -196,7 +142,7 @@ impl DeltaArchive {
         Ok(table)
     }
 
-    async fn tables_of(&self, tenant: &TenantId) -> Result<Vec<TableName>> {
+    pub(super) async fn tables_of(&self, tenant: &TenantId) -> Result<Vec<TableName>> {
         let folder = self.inner.folder.clone().join(tenant.as_str());
         let mut tables = Vec::new();
         for name in self.folders(&folder).await? {
@@ -284,7 +230,7 @@ impl DeltaArchive {
     }
 
     /// What the log is to tell of a new file.
-    async fn facts(&self, table: &TableName, path: &str) -> Result<(FooterFacts, u64)> {
+    pub(super) async fn facts(&self, table: &TableName, path: &str) -> Result<(FooterFacts, u64)> {
         let inner = Arc::clone(&self.inner);
         let (kind, name) = (table.kind, file_name(&inner.folder, table, path));
         let runtime = Handle::current();
@@ -295,8 +241,39 @@ impl DeltaArchive {
         .await
     }
 
+    /// Unites rows with files of a day, which are all that it holds or those that can be read.
+    pub(super) async fn rewrite_over(
+        &self,
+        venue: &VenueKey,
+        kind: Kind,
+        day: LocalDay,
+        fence: Generation,
+        incoming: Box<dyn IncomingDay>,
+        archived: ArchivedDay,
+    ) -> Result<Rewrite> {
+        // Read after the day's lease was taken: whoever erases takes it after having appended to the ledger.
+        let erasures = self.inner.erasures.read_on().await?;
+        let (inner, venue, runtime) = (Arc::clone(&self.inner), venue.clone(), Handle::current());
+        off_runtime("archive rewrite", move || {
+            let rewrite = DayRewrite {
+                files: &inner.files,
+                archive: &inner.folder,
+                runtime: &runtime,
+                venue: &venue,
+                kind,
+                day,
+                fence,
+                archived,
+                stretch_rows: inner.stretch_rows,
+                erasures: &erasures,
+            };
+            rewrite.run(incoming)
+        })
+        .await
+    }
+
     /// The hash of a file's bytes, as the log tells it of active files.
-    async fn logged_hash(&self, table: &TableName, path: &str) -> Result<Option<u64>> {
+    pub(super) async fn logged_hash(&self, table: &TableName, path: &str) -> Result<Option<u64>> {
         let table = self.table(table)?;
         let mut table = table.lock().await;
         table.refresh().await?;
@@ -390,26 +367,9 @@ impl ArchiveWriter for DeltaArchive {
         fence: Generation,
         incoming: Box<dyn IncomingDay>,
     ) -> Result<Rewrite> {
-        // Read after the day's lease was taken: whoever erases takes it after having appended to the ledger.
-        let erasures = self.inner.erasures.read_on().await?;
         let archived = self.day(venue, kind, day).await?;
-        let (inner, venue, runtime) = (Arc::clone(&self.inner), venue.clone(), Handle::current());
-        off_runtime("archive rewrite", move || {
-            let rewrite = DayRewrite {
-                files: &inner.files,
-                archive: &inner.folder,
-                runtime: &runtime,
-                venue: &venue,
-                kind,
-                day,
-                fence,
-                archived,
-                stretch_rows: inner.stretch_rows,
-                erasures: &erasures,
-            };
-            rewrite.run(incoming)
-        })
-        .await
+        self.rewrite_over(venue, kind, day, fence, incoming, archived)
+            .await
     }
 
     async fn commit(
@@ -607,25 +567,7 @@ impl ArchiveReader for DeltaArchive {
         off_runtime("archive verify", move || {
             let mut deliveries = Checksum::default();
             for (file, name, hash) in files {
-                if let Some(hash) = hash
-                    && hash != hash_file(&inner.files, &name, &runtime)?
-                {
-                    let what = format!("archive file {name} was changed since it was committed");
-                    return Err(StorageError::new(ErrorKind::Damaged, what));
-                }
-                let sums = read_sums(&inner.files, &name, file.kind, &runtime)?;
-                let checksum = match file.dataset {
-                    Dataset::Events => sums.events,
-                    Dataset::Superseded => sums.deliveries,
-                };
-                if checksum != file.checksum || checksum.rows != file.rows {
-                    let what = format!(
-                        "archive file {name} holds {} rows with checksum {:032x}, not {} with {:032x}",
-                        checksum.rows, checksum.sum, file.rows, file.checksum.sum
-                    );
-                    return Err(StorageError::new(ErrorKind::Damaged, what));
-                }
-                deliveries.merge(sums.deliveries);
+                deliveries.merge(check(&inner.files, &name, &file, hash, &runtime)?);
             }
             if deliveries == day.deliveries {
                 return Ok(());
@@ -692,7 +634,7 @@ fn is_same(active: &[ActiveFile], files: &[ArchiveFile]) -> bool {
 }
 
 /// Runs what blocks on a thread for that.
-async fn off_runtime<T: Send + 'static>(
+pub(super) async fn off_runtime<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {

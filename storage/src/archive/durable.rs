@@ -30,13 +30,13 @@ const STORE: &str = "DurableLocal";
 
 /// A folder whose puts are durable.
 #[derive(Debug, Clone)]
-pub(super) struct DurableLocal {
+pub(crate) struct DurableLocal {
     files: std::sync::Arc<LocalFileSystem>,
 }
 
 impl DurableLocal {
     /// The store of a folder, which must be there.
-    pub(super) fn new(root: &std::path::Path) -> Result<Self> {
+    pub(crate) fn new(root: &std::path::Path) -> Result<Self> {
         Ok(Self {
             files: std::sync::Arc::new(LocalFileSystem::new_with_prefix(root)?),
         })

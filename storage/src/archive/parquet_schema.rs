@@ -15,11 +15,14 @@
 //! engine gives the same bits back. What is finer, larger or −0 is kept exactly in the `_f32` column. Both datasets
 //! of a kind have the same columns; `superseded` has a row per delivery.
 
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use dwell_model::event::{FieldType, Kind};
 use parquet::basic::{ConvertedType, LogicalType, Repetition, Type as Physical};
 use parquet::schema::types::{SchemaDescPtr, SchemaDescriptor, Type};
+
+use crate::api::Projection;
 
 /// Version of this layout, in every file's metadata.
 pub(super) const FORMAT_VERSION: &str = "1";
@@ -73,9 +76,17 @@ impl FileSchema {
         &SCHEMAS[kind as usize]
     }
 
-    /// Number of columns that hold events; those of the deliveries follow.
-    pub(super) fn event_columns(&self) -> usize {
-        self.columns.len() - 2
+    /// Numbers of the columns that a projection reads, in stretches of neighbours.
+    pub(super) fn stretches(&self, projection: Projection) -> impl Iterator<Item = Range<usize>> {
+        // Key, time and sensor come first, the deliveries' two columns last.
+        let (identity, all) = (3, self.columns.len());
+        let events = all - 2;
+        let stretches = match projection {
+            Projection::Events => [0..events, 0..0],
+            Projection::EventsAndDeliveries => [0..all, 0..0],
+            Projection::IdentitiesAndDeliveries => [0..identity, events..all],
+        };
+        stretches.into_iter().filter(|columns| !columns.is_empty())
     }
 
     fn build(kind: Kind) -> Self {

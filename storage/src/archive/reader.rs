@@ -1,7 +1,7 @@
 //! Reads a data file of the archive, page by page.
 //!
 //! All columns of a file break their pages at the same rows (see [`writer`](super::writer)), so a chunk is one page of
-//! each. A row group's projected columns lie side by side and are fetched with one read. Each text of a dictionary is
+//! each. A row group's projected columns lie side by side, in one stretch or two, and a stretch is fetched with one read. Each text of a dictionary is
 //! looked up once per row group; rows carry numbers.
 
 use std::io;
@@ -22,6 +22,7 @@ use parquet::file::statistics::Statistics;
 use super::encoding::{Malformed, hybrid, integers};
 use super::parquet_schema::{ColumnSpec, FORMAT_VERSION, FileSchema, Holds, Stored};
 use super::writer::from_hundredths;
+use crate::api::Projection;
 use crate::error::{ErrorKind, Result, StorageError};
 
 /// Bytes at the end of a file that are read first; the footer is usually in there.
@@ -62,30 +63,27 @@ pub(super) struct DayFileReader {
     file: Box<dyn FileBytes>,
     kind: Kind,
     metadata: ParquetMetaData,
-    columns: &'static [ColumnSpec],
+    schema: &'static FileSchema,
+    projection: Projection,
     next_group: usize,
     open: Vec<OpenColumn>,
     scratch: Scratch,
 }
 
 impl DayFileReader {
-    /// Reads the footer. `deliveries` says whether their columns are wanted as well.
-    pub(super) fn open(file: Box<dyn FileBytes>, kind: Kind, deliveries: bool) -> Result<Self> {
+    /// Reads the footer.
+    pub(super) fn open(file: Box<dyn FileBytes>, kind: Kind, projection: Projection) -> Result<Self> {
         let metadata = read_footer(&*file)?;
         let schema = FileSchema::of(kind);
         if metadata.file_metadata().schema_descr().columns() != schema.parquet.columns() {
             return Err(damaged(&*file, "its columns are not those of the kind"));
         }
-        let wanted = if deliveries {
-            schema.columns.len()
-        } else {
-            schema.event_columns()
-        };
         let reader = Self {
             file,
             kind,
             metadata,
-            columns: &schema.columns[..wanted],
+            schema,
+            projection,
             next_group: 0,
             open: Vec::new(),
             scratch: Scratch::default(),
@@ -144,7 +142,12 @@ impl DayFileReader {
                 }
             }
             match rows {
-                Some(Some(rows)) => return Ok(rows),
+                Some(Some(rows)) => {
+                    if self.projection == Projection::IdentitiesAndDeliveries {
+                        fill_with_absent(events);
+                    }
+                    return Ok(rows);
+                }
                 _ => self.open.clear(),
             }
         }
@@ -153,28 +156,30 @@ impl DayFileReader {
     fn open_group(&mut self) -> Result<()> {
         let group = self.metadata.row_group(self.next_group);
         self.next_group += 1;
-        let chunks = &group.columns()[..self.columns.len()];
-        let (mut first, mut end) = (u64::MAX, 0);
-        for chunk in chunks {
-            let (start, length) =
-                checked_range(chunk).ok_or_else(|| damaged(&*self.file, "a chunk has no place"))?;
-            first = first.min(start);
-            end = end.max(start.saturating_add(length));
-        }
-        if end > self.file.len() || first >= end {
-            return Err(damaged(&*self.file, "a row group lies outside the file"));
-        }
-        let bytes = self.file.read(first..end)?;
-        let bytes = Arc::new(Window { bytes, start: first });
-        for (spec, chunk) in self.columns.iter().zip(chunks) {
-            let pages =
-                SerializedPageReader::new(Arc::clone(&bytes), chunk, group.num_rows().max(0) as usize, None)
+        for columns in self.schema.stretches(self.projection) {
+            let chunks = &group.columns()[columns.clone()];
+            let (mut first, mut end) = (u64::MAX, 0);
+            for chunk in chunks {
+                let (start, length) =
+                    checked_range(chunk).ok_or_else(|| damaged(&*self.file, "a chunk has no place"))?;
+                first = first.min(start);
+                end = end.max(start.saturating_add(length));
+            }
+            if end > self.file.len() || first >= end {
+                return Err(damaged(&*self.file, "a row group lies outside the file"));
+            }
+            let bytes = self.file.read(first..end)?;
+            let bytes = Arc::new(Window { bytes, start: first });
+            for (spec, chunk) in self.schema.columns[columns].iter().zip(chunks) {
+                let rows = group.num_rows().max(0) as usize;
+                let pages = SerializedPageReader::new(Arc::clone(&bytes), chunk, rows, None)
                     .map_err(|error| named(&*self.file, spec, error.into()))?;
-            self.open.push(OpenColumn {
-                spec,
-                pages,
-                texts: Vec::new(),
-            });
+                self.open.push(OpenColumn {
+                    spec,
+                    pages,
+                    texts: Vec::new(),
+                });
+            }
         }
         Ok(())
     }
@@ -185,6 +190,15 @@ impl std::fmt::Debug for DayFileReader {
         f.debug_struct("DayFileReader")
             .field("file", &self.file.name())
             .finish_non_exhaustive()
+    }
+}
+
+/// What was not read stands as absent.
+fn fill_with_absent(events: &mut EventBatch) {
+    let rows = events.ts.len();
+    events.revision.resize(rows, 0);
+    for column in &mut events.payload {
+        (column.len()..rows).for_each(|_| column.push_absent());
     }
 }
 

@@ -77,6 +77,15 @@ pub fn open_remote_archive(
     config: &RemoteArchiveConfig,
     clock: SharedClock,
 ) -> Result<DeltaArchive> {
+    let (store, folder) = open_remote_store(location, config)?;
+    Ok(DeltaArchive::new(store, folder, clock))
+}
+
+/// The object store that a URI names, and the folder in it. Reaches nobody yet.
+pub(crate) fn open_remote_store(
+    location: &Url,
+    config: &RemoteArchiveConfig,
+) -> Result<(Arc<dyn ObjectStore>, Path)> {
     let refuse = |why: String| StorageError::new(ErrorKind::Invalid, format!("{location}: {why}"));
     let bucket = location
         .host_str()
@@ -93,7 +102,7 @@ pub fn open_remote_archive(
     let store = store.map_err(|error| {
         StorageError::with_source(ErrorKind::Invalid, format!("configuration of {location}"), error)
     })?;
-    Ok(DeltaArchive::new(store, folder, clock))
+    Ok((store, folder))
 }
 
 fn s3(bucket: &str, config: &RemoteArchiveConfig) -> object_store::Result<Arc<dyn ObjectStore>> {

@@ -320,7 +320,7 @@ fn total(files: &[ArchiveFile]) -> Checksum {
 }
 
 /// A checksum without a part of its rows.
-fn without(all: Checksum, part: Checksum) -> Checksum {
+pub(super) fn without(all: Checksum, part: Checksum) -> Checksum {
     Checksum {
         rows: all.rows.saturating_sub(part.rows),
         sum: all.sum.wrapping_sub(part.sum),

@@ -228,6 +228,38 @@ impl TableLog {
             .flat_map(|state| state.files.keys().map(String::as_str))
     }
 
+    /// The version last seen, how many files are active in it, and their size.
+    pub(super) fn standing(&self) -> Option<(u64, u64, u64)> {
+        let state = self.state.as_ref()?;
+        let bytes = state.files.values().map(|file| file.bytes).sum();
+        Some((state.version, state.files.len() as u64, bytes))
+    }
+
+    /// All active files with venue and day, by path.
+    pub(super) fn active_files(&self) -> Vec<(VenueId, LocalDay, ActiveFile)> {
+        let Some(state) = &self.state else {
+            return Vec::new();
+        };
+        let files = state.files.values().cloned();
+        let mut files: Vec<_> = files.map(|file| (file.venue.clone(), file.day, file)).collect();
+        files.sort_by(|a, b| a.2.path.cmp(&b.2.path));
+        files
+    }
+
+    /// Paths of the files that a commit of the log takes away; none when the log no longer has it.
+    pub(super) async fn removed_by(&self, version: u64) -> Result<Vec<String>> {
+        let commit = self.log.read_commit_entry(version).await;
+        let Some(commit) = commit.map_err(|error| failed(&self.name, error))? else {
+            return Ok(Vec::new());
+        };
+        let actions = get_actions(version, &commit).map_err(|error| failed(&self.name, error))?;
+        let removed = actions.into_iter().filter_map(|action| match action {
+            Action::Remove(remove) => Some(remove.path),
+            _ => None,
+        });
+        Ok(removed.collect())
+    }
+
     /// Tries to make a commit on top of the version last seen: removes and adds files at once.
     pub(super) async fn try_commit(&mut self, remove: &[ActiveFile], add: &[NewFile]) -> Result<Tried> {
         let Some(state) = &self.state else {

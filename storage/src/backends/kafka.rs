@@ -54,6 +54,7 @@ pub struct KafkaEventLog {
     config: KafkaConfig,
     layout: Arc<Layout>,
     epoch: u64,
+    clock: SharedClock,
     writer: Writer,
     reader: Arc<Reader>,
     /// Made when something is to be trimmed.
@@ -69,7 +70,8 @@ impl KafkaEventLog {
         let layout = Arc::new(Layout::new(&config.prefix, life.shards));
         Ok(Self {
             writer: Writer::start(config, Arc::clone(&layout))?,
-            reader: Reader::start(config, Arc::clone(&layout), clock)?,
+            reader: Reader::start(config, Arc::clone(&layout), Arc::clone(&clock))?,
+            clock,
             config: config.clone(),
             layout,
             epoch: life.epoch,
@@ -179,6 +181,10 @@ impl EventLogAdmin for KafkaEventLog {
             next: next.filter(|next| *next < end),
             is_gone: false,
         })
+    }
+
+    async fn begin_new_life(&self) -> Result<u64> {
+        admin::begin_new_life(&self.config, self.clock.now_ms()).await
     }
 }
 

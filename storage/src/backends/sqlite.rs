@@ -95,9 +95,9 @@ impl SqliteStores {
             log: Arc::new(SqliteEventLog::open(
                 &paths.log_db,
                 AppendLimits::default(),
-                clock,
+                SharedClock::clone(&clock),
             )?),
-            raw: Arc::new(SqliteRawEvents::new(data.clone())),
+            raw: Arc::new(SqliteRawEvents::new(data.clone(), clock)),
             sessions: Arc::new(SqliteSessions::new(data.clone())),
             aggregates: Arc::new(SqliteAggregates::new(data.clone())),
             venue_days: Arc::new(SqliteVenueDays::new(data.clone())),

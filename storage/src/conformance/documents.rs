@@ -5,9 +5,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::samples::tenant;
-use super::{assert_kind, run_cases};
-use crate::api::{DOCUMENT_BYTES_MAX, Document, DocumentKind, Documents, Flip, ListFrom, documents};
+use super::samples::{day, shop, tenant};
+use super::{assert_kind, publications, run_cases};
+use crate::api::{
+    DOCUMENT_BYTES_MAX, Document, DocumentKind, Documents, Flip, ListFrom, Pin, Pinned, documents, pins,
+};
 use crate::error::ErrorKind;
 
 /// Runs all cases, each on a fresh store that `make` gives.
@@ -27,6 +29,11 @@ where
             collections_and_tenants_are_apart,
             what_is_too_long_is_refused,
             changes_of_many_are_all_made,
+            a_pin_holds_until_it_ends_or_is_released,
+            a_pin_is_renewed_by_its_holder_and_released_by_nobody_else,
+            publications::a_venue_of_before_begins_with_what_is_published,
+            publications::each_is_listed_once_whatever_dies_when,
+            publications::entries_come_by_number_and_by_time,
         ]
     );
 }
@@ -164,4 +171,59 @@ async fn changes_of_many_are_all_made(store: Arc<dyn Documents>) {
     let all = documents::all::<Tally>(store.as_ref(), &tenant).await.unwrap();
     assert_eq!(all.len(), 1);
     assert_eq!((all[0].value.count, all[0].version), (6, 6));
+}
+
+fn pin(holder: &str, expires_at: i64) -> Pin {
+    Pin {
+        holder: holder.to_owned(),
+        reason: "reads".to_owned(),
+        set_at: expires_at - 10,
+        expires_at,
+        files: Pinned::These(["venue=v/day=2026-03-29/a.parquet".to_owned()].into()),
+        generations: Pinned::None,
+    }
+}
+
+async fn a_pin_holds_until_it_ends_or_is_released(store: Arc<dyn Documents>) {
+    let (a, store, v) = (tenant("a"), store.as_ref(), shop().venue);
+    let d = day("2026-03-29");
+    pins::hold(store, &a, "one", &pin("job", 100)).await.unwrap();
+    let of_generations = Pin {
+        files: Pinned::None,
+        generations: Pinned::All,
+        ..pin("other", 50)
+    };
+    pins::hold(store, &a, "two", &of_generations).await.unwrap();
+    let held = pins::held(store, &a, 49).await.unwrap();
+    assert!(held.holds_file("venue=v/day=2026-03-29/a.parquet") && !held.holds_file("b.parquet"));
+    assert!(held.holds_generation(&v, d, 7));
+    let later = pins::held(store, &a, 50).await.unwrap();
+    assert!(!later.holds_generation(&v, d, 7) && later.pins().len() == 1);
+    assert!(
+        pins::held(store, &tenant("b"), 49)
+            .await
+            .unwrap()
+            .pins()
+            .is_empty()
+    );
+    pins::release(store, &a, "one", "job", 60).await.unwrap();
+    assert!(pins::held(store, &a, 60).await.unwrap().pins().is_empty());
+}
+
+async fn a_pin_is_renewed_by_its_holder_and_released_by_nobody_else(store: Arc<dyn Documents>) {
+    let (a, store) = (tenant("a"), store.as_ref());
+    let ends = async || {
+        let held = pins::held(store, &a, 0).await.unwrap();
+        held.pins().iter().map(|pin| pin.expires_at).collect::<Vec<_>>()
+    };
+    for (expires_at, stands) in [(100, 100), (300, 300), (200, 300)] {
+        pins::hold(store, &a, "one", &pin("job", expires_at))
+            .await
+            .unwrap();
+        assert_eq!(ends().await, [stands]);
+    }
+    pins::release(store, &a, "one", "stranger", 10).await.unwrap();
+    assert_eq!(ends().await, [300]);
+    pins::hold(store, &a, "one", &pin("next", 50)).await.unwrap();
+    assert_eq!(ends().await, [50], "another holder's pin takes its place");
 }

@@ -65,6 +65,7 @@ where
             lag_counts_the_events_after_a_position,
             waiting_ends_with_a_record_or_with_the_time,
             a_partition_that_is_not_there_is_refused,
+            a_new_life_has_a_higher_epoch_each_time,
             erasing_takes_events_out_and_leaves_positions,
         ]
     );
@@ -617,4 +618,13 @@ async fn erasing_takes_events_out_and_leaves_positions(under_test: LogUnderTest)
         // What cannot be changed is counted each time.
         false => assert_eq!(erase().await, (2, false)),
     }
+}
+
+async fn a_new_life_has_a_higher_epoch_each_time(under_test: LogUnderTest) {
+    let log = under_test.log;
+    let former = log.epoch();
+    let first = log.begin_new_life().await.unwrap();
+    let second = log.begin_new_life().await.unwrap();
+    assert!(former < first && first < second, "{former} {first} {second}");
+    assert_eq!(log.epoch(), former, "who has it open goes on as before");
 }

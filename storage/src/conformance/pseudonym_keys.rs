@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::run_cases;
 use super::samples::{DAY_START, day, shop, strangers};
-use crate::api::{PseudonymKey, PseudonymKeys, SecretKey};
+use crate::api::{PseudonymKey, PseudonymKeys, SecretKey, StoredPseudonymKey};
 
 /// Runs all cases, each on a fresh store that `make` gives.
 pub async fn suite<M, F>(make: M)
@@ -22,7 +22,7 @@ where
             a_key_is_destroyed_when_its_time_is_over_and_stays_destroyed,
             the_time_of_a_key_is_raised_and_never_lowered,
             a_key_is_not_printed,
-            who_only_asks_makes_no_key,
+            looking_up_makes_nothing_and_tells_the_end,
         ]
     );
 }
@@ -148,16 +148,24 @@ async fn a_key_is_not_printed(store: Arc<dyn PseudonymKeys>) {
     assert!(!printed.contains("171") && !printed.contains("ab"), "{printed}");
 }
 
-async fn who_only_asks_makes_no_key(store: Arc<dyn PseudonymKeys>) {
+async fn looking_up_makes_nothing_and_tells_the_end(store: Arc<dyn PseudonymKeys>) {
     let d = day("2026-03-29");
-    assert_eq!(store.find(&shop(), d).await.unwrap(), None);
-    assert_eq!(store.find(&shop(), d).await.unwrap(), None);
+    assert_eq!(store.look_up(&shop(), d).await.unwrap(), None);
     store.get_or_create(&shop(), d, key(1), DAY_START).await.unwrap();
-    assert_eq!(store.find(&shop(), d).await.unwrap(), Some(live(1)));
-    assert_eq!(store.find(&strangers()[0], d).await.unwrap(), None);
-    store.destroy_expired(DAY_START).await.unwrap();
+    store
+        .get_or_create(&shop(), d, key(2), DAY_START + 9)
+        .await
+        .unwrap();
+    let stored = |key| {
+        Some(StoredPseudonymKey {
+            key,
+            keep_until: DAY_START + 9,
+        })
+    };
+    assert_eq!(store.look_up(&shop(), d).await.unwrap(), stored(live(1)));
+    store.destroy_expired(DAY_START + 9).await.unwrap();
     assert_eq!(
-        store.find(&shop(), d).await.unwrap(),
-        Some(PseudonymKey::Destroyed)
+        store.look_up(&shop(), d).await.unwrap(),
+        stored(PseudonymKey::Destroyed)
     );
 }

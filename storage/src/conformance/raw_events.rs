@@ -1,5 +1,7 @@
 //! What [`RawEvents`] promises.
 
+mod deletion;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -40,6 +42,12 @@ where
             no_venue_sees_anothers_rows,
             erasing_removes_payloads_with_all_deliveries_and_nothing_else,
             names_are_forgotten_when_no_row_uses_them,
+            deletion::compared_rows_go_and_nothing_else_does,
+            deletion::what_came_after_the_comparison_survives,
+            deletion::rows_written_again_after_they_went_are_there,
+            deletion::a_large_slot_goes_as_a_whole,
+            deletion::rows_outside_the_slot_are_refused,
+            deletion::slots_remember_when_they_were_marked,
         ]
     );
 }

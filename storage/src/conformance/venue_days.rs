@@ -10,8 +10,8 @@ use dwell_model::time::{DAY_MS, VenueCalendar};
 use super::samples::{DAY_START, day, shop, strangers};
 use super::{assert_kind, run_cases};
 use crate::api::{
-    ArchiveFile, Dataset, Drift, Flip, Generation, GenerationChange, GenerationInfo, LateLedger, Lease,
-    MarkSource, Marks, VenueDays,
+    ArchiveFile, Dataset, Drift, Flip, Generation, GenerationChange, GenerationInfo, LateArrivals,
+    LateLedger, LateSource, Lease, MarkSource, Marks, RestoredDay, VenueDays,
 };
 use crate::error::ErrorKind;
 
@@ -38,10 +38,14 @@ where
             a_generation_is_published_once_under_its_own_lease,
             everything_in_a_generation_comes_back,
             the_history_has_all_generations_newest_first,
+            forgotten_generations_leave_the_history_and_the_published_one_never_does,
             raising_marks_never_lowers_them,
             raising_marks_needs_the_fence_and_the_published_generation,
             days_are_listed_in_order_both_ends_included,
             venues_and_days_are_kept_apart,
+            a_restored_day_is_as_the_backup_has_it_and_the_former_life_cannot_publish,
+            restoring_needs_a_higher_fence_and_can_be_repeated,
+            a_restored_day_whose_parts_do_not_match_is_refused,
         ]
     );
 }
@@ -56,7 +60,7 @@ fn marks(positions: &[(u64, i64)]) -> Marks {
 }
 
 /// A generation with something in every field.
-fn info(generation: Generation) -> GenerationInfo {
+pub(super) fn info(generation: Generation) -> GenerationInfo {
     let file = |dataset, path: &str| ArchiveFile {
         kind: Kind::Position,
         dataset,
@@ -106,6 +110,21 @@ fn info(generation: Generation) -> GenerationInfo {
             events: 4,
             max_late_ms: 5,
             receipts: 6,
+            added: Some(LateArrivals {
+                events: 4,
+                received: Some((DAY_START, DAY_START + 1)),
+                event_times: None,
+                delay_p50_ms: Some(1),
+                delay_p90_ms: Some(2),
+                delay_max_ms: Some(i64::MAX),
+                sensors: vec![LateSource {
+                    name: "sénsor".to_owned(),
+                    events: 3,
+                }],
+                sensors_all: 1,
+                receipts: Vec::new(),
+                receipts_all: 1_000,
+            }),
         },
         drift: Some(Drift {
             buckets: 7,
@@ -119,6 +138,7 @@ fn info(generation: Generation) -> GenerationInfo {
         }),
         carry: Carry(BTreeMap::from([("s\u{1f}c\u{1f}cumulative".to_owned(), sample)])),
         carry_in: Carry::default(),
+        exclusions: Default::default(),
     }
 }
 
@@ -382,6 +402,37 @@ async fn the_history_has_all_generations_newest_first(store: Arc<dyn VenueDays>)
     assert_eq!(store.history(&shop(), day("2026-03-29")).await.unwrap(), expected);
 }
 
+async fn forgotten_generations_leave_the_history_and_the_published_one_never_does(store: Arc<dyn VenueDays>) {
+    let day = day("2026-03-29");
+    let mut before = None;
+    for n in 0..4 {
+        let lease = lease(&*store, "a", n * 2 * TTL).await;
+        let flip = store.publish(&lease, before, info(lease.fence)).await.unwrap();
+        assert_eq!(flip, Flip::Done);
+        before = Some(lease.fence);
+    }
+    let numbers = async || {
+        let history = store.history(&shop(), day).await.unwrap();
+        history.iter().map(|info| info.generation).collect::<Vec<_>>()
+    };
+    let all = numbers().await;
+    let [newest, third, second, first] = all[..] else {
+        panic!("{all:?}")
+    };
+    let lost = lease(&*store, "a", 20 * TTL).await;
+    let held = lease(&*store, "a", 22 * TTL).await;
+    assert_eq!(store.forget(&lost, &[first]).await.unwrap(), Flip::Lost);
+    assert_kind(store.forget(&held, &[first, newest]).await, ErrorKind::Invalid);
+    assert_eq!(numbers().await, all, "refused as a whole");
+    assert_eq!(store.forget(&held, &[first, third]).await.unwrap(), Flip::Done);
+    assert_eq!(numbers().await, [newest, second]);
+    // Again, and what was never there.
+    assert_eq!(store.forget(&held, &[first, 99]).await.unwrap(), Flip::Done);
+    assert_eq!(store.forget(&held, &[]).await.unwrap(), Flip::Done);
+    assert_eq!(numbers().await, [newest, second]);
+    assert_eq!(published(&*store).await, Some(newest));
+}
+
 async fn raising_marks_never_lowers_them(store: Arc<dyn VenueDays>) {
     let first = lease(&*store, "a", 0).await;
     let with_marks = GenerationInfo {
@@ -555,4 +606,79 @@ async fn venues_and_days_are_kept_apart(store: Arc<dyn VenueDays>) {
     }
     let row = store.get(&shop(), lease.day).await.unwrap().unwrap();
     assert_eq!(row.lease, Some(("a".to_owned(), TTL)));
+}
+
+fn restored(fence: Generation, generations: &[Generation]) -> RestoredDay {
+    RestoredDay {
+        day: day("2026-03-29"),
+        fence,
+        published: generations.last().copied(),
+        history: generations.iter().map(|&generation| info(generation)).collect(),
+    }
+}
+
+async fn a_restored_day_is_as_the_backup_has_it_and_the_former_life_cannot_publish(
+    store: Arc<dyn VenueDays>,
+) {
+    let d = day("2026-03-29");
+    let former = store
+        .acquire(&shop(), d, "former", 0, 1_000_000)
+        .await
+        .unwrap()
+        .unwrap();
+    let backup = restored(1 << 40, &[3, 5]);
+    assert_eq!(store.restore(&shop(), backup).await.unwrap(), Flip::Done);
+    let row = store.get(&shop(), d).await.unwrap().unwrap();
+    assert_eq!((row.fence, &row.lease), (1 << 40, &None));
+    assert_eq!(row.published, Some(info(5)));
+    assert_eq!(store.history(&shop(), d).await.unwrap(), [info(5), info(3)]);
+    let mut late = info(former.fence);
+    late.generation = former.fence;
+    assert_eq!(
+        store.publish(&former, None, late.clone()).await.unwrap(),
+        Flip::Lost
+    );
+    assert_eq!(store.publish(&former, Some(5), late).await.unwrap(), Flip::Lost);
+    let next = store.acquire(&shop(), d, "new", 0, 1_000).await.unwrap().unwrap();
+    assert_eq!(next.fence, (1 << 40) + 1);
+    assert_eq!(
+        store.publish(&next, Some(5), info(next.fence)).await.unwrap(),
+        Flip::Done
+    );
+}
+
+async fn restoring_needs_a_higher_fence_and_can_be_repeated(store: Arc<dyn VenueDays>) {
+    let d = day("2026-03-29");
+    assert_eq!(
+        store.restore(&shop(), restored(9, &[3])).await.unwrap(),
+        Flip::Done
+    );
+    assert_eq!(
+        store.restore(&shop(), restored(9, &[3])).await.unwrap(),
+        Flip::Done
+    );
+    assert_eq!(store.history(&shop(), d).await.unwrap(), [info(3)]);
+    assert_eq!(
+        store.restore(&shop(), restored(8, &[3])).await.unwrap(),
+        Flip::Lost
+    );
+    let other = restored(9, &[4]);
+    assert_eq!(store.restore(&shop(), other).await.unwrap(), Flip::Lost);
+    assert_eq!(
+        store.restore(&shop(), restored(10, &[])).await.unwrap(),
+        Flip::Done
+    );
+    let row = store.get(&shop(), d).await.unwrap().unwrap();
+    assert_eq!((row.fence, row.published), (10, None));
+    assert_eq!(store.history(&shop(), d).await.unwrap(), []);
+}
+
+async fn a_restored_day_whose_parts_do_not_match_is_refused(store: Arc<dyn VenueDays>) {
+    let mut unknown = restored(9, &[3]);
+    unknown.published = Some(4);
+    for refused in [unknown, restored(2, &[3])] {
+        let outcome = store.restore(&shop(), refused).await;
+        assert_kind(outcome, ErrorKind::Invalid);
+    }
+    assert_eq!(store.get(&shop(), day("2026-03-29")).await.unwrap(), None);
 }

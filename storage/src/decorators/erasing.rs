@@ -14,9 +14,9 @@ use dwell_model::ids::VenueKey;
 use dwell_model::time::{SLOT_MS, TsMs};
 
 use crate::api::{
-    Appended, ErasedLog, EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter,
-    GroupMember, LogBounds, LogChunk, LogLag, LogRecord, Marks, NameTest, Partition, Position, RawApplied,
-    RawEvents, RawEventsReader, RawEventsWriter, RawWrite, Shard, Stores,
+    Appended, ComparedSlot, ErasedLog, EventLog, EventLogAdmin, EventLogGroups, EventLogReader,
+    EventLogWriter, GroupMember, LogBounds, LogChunk, LogLag, LogRecord, Marks, NameTest, Partition,
+    Position, RawApplied, RawEvents, RawEventsReader, RawEventsWriter, RawWrite, Shard, Stores,
 };
 use crate::erasure::{ErasureFilter, ErasureWatch};
 use crate::error::Result;
@@ -114,6 +114,10 @@ impl RawEventsWriter for ErasingRawEvents {
         self.inner.forget_names(venue, is_forgotten).await
     }
 
+    async fn delete_compared(&self, slot: ComparedSlot) -> Result<()> {
+        self.inner.delete_compared(slot).await
+    }
+
     fn tells_repeats(&self) -> bool {
         self.inner.tells_repeats()
     }
@@ -137,6 +141,10 @@ impl RawEventsReader for ErasingRawEvents {
 
     async fn marked_slots(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, Marks)>> {
         self.inner.marked_slots(venue, range).await
+    }
+
+    async fn marked_at(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, TsMs)>> {
+        self.inner.marked_at(venue, range).await
     }
 
     async fn position(&self, consumer: &str, epoch: u64, partition: Partition) -> Result<Option<Position>> {
@@ -211,6 +219,10 @@ impl EventLogReader for ErasingEventLog {
 impl EventLogAdmin for ErasingEventLog {
     async fn trim(&self, partition: Partition, before: TsMs, keep_from: Position) -> Result<u64> {
         self.inner.trim(partition, before, keep_from).await
+    }
+
+    async fn begin_new_life(&self) -> Result<u64> {
+        self.inner.begin_new_life().await
     }
 
     async fn erase(

@@ -15,12 +15,12 @@ use dwell_model::metrics::AggregateRow;
 use dwell_model::time::{LocalDay, TsMs};
 
 use crate::api::{
-    Aggregates, AggregatesReader, AggregatesWriter, Appended, Checkpoint, Checkpoints, ErasedLog, EventLog,
-    EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, Flip, Generation, GenerationInfo,
-    GroupMember, Lease, LogBounds, LogChunk, LogLag, LogRecord, Marks, NameTest, Partition, Position,
-    RawApplied, RawEvents, RawEventsReader, RawEventsWriter, RawWrite, RowFilter, SessionCursor, Sessions,
-    SessionsReader, SessionsWriter, Shard, StoredSession, Stores, VenueDay, VenueDays, VenueDaysReader,
-    VenueDaysWriter,
+    Aggregates, AggregatesReader, AggregatesWriter, Appended, Checkpoint, Checkpoints, ComparedSlot,
+    ErasedLog, EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, Flip, Generation,
+    GenerationInfo, GroupMember, Lease, LogBounds, LogChunk, LogLag, LogRecord, Marks, NameTest, Partition,
+    Position, RawApplied, RawEvents, RawEventsReader, RawEventsWriter, RawWrite, RestoredDay, RowFilter,
+    SessionCursor, Sessions, SessionsReader, SessionsWriter, Shard, StoredSession, Stores, VenueDay,
+    VenueDays, VenueDaysReader, VenueDaysWriter,
 };
 use crate::erasure::ErasureFilter;
 use crate::error::{ErrorKind, Result, StorageError};
@@ -249,6 +249,12 @@ impl EventLogAdmin for Failing<dyn EventLog> {
             .call("event_log.erase", self.inner.erase(partition, from, filter))
             .await
     }
+
+    async fn begin_new_life(&self) -> Result<u64> {
+        self.faults
+            .call("event_log.begin_new_life", self.inner.begin_new_life())
+            .await
+    }
 }
 
 #[async_trait]
@@ -281,6 +287,12 @@ impl RawEventsWriter for Failing<dyn RawEvents> {
             .await
     }
 
+    async fn delete_compared(&self, slot: ComparedSlot) -> Result<()> {
+        self.faults
+            .call("raw_events.delete_compared", self.inner.delete_compared(slot))
+            .await
+    }
+
     fn tells_repeats(&self) -> bool {
         self.inner.tells_repeats()
     }
@@ -309,6 +321,12 @@ impl RawEventsReader for Failing<dyn RawEvents> {
     async fn marked_slots(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, Marks)>> {
         self.faults
             .call("raw_events.marked_slots", self.inner.marked_slots(venue, range))
+            .await
+    }
+
+    async fn marked_at(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, TsMs)>> {
+        self.faults
+            .call("raw_events.marked_at", self.inner.marked_at(venue, range))
             .await
     }
 
@@ -492,6 +510,17 @@ impl VenueDaysWriter for Failing<dyn VenueDays> {
     ) -> Result<Flip> {
         let call = self.inner.raise_marks(lease, published, marks, provisional);
         self.faults.call("venue_days.raise_marks", call).await
+    }
+
+    async fn forget(&self, lease: &Lease, generations: &[Generation]) -> Result<Flip> {
+        let call = self.inner.forget(lease, generations);
+        self.faults.call("venue_days.forget", call).await
+    }
+
+    async fn restore(&self, venue: &VenueKey, day: RestoredDay) -> Result<Flip> {
+        self.faults
+            .call("venue_days.restore", self.inner.restore(venue, day))
+            .await
     }
 }
 

@@ -11,9 +11,9 @@ use dwell_model::time::TsMs;
 use dwell_runtime::clock::Stopwatch;
 
 use crate::api::{
-    Appended, ErasedLog, EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter,
-    GroupMember, LogBounds, LogChunk, LogLag, LogRecord, Marks, NameTest, Partition, Position, RawApplied,
-    RawEvents, RawEventsReader, RawEventsWriter, RawWrite, Shard, Stores,
+    Appended, ComparedSlot, ErasedLog, EventLog, EventLogAdmin, EventLogGroups, EventLogReader,
+    EventLogWriter, GroupMember, LogBounds, LogChunk, LogLag, LogRecord, Marks, NameTest, Partition,
+    Position, RawApplied, RawEvents, RawEventsReader, RawEventsWriter, RawWrite, Shard, Stores,
 };
 use crate::erasure::ErasureFilter;
 use crate::error::{ErrorKind, Result};
@@ -126,6 +126,10 @@ impl EventLogAdmin for InstrumentedEventLog {
     ) -> Result<ErasedLog> {
         measured(LOG, "erase", self.inner.erase(partition, from, filter)).await
     }
+
+    async fn begin_new_life(&self) -> Result<u64> {
+        measured(LOG, "begin_new_life", self.inner.begin_new_life()).await
+    }
 }
 
 #[async_trait]
@@ -169,6 +173,10 @@ impl RawEventsWriter for InstrumentedRawEvents {
         measured(RAW, "forget_names", self.inner.forget_names(venue, is_forgotten)).await
     }
 
+    async fn delete_compared(&self, slot: ComparedSlot) -> Result<()> {
+        measured(RAW, "delete_compared", self.inner.delete_compared(slot)).await
+    }
+
     fn tells_repeats(&self) -> bool {
         self.inner.tells_repeats()
     }
@@ -190,6 +198,10 @@ impl RawEventsReader for InstrumentedRawEvents {
 
     async fn marked_slots(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, Marks)>> {
         measured(RAW, "marked_slots", self.inner.marked_slots(venue, range)).await
+    }
+
+    async fn marked_at(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, TsMs)>> {
+        measured(RAW, "marked_at", self.inner.marked_at(venue, range)).await
     }
 
     async fn position(&self, consumer: &str, epoch: u64, partition: Partition) -> Result<Option<Position>> {

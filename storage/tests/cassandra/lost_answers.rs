@@ -85,6 +85,7 @@ pub(crate) fn info(generation: Generation) -> GenerationInfo {
         changed: None,
         carry: Carry::default(),
         carry_in: Carry::default(),
+        exclusions: Default::default(),
     }
 }
 

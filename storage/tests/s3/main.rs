@@ -20,9 +20,12 @@ use dwell_runtime::clock::{SharedClock, SystemClock};
 use dwell_runtime::tasks::blocking;
 use dwell_storage::api::ArchiveReader;
 use dwell_storage::archive::{ArchiveFinding, DeltaArchive, RemoteArchiveConfig, open_remote_archive};
+use dwell_storage::backup::BackupPlace;
 use dwell_storage::conformance::archive::{ArchiveUnderTest, suite};
+use dwell_storage::conformance::backup_place::{self, PlaceUnderTest};
 use dwell_storage::conformance::erasures;
 use dwell_storage::conformance::samples::{DAY_START, shop};
+use dwell_storage::resolver::StoreUri;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
@@ -263,5 +266,23 @@ async fn large_files_go_up_in_parts() {
         held.events[0].bytes
     );
     archive.verify(&shop(), &held).await.unwrap();
+    bucket.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_for_backups_on_a_server_keeps_its_promises() {
+    let Some(bucket) = Bucket::new() else { return };
+    backup_place::suite(|| async {
+        let name = bucket.next();
+        let location: Url = format!("s3://{}/{}/{name}", bucket.bucket, bucket.folder)
+            .parse()
+            .unwrap();
+        let place = BackupPlace::open(&StoreUri::Objects(location), &bucket.config()).unwrap();
+        PlaceUnderTest {
+            place,
+            store: bucket.below(&name),
+        }
+    })
+    .await;
     bucket.remove().await;
 }

@@ -24,7 +24,7 @@ use super::cluster::{Cluster, Cql};
 use super::contention::Contention;
 use super::several;
 use super::values::{damaged_value, date, date_of_epoch_days, epoch_days_of};
-use crate::api::{PseudonymKey, PseudonymKeys, SecretKey};
+use crate::api::{PseudonymKey, PseudonymKeys, SecretKey, StoredPseudonymKey};
 use crate::error::Result;
 
 const READ: Cql = Cql::read(
@@ -197,12 +197,6 @@ impl CassandraPseudonymKeys {
 
 #[async_trait]
 impl PseudonymKeys for CassandraPseudonymKeys {
-    async fn find(&self, venue: &VenueKey, day: LocalDay) -> Result<Option<PseudonymKey>> {
-        let key = (venue.tenant.as_str(), venue.venue.as_str(), date(day));
-        // A key whose making was given up half way may be made whole by this read, and stands then.
-        Ok(self.read(SETTLE, key).await?.map(|known| known.key))
-    }
-
     async fn get_or_create(
         &self,
         venue: &VenueKey,
@@ -244,6 +238,12 @@ impl PseudonymKeys for CassandraPseudonymKeys {
                 contention.wait().await?;
             }
         }
+    }
+
+    async fn look_up(&self, venue: &VenueKey, day: LocalDay) -> Result<Option<StoredPseudonymKey>> {
+        let key = (venue.tenant.as_str(), venue.venue.as_str(), date(day));
+        let known = self.read(READ, key).await?;
+        Ok(known.map(|KnownKey { key, keep_until }| StoredPseudonymKey { key, keep_until }))
     }
 
     async fn destroy_expired(&self, now: TsMs) -> Result<u64> {

@@ -4,6 +4,7 @@
 //! raw_position, raw_crossing, …   (tenant, venue, UTC date, slot) → ts, sensor, key, payload hash, received_at, receipt
 //! raw_dates, raw_slots            which of those partitions there are
 //! raw_marks                       (tenant, venue, UTC date) → slot, source → position
+//! raw_mark_times                  (tenant, venue, UTC date) → slot → when it was last marked
 //! consumer_positions              (consumer, epoch) → partition → position
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! write is an insert that can be repeated and reordered: rows by their key, marks and positions by a write time that is
 //! their position. So nothing is read before it is written, and repeats are not told from new rows.
 
+mod delete;
 mod erase;
 mod index;
 mod marks;
@@ -29,7 +31,9 @@ use dwell_model::time::TsMs;
 use self::index::SlotIndex;
 use self::write::Batches;
 use super::cluster::Cluster;
-use crate::api::{Marks, Partition, Position, RawApplied, RawEventsReader, RawEventsWriter, RawWrite};
+use crate::api::{
+    ComparedSlot, Marks, Partition, Position, RawApplied, RawEventsReader, RawEventsWriter, RawWrite,
+};
 use crate::error::Result;
 
 /// The raw table in Cassandra.
@@ -71,6 +75,10 @@ impl RawEventsWriter for CassandraRawEvents {
         erase::rows(&self.cluster, venue, rows).await
     }
 
+    async fn delete_compared(&self, slot: ComparedSlot) -> Result<()> {
+        delete::delete_compared(&self.cluster, &slot).await
+    }
+
     fn tells_repeats(&self) -> bool {
         false
     }
@@ -95,6 +103,10 @@ impl RawEventsReader for CassandraRawEvents {
 
     async fn marked_slots(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, Marks)>> {
         marks::marked_slots(&self.cluster, &self.index, venue, range).await
+    }
+
+    async fn marked_at(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, TsMs)>> {
+        marks::marked_at(&self.cluster, &self.index, venue, range).await
     }
 
     async fn position(&self, consumer: &str, epoch: u64, partition: Partition) -> Result<Option<Position>> {

@@ -10,7 +10,7 @@
 //! publishing, the generation's number in the history, since the number is the lease's fence and nobody else's. A call
 //! that cannot find out either is `Unavailable`, and may be repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
@@ -25,7 +25,8 @@ use super::encoding::{from_json, to_json};
 use super::several;
 use super::values::{damaged_value, date, day as day_from, from_stored, to_stored};
 use crate::api::{
-    Flip, Generation, GenerationInfo, Lease, Marks, VenueDay, VenueDaysReader, VenueDaysWriter,
+    Flip, Generation, GenerationInfo, Lease, Marks, RestoredDay, VenueDay, VenueDaysReader, VenueDaysWriter,
+    refuse_published,
 };
 use crate::error::{ErrorKind, Result, StorageError};
 
@@ -85,6 +86,23 @@ const PUBLISH: Cql = Cql::conditional(
 const RAISE_MARKS: Cql = Cql::conditional(
     "raise the marks of a generation",
     "UPDATE {ks}.venue_days SET info = ?, history[?] = ?, stamp = ?
+     WHERE tenant = ? AND venue = ? AND year = ? AND day = ? IF stamp = ?",
+);
+const FORGET: Cql = Cql::conditional(
+    "forget generations",
+    "UPDATE {ks}.venue_days SET history = history - ?, stamp = ?
+     WHERE tenant = ? AND venue = ? AND year = ? AND day = ? IF stamp = ?",
+);
+
+const RESTORE_FIRST: Cql = Cql::conditional(
+    "restore a venue-day",
+    "INSERT INTO {ks}.venue_days (tenant, venue, year, day, fence, published, info, history, stamp)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS",
+);
+const RESTORE: Cql = Cql::conditional(
+    "restore a venue-day",
+    "UPDATE {ks}.venue_days SET fence = ?, holder = null, expires_at = null, published = ?, info = ?, history = ?,
+         stamp = ?
      WHERE tenant = ? AND venue = ? AND year = ? AND day = ? IF stamp = ?",
 );
 
@@ -353,6 +371,92 @@ impl VenueDaysWriter for CassandraVenueDays {
                 .conditional(RAISE_MARKS, row, self.stands(key, &mine))
                 .await?
             {
+                return Ok(Flip::Done);
+            }
+            contention.wait().await?;
+        }
+    }
+
+    async fn forget(&self, lease: &Lease, generations: &[Generation]) -> Result<Flip> {
+        let key = key_of(&lease.venue, lease.day);
+        let (tenant, venue, year, day) = key;
+        let fence = to_stored(lease.fence)?;
+        let forgotten: BTreeSet<i64> = generations
+            .iter()
+            .map(|&generation| to_stored(generation))
+            .collect::<Result<_>>()?;
+        let mut contention = Contention::new(&self.cluster, FORGET.doing());
+        loop {
+            let Some(found) = self.lease_row(READ_LEASE, key).await? else {
+                return Ok(Flip::Lost);
+            };
+            if found.fence != fence {
+                return Ok(Flip::Lost);
+            }
+            if let Some(published) = found.published.filter(|published| forgotten.contains(published)) {
+                return Err(refuse_published(lease, from_stored(published)?));
+            }
+            if forgotten.is_empty() {
+                return Ok(Flip::Done);
+            }
+            let mine = stamp()?;
+            let row = (&forgotten, mine.as_slice(), tenant, venue, year, day, found.stamp);
+            if self
+                .cluster
+                .conditional(FORGET, row, self.stands(key, &mine))
+                .await?
+            {
+                return Ok(Flip::Done);
+            }
+            contention.wait().await?;
+        }
+    }
+
+    async fn restore(&self, venue: &VenueKey, restored: RestoredDay) -> Result<Flip> {
+        restored.check()?;
+        let key = key_of(venue, restored.day);
+        let (tenant, venue_id, year, day) = key;
+        let fence = to_stored(restored.fence)?;
+        let published = restored.published.map(to_stored).transpose()?;
+        let info = restored.published_info().map(to_json).transpose()?;
+        let mut history: BTreeMap<i64, String> = BTreeMap::new();
+        for info in &restored.history {
+            history.insert(to_stored(info.generation)?, to_json(info)?);
+        }
+        let mut contention = Contention::new(&self.cluster, RESTORE.doing());
+        loop {
+            let mine = stamp()?;
+            let read_back = self.stands(key, &mine);
+            let values = (fence, published, &info, &history, mine.as_slice());
+            let (fence, published, info, history, stamp) = values;
+            let done = match self.lease_row(SETTLE_LEASE, key).await? {
+                None => {
+                    let row = (
+                        tenant, venue_id, year, day, fence, published, info, history, stamp,
+                    );
+                    self.cluster.conditional(RESTORE_FIRST, row, read_back).await?
+                }
+                Some(there) => {
+                    let is_same = there.fence == fence && there.published == published;
+                    if there.fence > fence || (there.fence == fence && !is_same) {
+                        return Ok(Flip::Lost);
+                    }
+                    let row = (
+                        fence,
+                        published,
+                        info,
+                        history,
+                        stamp,
+                        tenant,
+                        venue_id,
+                        year,
+                        day,
+                        there.stamp,
+                    );
+                    self.cluster.conditional(RESTORE, row, read_back).await?
+                }
+            };
+            if done {
                 return Ok(Flip::Done);
             }
             contention.wait().await?;

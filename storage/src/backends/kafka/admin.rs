@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dwell_model::event::Kind;
+use dwell_model::time::TsMs;
 use dwell_runtime::clock::Clock;
 use rdkafka::Offset;
 use rdkafka::TopicPartitionList;
@@ -174,6 +175,18 @@ const LOG_APPEND_TIME: &str = "LogAppendTime";
 async fn look_at(config: &KafkaConfig) -> Result<Topics> {
     let config = config.clone();
     super::blocking("kafka-metadata", move || look(&config)).await
+}
+
+/// Raises the epoch of a log whose topics are there; returns it.
+pub(super) async fn begin_new_life(config: &KafkaConfig, now: TsMs) -> Result<u64> {
+    let last = look_at_topics(config).await?;
+    let life = Epoch {
+        epoch: (last.epoch + 1).max(now.max(0).unsigned_abs() / 1_000),
+        created_at: now,
+        ..last
+    };
+    epoch::store(config, life).await?;
+    Ok(life.epoch)
 }
 
 async fn load_epoch(config: &KafkaConfig) -> Result<Option<Epoch>> {

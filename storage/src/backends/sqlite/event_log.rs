@@ -9,7 +9,7 @@ mod queue;
 mod record;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use dwell_model::event::Kind;
 use dwell_model::ids::VenueKey;
 use dwell_model::time::TsMs;
 use dwell_runtime::clock::{self, SharedClock};
+use dwell_runtime::tasks::blocking;
 use rusqlite::{Connection, OptionalExtension};
 
 use self::appender::{Appender, Tail};
@@ -56,6 +57,7 @@ pub struct SqliteEventLog {
     readers: ReadOnly,
     epoch: u64,
     clock: SharedClock,
+    path: PathBuf,
 }
 
 impl SqliteEventLog {
@@ -72,6 +74,7 @@ impl SqliteEventLog {
             readers: ReadOnly::new(path, OPTIONS),
             epoch,
             clock,
+            path: path.to_owned(),
         })
     }
 }
@@ -199,6 +202,24 @@ impl EventLogAdmin for SqliteEventLog {
             is_gone: true,
         })
     }
+
+    async fn begin_new_life(&self) -> Result<u64> {
+        let (path, now) = (self.path.clone(), self.clock.now_ms());
+        let doing = "begin a new life of the event log";
+        let begin = move || {
+            // A connection of its own: the appender's belongs to its thread, and waits for this one no longer than for
+            // any other writer.
+            let log = open_writer(&path, &OPTIONS)?;
+            let raised = new_epoch(now).and_then(|epoch| {
+                log.execute("UPDATE life SET epoch = max(epoch + 1, ?1)", [epoch])?;
+                let epoch: i64 = log.query_row("SELECT epoch FROM life", [], |row| row.get(0))?;
+                from_stored(epoch)
+            });
+            raised.map_err(|failure| failure.into_error(doing, &path))
+        };
+        let raised = blocking(doing, begin).await;
+        raised.map_err(|error| StorageError::with_source(ErrorKind::Bug, doing, error))?
+    }
 }
 
 /// Bytes of records that one step of an erasure reads.
@@ -223,12 +244,16 @@ fn begin_life(log: &Connection, now: TsMs) -> Result<u64, Failure> {
     if let Some(epoch) = known {
         return from_stored(epoch);
     }
+    let epoch = new_epoch(now)?;
+    log.execute("INSERT INTO life VALUES (1, ?1, 0, 0, 0)", [epoch])?;
+    from_stored(epoch)
+}
+
+fn new_epoch(now: TsMs) -> Result<i64, Failure> {
     let mut random = [0_u8; 2];
     getrandom::fill(&mut random)
         .map_err(|error| Failure::refuse(ErrorKind::Unavailable, format!("no random numbers: {error}")))?;
-    let epoch = (now.clamp(0, i64::MAX >> 17) << 16) | i64::from(u16::from_be_bytes(random));
-    log.execute("INSERT INTO life VALUES (1, ?1, 0, 0, 0)", [epoch])?;
-    from_stored(epoch)
+    Ok((now.clamp(0, i64::MAX >> 17) << 16) | i64::from(u16::from_be_bytes(random)))
 }
 
 fn bounds(log: &Connection) -> Result<LogBounds, Failure> {

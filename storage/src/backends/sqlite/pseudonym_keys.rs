@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::connection::{Database, DatabaseOptions};
 use super::failure::Failure;
-use crate::api::{PseudonymKey, PseudonymKeys, SecretKey};
+use crate::api::{PseudonymKey, PseudonymKeys, SecretKey, StoredPseudonymKey};
 use crate::error::Result;
 use crate::migrations;
 
@@ -86,13 +86,14 @@ impl PseudonymKeys for SqlitePseudonymKeys {
             .await
     }
 
-    async fn find(&self, venue: &VenueKey, day: LocalDay) -> Result<Option<PseudonymKey>> {
+    async fn look_up(&self, venue: &VenueKey, day: LocalDay) -> Result<Option<StoredPseudonymKey>> {
         let venue = venue.clone();
-        let known = self
-            .keys
-            .read("read a pseudonym key", move |keys| find(keys, &venue, day))
-            .await?;
-        Ok(known.map(|known| known.key))
+        self.keys
+            .read("look up a pseudonym key", move |keys| {
+                let known = find(keys, &venue, day)?;
+                Ok(known.map(|KnownKey { key, keep_until, .. }| StoredPseudonymKey { key, keep_until }))
+            })
+            .await
     }
 
     async fn destroy_expired(&self, now: TsMs) -> Result<u64> {

@@ -3,6 +3,7 @@
 //! Names and deliveries are numbered ([`names`]), so that a position takes some fifty bytes. Rows, marks and the raw
 //! writer's position commit together.
 
+mod delete;
 mod delivery_set;
 mod erase;
 mod names;
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 use dwell_model::event::{Kind, RawRows};
 use dwell_model::ids::VenueKey;
 use dwell_model::time::TsMs;
+use dwell_runtime::clock::SharedClock;
 use rusqlite::OptionalExtension;
 
 use self::names::{Interner, NameCache};
@@ -24,7 +26,8 @@ use super::connection::Database;
 use super::failure::Failure;
 use super::values::to_stored;
 use crate::api::{
-    Marks, NameTest, Partition, Position, RawApplied, RawEventsReader, RawEventsWriter, RawWrite,
+    ComparedSlot, Marks, NameTest, Partition, Position, RawApplied, RawEventsReader, RawEventsWriter,
+    RawWrite,
 };
 use crate::error::Result;
 
@@ -32,13 +35,15 @@ use crate::error::Result;
 #[derive(Debug)]
 pub struct SqliteRawEvents {
     data: Database,
+    clock: SharedClock,
     names: Arc<Mutex<NameCache>>,
 }
 
 impl SqliteRawEvents {
-    pub(super) fn new(data: Database) -> Self {
+    pub(super) fn new(data: Database, clock: SharedClock) -> Self {
         Self {
             data,
+            clock,
             names: Arc::default(),
         }
     }
@@ -48,13 +53,14 @@ impl SqliteRawEvents {
 impl RawEventsWriter for SqliteRawEvents {
     async fn apply(&self, write: RawWrite) -> Result<RawApplied> {
         let names = Arc::clone(&self.names);
+        let now = self.clock.now_ms();
         let (applied, met) = self
             .data
             .write("add raw events", move |data| {
                 write::check(&write)?;
                 let mut cache = names.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut interner = Interner::new(data, &mut cache);
-                let applied = write::apply(data, &mut interner, &write)?;
+                let applied = write::apply(data, &mut interner, &write, now)?;
                 Ok::<_, Failure>((applied, interner.into_met()))
             })
             .await?;
@@ -83,6 +89,20 @@ impl RawEventsWriter for SqliteRawEvents {
                 Ok(forgotten)
             })
             .await
+    }
+
+    async fn delete_compared(&self, slot: ComparedSlot) -> Result<()> {
+        let doing = "remove compared raw events";
+        delete::check(&slot).map_err(|failure| failure.into_error(doing, std::path::Path::new("data.db")))?;
+        let slot = Arc::new(slot);
+        for start in (0..slot.rows.len()).step_by(delete::STEP_ROWS) {
+            let step = start..(start + delete::STEP_ROWS).min(slot.rows.len());
+            let slot = Arc::clone(&slot);
+            self.data
+                .write(doing, move |data| delete::remove(data, &slot, step))
+                .await?;
+        }
+        Ok(())
     }
 }
 
@@ -117,6 +137,15 @@ impl RawEventsReader for SqliteRawEvents {
         let venue = venue.clone();
         self.data
             .read("read marks", move |data| read::marked_slots(data, &venue, range))
+            .await
+    }
+
+    async fn marked_at(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, TsMs)>> {
+        let venue = venue.clone();
+        self.data
+            .read("read when slots were marked", move |data| {
+                read::marked_at(data, &venue, range)
+            })
             .await
     }
 

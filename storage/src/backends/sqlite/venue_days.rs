@@ -11,7 +11,8 @@ use super::connection::Database;
 use super::failure::Failure;
 use super::values::{day_from, find_venue, from_json, from_stored, intern_venue, to_json, to_stored};
 use crate::api::{
-    Flip, Generation, GenerationInfo, Lease, Marks, VenueDay, VenueDaysReader, VenueDaysWriter,
+    Flip, Generation, GenerationInfo, Lease, Marks, RestoredDay, VenueDay, VenueDaysReader, VenueDaysWriter,
+    refuse_published,
 };
 use crate::error::{ErrorKind, Result, StorageError};
 
@@ -164,6 +165,71 @@ impl VenueDaysWriter for SqliteVenueDays {
                     "UPDATE generations SET info = ?4 WHERE venue_ref = ?1 AND day = ?2 AND generation = ?3",
                 )?
                 .execute((venue_ref, day, generation, to_json(&info)?))?;
+                Ok(Flip::Done)
+            })
+            .await
+    }
+
+    async fn forget(&self, lease: &Lease, generations: &[Generation]) -> Result<Flip> {
+        let (lease, generations) = (lease.clone(), generations.to_vec());
+        self.data
+            .write("forget generations", move |data| {
+                let venue_ref = intern_venue(data, &lease.venue)?;
+                let day = lease.day.to_epoch_days();
+                let row: Option<(i64, Option<i64>)> = data
+                    .prepare_cached(
+                        "SELECT fence, published FROM venue_days WHERE venue_ref = ?1 AND day = ?2",
+                    )?
+                    .query_row((venue_ref, day), |row| Ok((row.get(0)?, row.get(1)?)))
+                    .optional()?;
+                let published = match row {
+                    Some((fence, published)) if fence == to_stored(lease.fence)? => published,
+                    _ => return Ok(Flip::Lost),
+                };
+                let mut forget = data.prepare_cached(
+                    "DELETE FROM generations WHERE venue_ref = ?1 AND day = ?2 AND generation = ?3",
+                )?;
+                for generation in generations {
+                    let stored = to_stored(generation)?;
+                    if published == Some(stored) {
+                        return Err(refuse_published(&lease, generation).into());
+                    }
+                    forget.execute((venue_ref, day, stored))?;
+                }
+                Ok(Flip::Done)
+            })
+            .await
+    }
+
+    async fn restore(&self, venue: &VenueKey, restored: RestoredDay) -> Result<Flip> {
+        restored.check()?;
+        let venue = venue.clone();
+        self.data
+            .write("restore a venue-day", move |data| {
+                let venue_ref = intern_venue(data, &venue)?;
+                let (day, fence) = (restored.day.to_epoch_days(), to_stored(restored.fence)?);
+                let published = restored.published.map(to_stored).transpose()?;
+                let mut upsert = data.prepare_cached(
+                    "INSERT INTO venue_days (venue_ref, day, fence, published) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT DO UPDATE SET fence = ?3, published = ?4, holder = NULL, expires_at = NULL
+                     WHERE fence < ?3 OR (fence = ?3 AND published IS ?4)",
+                )?;
+                if upsert.execute((venue_ref, day, fence, published))? == 0 {
+                    return Ok(Flip::Lost);
+                }
+                data.prepare_cached("DELETE FROM generations WHERE venue_ref = ?1 AND day = ?2")?
+                    .execute((venue_ref, day))?;
+                for info in &restored.history {
+                    data.prepare_cached(
+                        "INSERT INTO generations (venue_ref, day, generation, info) VALUES (?1, ?2, ?3, ?4)",
+                    )?
+                    .execute((
+                        venue_ref,
+                        day,
+                        to_stored(info.generation)?,
+                        to_json(info)?,
+                    ))?;
+                }
                 Ok(Flip::Done)
             })
             .await

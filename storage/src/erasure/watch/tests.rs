@@ -109,6 +109,10 @@ struct Stopped {
 
 #[async_trait::async_trait]
 impl RawEventsWriter for Stopped {
+    async fn delete_compared(&self, slot: crate::api::ComparedSlot) -> Result<()> {
+        self.inner.delete_compared(slot).await
+    }
+
     async fn apply(&self, write: RawWrite) -> Result<RawApplied> {
         self.begun.notify_one();
         self.go_on.notified().await;
@@ -122,6 +126,14 @@ impl RawEventsWriter for Stopped {
 
 #[async_trait::async_trait]
 impl RawEventsReader for Stopped {
+    async fn marked_at(
+        &self,
+        venue: &dwell_model::ids::VenueKey,
+        range: std::ops::Range<TsMs>,
+    ) -> Result<Vec<(i64, TsMs)>> {
+        self.inner.marked_at(venue, range).await
+    }
+
     async fn scan(
         &self,
         venue: &dwell_model::ids::VenueKey,

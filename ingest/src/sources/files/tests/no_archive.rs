@@ -5,10 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dwell_model::event::{Kind, RawRows};
 use dwell_model::ids::{TenantId, VenueKey};
-use dwell_model::time::LocalDay;
+use dwell_model::time::{LocalDay, TsMs};
 use dwell_storage::api::{
-    ArchiveReader, ArchiveWriter, ArchivedDay, Committed, DayReader, Erasure, Erasures, IncomingDay,
-    LedgerKey, NewErasure, Projection, PurgedFiles, Rewrite, StagedDay, StillHeld,
+    ArchiveKeeper, ArchiveReader, ArchiveRepair, ArchiveWriter, ArchivedDay, BrokenFile, Committed,
+    DayReader, Erasure, Erasures, IncomingDay, LedgerKey, NewErasure, Projection, PurgedFiles, Rebuilt,
+    Rewrite, StagedDay, StillHeld, TableVersion, UnnamedFile,
 };
 use dwell_storage::error::{ErrorKind, Result, StorageError};
 
@@ -87,6 +88,40 @@ impl Erasures for NoArchive {
     }
 
     async fn read(&self, _: u64) -> Result<Vec<Erasure>> {
+        none()
+    }
+}
+
+#[async_trait]
+impl ArchiveKeeper for NoArchive {
+    async fn unnamed_files(&self, _: &TenantId, _: TsMs) -> Result<Vec<UnnamedFile>> {
+        none()
+    }
+
+    async fn remove_unnamed(&self, _: &TenantId, _: &[UnnamedFile]) -> Result<Vec<UnnamedFile>> {
+        none()
+    }
+
+    async fn versions(&self, _: &TenantId) -> Result<Vec<TableVersion>> {
+        none()
+    }
+}
+
+#[async_trait]
+impl ArchiveRepair for NoArchive {
+    async fn broken_files(&self, _: &VenueKey, _: &ArchivedDay) -> Result<Vec<BrokenFile>> {
+        none()
+    }
+
+    async fn rebuild_day(
+        &self,
+        _: &VenueKey,
+        _: Kind,
+        _: LocalDay,
+        _: u64,
+        _: Box<dyn IncomingDay>,
+        _: &[BrokenFile],
+    ) -> Result<Rebuilt> {
         none()
     }
 }

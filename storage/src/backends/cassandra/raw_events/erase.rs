@@ -38,7 +38,7 @@ pub(super) async fn rows(cluster: &Cluster, venue: &VenueKey, rows: &RawRows) ->
             events.key(row),
             payload_hash,
         );
-        cluster.execute(statements::delete(events.kind), key)
+        cluster.execute(statements::erase(events.kind), key)
     });
     stream::iter(deletions)
         .map(Ok)

@@ -1,5 +1,6 @@
 //! Marks and positions: their write time is their position, so the highest one wins whatever the order of writing.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use dwell_model::ids::VenueKey;
@@ -26,6 +27,16 @@ const MARKS: Cql = Cql::read(
     "SELECT slot, source, position FROM {ks}.raw_marks \
      WHERE tenant = ? AND venue = ? AND utc_date = ? AND slot >= ? AND slot <= ?",
 );
+const NOTE_TIME: Cql = Cql::write(
+    "note when a slot was marked",
+    "INSERT INTO {ks}.raw_mark_times (tenant, venue, utc_date, slot, marked_at) VALUES (?, ?, ?, ?, ?) \
+     USING TIMESTAMP ?",
+);
+const TIMES: Cql = Cql::read(
+    "read when slots were marked",
+    "SELECT slot, marked_at FROM {ks}.raw_mark_times \
+     WHERE tenant = ? AND venue = ? AND utc_date = ? AND slot >= ? AND slot <= ?",
+);
 const STORE_POSITION: Cql = Cql::write(
     "store a position",
     "INSERT INTO {ks}.consumer_positions (consumer, epoch, log_partition, position) VALUES (?, ?, ?, ?) \
@@ -46,8 +57,9 @@ pub(super) fn write_time(position: i64) -> Result<i64> {
     })
 }
 
-/// Raises marks; durable when it returns.
+/// Raises marks, after noting the time for their slots; durable when it returns.
 pub(super) async fn raise(cluster: &Cluster, marks: &[Mark]) -> Result<()> {
+    note_times(cluster, marks).await?;
     stream::iter(marks)
         .map(Ok)
         .try_for_each_concurrent(REQUESTS_AT_ONCE, |mark| async move {
@@ -64,6 +76,46 @@ pub(super) async fn raise(cluster: &Cluster, marks: &[Mark]) -> Result<()> {
             cluster.execute(RAISE, values).await
         })
         .await
+}
+
+async fn note_times(cluster: &Cluster, marks: &[Mark]) -> Result<()> {
+    let now = cluster.clock().now_ms();
+    let slots: BTreeSet<(&VenueKey, i64)> = marks.iter().map(|mark| (&mark.venue, mark.slot)).collect();
+    stream::iter(slots)
+        .map(Ok)
+        .try_for_each_concurrent(REQUESTS_AT_ONCE, |(venue, slot)| async move {
+            let (days, number) = stored_slot(slot);
+            let (tenant, venue) = (venue.tenant.as_str(), venue.venue.as_str());
+            let values = (tenant, venue, date(days), number, now, write_time(now)?);
+            cluster.execute(NOTE_TIME, values).await
+        })
+        .await
+}
+
+/// When the slots that overlap a range were last marked, slot by slot.
+pub(super) async fn marked_at(
+    cluster: &Cluster,
+    index: &SlotIndex,
+    venue: &VenueKey,
+    range: Range<TsMs>,
+) -> Result<Vec<(i64, TsMs)>> {
+    let Some(span) = Span::of(&range) else {
+        return Ok(Vec::new());
+    };
+    let (tenant, id) = (venue.tenant.as_str(), venue.venue.as_str());
+    let mut slots = Vec::new();
+    let mut answers = stream::iter(index.dates(venue, span).await?)
+        .map(|days| async move {
+            let numbers = span.slots_of(days);
+            let values = (tenant, id, date(days), *numbers.start(), *numbers.end());
+            let found: Vec<(i16, i64)> = cluster.all(TIMES, values).await?;
+            Ok::<_, StorageError>((days, found))
+        })
+        .buffered(REQUESTS_AT_ONCE);
+    while let Some((days, found)) = answers.try_next().await? {
+        slots.extend(found.into_iter().map(|(number, at)| (slot_at(days, number), at)));
+    }
+    Ok(slots)
 }
 
 /// The marks of the slots that overlap a range, slot by slot.

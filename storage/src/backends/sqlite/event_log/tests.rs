@@ -36,6 +36,7 @@ fn open_small(path: &Path, pages: i64) -> SqliteEventLog {
         readers: ReadOnly::new(path, OPTIONS),
         epoch,
         clock,
+        path: path.to_owned(),
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn rows(connection: &Connection, venue: &VenueKey, rows: &RawRows) ->
     for name in events.strings.iter() {
         names.push(find.query_row((venue_ref, name), |row| row.get(0)).optional()?);
     }
-    let mut delete = connection.prepare_cached(&statements(events.kind).delete)?;
+    let mut delete = connection.prepare_cached(&statements(events.kind).erase)?;
     let mut fingerprinter = Fingerprinter::new();
     for row in 0..events.len() {
         let (sensor, key) = (events.sensor[row] as usize, events.key[row] as usize);

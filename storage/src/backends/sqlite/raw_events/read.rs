@@ -99,6 +99,24 @@ pub(super) fn marked_slots(
     Ok(slots)
 }
 
+/// When the slots that overlap a range were last marked.
+pub(super) fn marked_at(
+    connection: &Connection,
+    venue: &VenueKey,
+    range: Range<TsMs>,
+) -> Result<Vec<(i64, TsMs)>, Failure> {
+    let Some(venue_ref) = find_venue(connection, venue)?.filter(|_| !range.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let mut select = connection.prepare_cached(
+        "SELECT slot, marked_at FROM raw_mark_times
+         WHERE venue_ref = ?1 AND slot BETWEEN ?2 AND ?3 ORDER BY slot",
+    )?;
+    let slots = (venue_ref, slot_of(range.start), slot_of(range.end - 1));
+    let rows = select.query_map(slots, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 struct Scan<'a> {
     connection: &'a Connection,
     out: RawRows,

@@ -16,12 +16,14 @@ pub(super) struct Statements {
     pub(super) select_deliveries: String,
     /// Replaces the deliveries (`?6`) of an identity and payload.
     pub(super) update_deliveries: String,
+    /// Removes an identity and payload that has exactly the deliveries `?6`.
+    pub(super) delete: String,
     /// ts, sensor_ref, key_ref, revision, deliveries, payload … of a venue's rows in a range.
     pub(super) scan: String,
     /// Number of a venue's rows in a range.
     pub(super) count: String,
-    /// Removes an identity and payload.
-    pub(super) delete: String,
+    /// Removes an identity and payload, whatever its deliveries.
+    pub(super) erase: String,
     /// A row of a venue that uses a name (`?2`).
     pub(super) uses_name: String,
 }
@@ -50,12 +52,13 @@ fn build(kind: Kind) -> Statements {
         ),
         select_deliveries: format!("SELECT deliveries FROM {table} WHERE {one_row}"),
         update_deliveries: format!("UPDATE {table} SET deliveries = ?6 WHERE {one_row}"),
+        delete: format!("DELETE FROM {table} WHERE {one_row} AND deliveries = ?6"),
         scan: format!(
             "SELECT ts, sensor_ref, key_ref, revision, deliveries, {payload_last} FROM {table}
              WHERE {in_range} ORDER BY venue_ref, ts, sensor_ref, key_ref, payload_hash"
         ),
         count: format!("SELECT count(*) FROM {table} WHERE {in_range}"),
-        delete: format!("DELETE FROM {table} WHERE {one_row}"),
+        erase: format!("DELETE FROM {table} WHERE {one_row}"),
         uses_name: format!(
             "SELECT 1 FROM {table} WHERE venue_ref = ?1 AND (key_ref = ?2 OR sensor_ref = ?2) LIMIT 1"
         ),

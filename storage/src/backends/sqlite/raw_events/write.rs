@@ -5,6 +5,7 @@
 
 use dwell_model::event::{Column, Fingerprinter, Kind, NO_I64, NO_TEXT, RawRows};
 use dwell_model::ids::VenueKey;
+use dwell_model::time::TsMs;
 use rusqlite::{Connection, Statement};
 
 use super::super::failure::Failure;
@@ -24,18 +25,19 @@ pub(super) fn check(write: &RawWrite) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Adds the rows, raises the marks, stores the position.
+/// Adds the rows, raises the marks at the time `now`, stores the position.
 pub(super) fn apply(
     connection: &Connection,
     interner: &mut Interner<'_>,
     write: &RawWrite,
+    now: TsMs,
 ) -> Result<RawApplied, Failure> {
     let mut writer = RowWriter::new(connection, interner);
     for kind in Kind::ALL {
         writer.write_kind(kind, &write.rows)?;
     }
     let applied = writer.applied;
-    raise_marks(connection, &write.marks)?;
+    raise_marks(connection, &write.marks, now)?;
     if let Some(position) = &write.position {
         store_position(connection, position)?;
     }
@@ -230,14 +232,22 @@ fn bind_payload(
     }
 }
 
-fn raise_marks(connection: &Connection, marks: &[Mark]) -> Result<(), Failure> {
+fn raise_marks(connection: &Connection, marks: &[Mark], now: TsMs) -> Result<(), Failure> {
     let mut raise = connection.prepare_cached(
         "INSERT INTO raw_marks (venue_ref, slot, source, position) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT DO UPDATE SET position = excluded.position WHERE excluded.position > position",
     )?;
+    let mut note = connection.prepare_cached(
+        "INSERT INTO raw_mark_times (venue_ref, slot, marked_at) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET marked_at = excluded.marked_at WHERE excluded.marked_at > marked_at",
+    )?;
+    let mut noted = None;
     for mark in marks {
         let venue_ref = intern_venue(connection, &mark.venue)?;
         raise.execute((venue_ref, mark.slot, mark.source.as_str(), mark.position))?;
+        if noted.replace((venue_ref, mark.slot)) != Some((venue_ref, mark.slot)) {
+            note.execute((venue_ref, mark.slot, now))?;
+        }
     }
     Ok(())
 }

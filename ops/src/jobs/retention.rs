@@ -1,0 +1,350 @@
+//! `retention`: compares old days with the archive, marks what goes, and sweeps it.
+//!
+//! Venue after venue: a mark is made and then swept day by day. A job that is done again, after a crash or a failure that
+//! passed, goes on with the mark that it has made.
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use dwell_batch_layer::spec::Venues;
+use dwell_model::ids::VenueKey;
+use dwell_model::layout::Venue;
+use dwell_model::time::{LocalDay, TsMs, parse_ts};
+use dwell_retention::marks::{self, Mark};
+use dwell_retention::{Comparing, DayPlan, DaySwept, Error, KeepReason, Policy, Totals, policy};
+use dwell_serving_api::{DeclaredJob, JobRefusal, JobRequest};
+use dwell_storage::api::{Job, JobState};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::days::venues_of;
+use super::kinds::{JobKind, Outcome};
+use super::{JobWorker, Progress};
+
+/// Days that a report tells one by one.
+const DAYS_TOLD: usize = 500;
+
+/// The job's spec, as the catalogue stores it.
+#[derive(Debug, Deserialize)]
+struct Spec {
+    venues: Value,
+    #[serde(default)]
+    dry_run: bool,
+    now: Option<String>,
+}
+
+pub(super) struct Retention;
+
+#[async_trait]
+impl JobKind for Retention {
+    fn declared(&self) -> Option<DeclaredJob> {
+        Some(DeclaredJob {
+            kind: "retention",
+            summary: "Delete raw events and sessions that are old and proven archived, and old generations",
+            takes_days: false,
+            takes_dry_run: true,
+            options: &["now"],
+            required: &[],
+        })
+    }
+
+    fn check(&self, request: &JobRequest) -> Result<(), JobRefusal> {
+        match request.options.get("now") {
+            None => Ok(()),
+            Some(Value::String(text)) if parse_ts(text).is_ok() => Ok(()),
+            Some(_) => Err(JobRefusal(
+                "now must be a time like 2026-11-21T03:00:00Z".to_owned(),
+            )),
+        }
+    }
+
+    async fn run(
+        &self,
+        worker: &JobWorker,
+        job: &Job,
+        progress: Progress,
+        cancel: CancellationToken,
+    ) -> Result<Outcome> {
+        let spec: Spec =
+            serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
+        let acting = spec.now.as_deref().map(parse_ts).transpose()?;
+        let stored = policy::stored(&*worker.stores.documents, &job.tenant).await?;
+        let mut run = Run {
+            worker,
+            job,
+            progress,
+            cancel,
+            policy: stored.unwrap_or_else(|| worker.retention_policy.clone()),
+            now: acting.unwrap_or_else(|| worker.clock.now_ms()),
+            done: Done::default(),
+        };
+        let wanted = venues_of(&spec.venues)?;
+        for stored in worker.stores.registry.venues(&job.tenant).await? {
+            let venue = stored.venue;
+            if matches!(&wanted, Venues::These(ids) if !ids.contains(&venue.id)) {
+                continue;
+            }
+            let outcome = match spec.dry_run {
+                true => run.look(&venue).await,
+                false => run.venue(&venue).await,
+            };
+            match outcome {
+                Ok(()) => {}
+                Err(Error::Cancelled) => return Ok(Outcome::cancelled(run.done.report(&spec, run.now))),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if matches!(wanted, Venues::All) && !spec.dry_run {
+            dwell_retention::metrics::days_in_doubt(job.tenant.as_str(), run.done.in_doubt);
+        }
+        let report = run.done.report(&spec, run.now);
+        Ok(run.done.outcome(report))
+    }
+}
+
+struct Run<'a> {
+    worker: &'a JobWorker,
+    job: &'a Job,
+    progress: Progress,
+    cancel: CancellationToken,
+    policy: Policy,
+    now: TsMs,
+    done: Done,
+}
+
+impl Run<'_> {
+    fn tell(&self, venue: &VenueKey) -> impl Fn(u64, u64, LocalDay) + Send + Sync + use<> {
+        let (progress, id) = (self.progress.clone(), venue.venue.clone());
+        move |done, total, day| progress.set(done, total, &format!("comparing {id} {day}"))
+    }
+
+    /// A dry run: what a job would do, files read back, nothing stored.
+    async fn look(&mut self, venue: &Venue) -> Result<(), Error> {
+        let key = VenueKey::new(self.job.tenant.clone(), venue.id.clone());
+        let tell = self.tell(&key);
+        let retention = &self.worker.retention;
+        let mut after = None;
+        loop {
+            let decided = retention
+                .decide(
+                    &key,
+                    &venue.calendar,
+                    &self.policy,
+                    self.now,
+                    after,
+                    Comparing::Look,
+                    &tell,
+                    &self.cancel,
+                )
+                .await?;
+            self.done.planned.merge(&decided.plan.totals);
+            for day in &decided.plan.days {
+                if day.deletes() {
+                    self.done
+                        .tell(json!({ "venue": venue.id, "day": day.day, "goes": day }));
+                }
+                self.done.kept(day);
+            }
+            after = decided.through;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn venue(&mut self, venue: &Venue) -> Result<(), Error> {
+        let key = VenueKey::new(self.job.tenant.clone(), venue.id.clone());
+        let mut after = None;
+        if let Some(mark) = self.known_mark(&key).await? {
+            after = mark.through;
+            let is_last = after.is_none();
+            self.take(&key, venue, mark).await?;
+            if is_last {
+                return Ok(());
+            }
+        }
+        loop {
+            let mark = self.mark(&key, venue, after).await?;
+            after = mark.through;
+            self.take(&key, venue, mark).await?;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn take(&mut self, key: &VenueKey, venue: &Venue, mark: Mark) -> Result<(), Error> {
+        self.done.planned.merge(&mark.totals);
+        mark.kept.iter().for_each(|day| self.done.kept(day));
+        self.sweep(key, venue, mark).await
+    }
+
+    /// The mark that an earlier attempt of this job has made.
+    async fn known_mark(&self, key: &VenueKey) -> Result<Option<Mark>, Error> {
+        let documents = &*self.worker.stores.documents;
+        let known = marks::load(documents, &key.tenant, &key.venue).await;
+        let known = known.map_err(|source| Error::Storage {
+            doing: "read the mark",
+            source,
+        })?;
+        Ok(known.filter(|mark| mark.job == self.job.id))
+    }
+
+    async fn mark(&mut self, key: &VenueKey, venue: &Venue, after: Option<LocalDay>) -> Result<Mark, Error> {
+        let tell = self.tell(key);
+        let (mark, decided) = self
+            .worker
+            .retention
+            .mark(
+                key,
+                &venue.calendar,
+                &self.policy,
+                self.now,
+                after,
+                &self.job.id,
+                &tell,
+                &self.cancel,
+            )
+            .await?;
+        for day in decided.busy {
+            self.done.trouble(key, day, "another worker holds the day");
+        }
+        Ok(mark)
+    }
+
+    async fn sweep(&mut self, key: &VenueKey, venue: &Venue, mut mark: Mark) -> Result<(), Error> {
+        let total = mark.days.len() as u64;
+        while let Some(day) = mark.days.get(mark.done).cloned() {
+            if self.cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            self.progress.set(
+                mark.done as u64,
+                total,
+                &format!("sweeping {} {}", key.venue, day.day),
+            );
+            let retention = &self.worker.retention;
+            let swept = retention
+                .sweep(key, &venue.calendar, &day, &mark.days, &self.cancel)
+                .await;
+            match swept {
+                Ok(Some(swept)) => self.done.swept(key, &day, swept),
+                Err(error) if !matches!(error, Error::LeaseLost { .. }) => return Err(error),
+                Ok(None) | Err(_) => self.done.trouble(key, day.day, "another worker holds the day"),
+            }
+            mark.done += 1;
+            self.store(key, &mark).await?;
+        }
+        mark.finished_at = Some(self.worker.clock.now_ms());
+        self.store(key, &mark).await
+    }
+
+    async fn store(&self, key: &VenueKey, mark: &Mark) -> Result<(), Error> {
+        let documents = &*self.worker.stores.documents;
+        marks::put(documents, &key.tenant, &key.venue, mark)
+            .await
+            .map_err(|source| Error::Storage {
+                doing: "store the mark",
+                source,
+            })
+    }
+}
+
+/// What was done so far.
+#[derive(Debug, Default)]
+struct Done {
+    planned: Totals,
+    removed: DaySwept,
+    days: Vec<Value>,
+    kept: Vec<Value>,
+    in_doubt: u64,
+    troubles: u64,
+    first_trouble: Option<String>,
+}
+
+impl Done {
+    fn swept(&mut self, venue: &VenueKey, day: &DayPlan, swept: DaySwept) {
+        self.removed.raw_rows += swept.raw_rows;
+        self.removed.rows_left += swept.rows_left;
+        self.removed.sessions += swept.sessions;
+        self.removed.generations += swept.generations;
+        for why in &swept.stayed {
+            self.trouble(venue, day.day, why);
+        }
+        self.tell(json!({ "venue": venue.venue, "day": day.day, "removed": swept }));
+    }
+
+    /// A day that stays, or part of it, although it is old enough.
+    fn kept(&mut self, day: &DayPlan) {
+        let mut reasons: Vec<&KeepReason> = day
+            .reasons()
+            .filter(|reason| !matches!(reason, KeepReason::TooYoung { .. }))
+            .collect();
+        reasons.dedup();
+        if reasons.is_empty() {
+            return;
+        }
+        if day.doubts_the_archive() {
+            self.in_doubt += 1;
+            let why = reasons.iter().find_map(|reason| match reason {
+                KeepReason::ArchiveUnreadable { what } => Some(what.clone()),
+                KeepReason::ArchiveDiffers { raw_rows, found_rows } => Some(format!(
+                    "the archive holds {found_rows} of {raw_rows} raw rows with their deliveries"
+                )),
+                KeepReason::NotArchived => Some("the archive lacks events of the day".to_owned()),
+                _ => None,
+            });
+            self.first_trouble.get_or_insert_with(|| {
+                let why = why.unwrap_or_default();
+                format!("{} {} stays: {why}", day.venue.venue, day.day)
+            });
+        }
+        if self.kept.len() < DAYS_TOLD {
+            self.kept
+                .push(json!({ "venue": day.venue.venue, "day": day.day, "reasons": reasons }));
+        }
+    }
+
+    fn trouble(&mut self, venue: &VenueKey, day: LocalDay, why: &str) {
+        self.troubles += 1;
+        self.first_trouble
+            .get_or_insert_with(|| format!("{} {day}: {why}", venue.venue));
+    }
+
+    fn tell(&mut self, day: Value) {
+        if self.days.len() < DAYS_TOLD {
+            self.days.push(day);
+        }
+    }
+
+    fn report(&self, spec: &Spec, now: TsMs) -> Value {
+        json!({
+            "dry_run": spec.dry_run,
+            "now": dwell_model::time::format_rfc3339(now),
+            "planned": self.planned,
+            "removed": {
+                "raw_rows": self.removed.raw_rows,
+                "sessions": self.removed.sessions,
+                "generations": self.removed.generations,
+            },
+            "rows_left": self.removed.rows_left,
+            "days_in_doubt": self.in_doubt,
+            "days": self.days,
+            "kept": self.kept,
+        })
+    }
+
+    fn outcome(self, report: Value) -> Outcome {
+        match self.first_trouble {
+            None => Outcome::succeeded(report),
+            Some(first) => {
+                let days = self.in_doubt + self.troubles;
+                Outcome::troubled(
+                    JobState::Partial,
+                    report,
+                    format!("{days} days were not swept as a whole; the first: {first}"),
+                )
+            }
+        }
+    }
+}

@@ -63,7 +63,9 @@ pub(crate) async fn stage(layer: &BatchLayer, day: &DayRun) -> Result<StagedKind
             .find(|(counted, _)| *counted == kind)
             .map_or(0, |(_, rows)| *rows);
         let neighbours = day.neighbours(layer, kind).await?;
-        if raw_rows == 0 && neighbours.is_empty() {
+        // What is archived is written anew, too, where somebody is to be forgotten.
+        let is_touched = day.erasures.touches(&day.venue, &day.range());
+        if raw_rows == 0 && neighbours.is_empty() && !is_touched {
             let held = layer
                 .stores()
                 .archive
@@ -81,6 +83,7 @@ pub(crate) async fn stage(layer: &BatchLayer, day: &DayRun) -> Result<StagedKind
             range: day.range(),
             raw_rows,
             archived: neighbours,
+            erasures: &day.erasures,
             projection: Projection::EventsAndDeliveries,
         };
         match rewrite(day, &sources).await {

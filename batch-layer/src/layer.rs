@@ -8,6 +8,7 @@ use dwell_model::ids::VenueKey;
 use dwell_model::layout::Venue;
 use dwell_runtime::clock::SharedClock;
 use dwell_storage::api::{LiveView, Stores};
+use dwell_storage::erasure::LedgerFollower;
 
 use crate::config::{Config, ConfigError};
 use crate::error::{Doing, Error, Result};
@@ -23,6 +24,8 @@ struct Inner {
     stores: Stores,
     clock: SharedClock,
     config: Config,
+    /// Whom to leave out.
+    erasures: Arc<LedgerFollower>,
     live: Option<Arc<dyn LiveView>>,
     name: String,
 }
@@ -33,11 +36,13 @@ impl BatchLayer {
         config.validate()?;
         // Two processes of one name must not take each other's leases for their own.
         let name = format!("{name}/{}/{:x}", std::process::id(), clock.now_ms());
+        let erasures = LedgerFollower::new(Arc::clone(&stores.erasures));
         Ok(Self {
             inner: Arc::new(Inner {
                 stores,
                 clock,
                 config,
+                erasures: Arc::new(erasures),
                 live: None,
                 name,
             }),
@@ -51,6 +56,7 @@ impl BatchLayer {
             stores: self.inner.stores.clone(),
             clock: SharedClock::clone(&self.inner.clock),
             config: self.inner.config.clone(),
+            erasures: Arc::clone(&self.inner.erasures),
             live: Some(live),
             name: self.inner.name.clone(),
         };
@@ -75,6 +81,10 @@ impl BatchLayer {
 
     pub(crate) fn now_ms(&self) -> i64 {
         self.inner.clock.now_ms()
+    }
+
+    pub(crate) fn erasures(&self) -> &LedgerFollower {
+        &self.inner.erasures
     }
 
     pub(crate) fn live(&self) -> Option<&Arc<dyn LiveView>> {

@@ -7,12 +7,15 @@
 
 use std::cmp::Ordering;
 use std::ops::Range;
+use std::sync::Arc;
 
 use dwell_model::event::{Delivery, EventBatch, Kind, RawRows};
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{LocalDay, SLOT_MS, TsMs};
 use dwell_runtime::tasks::blocking;
 use dwell_storage::api::{ArchivedDay, Projection};
+use dwell_storage::erasure::ErasureFilter;
+use dwell_storage::erasure::filter::pick_events;
 
 use crate::error::{Doing, Error, Result};
 use crate::layer::BatchLayer;
@@ -41,6 +44,8 @@ pub(crate) struct DaySources<'a> {
     pub(crate) raw_rows: u64,
     /// What to read of the archive.
     pub(crate) archived: Vec<ArchivedDay>,
+    /// Whom to leave out.
+    pub(crate) erasures: &'a Arc<ErasureFilter>,
     /// Which columns of it, deliveries among them.
     pub(crate) projection: Projection,
 }
@@ -91,6 +96,7 @@ impl DaySources<'_> {
                 .scan(self.venue, self.kind, range)
                 .await
                 .doing("scan raw events")?;
+            let rows = self.erasures.apply_raw(self.venue, rows);
             sink.piece(&rows.events, Deliveries::Sets(&rows));
         }
         for day in &self.archived {
@@ -101,6 +107,7 @@ impl DaySources<'_> {
                     .superseded(self.venue, self.kind, day)
                     .await
                     .doing("read superseded rows")?;
+                let rows = self.erasures.apply_raw(self.venue, rows);
                 sink.piece(&rows.events, Deliveries::Sets(&rows));
             }
             if day.events.is_empty() {
@@ -108,13 +115,19 @@ impl DaySources<'_> {
             }
             let opened = stores.archive.open(self.venue, day, self.projection).await;
             let mut reader = opened.doing("open an archived day")?;
-            let stop = stop.clone();
+            let (stop, erasures, venue) = (stop.clone(), Arc::clone(self.erasures), self.venue.clone());
             let read = move || -> Result<(S, u64)> {
                 let mut rows = 0;
                 while let Some(chunk) = reader.next_chunk().doing("read an archived day")? {
                     stop.check()?;
                     rows += chunk.events.len() as u64;
-                    sink.piece(chunk.events, Deliveries::First(chunk.first));
+                    match erasures.kept(&venue, chunk.events) {
+                        None => sink.piece(chunk.events, Deliveries::First(chunk.first)),
+                        Some(kept) => {
+                            let first: Vec<_> = kept.iter().map(|&row| chunk.first[row as usize]).collect();
+                            sink.piece(&pick_events(chunk.events, &kept), Deliveries::First(&first));
+                        }
+                    }
                 }
                 Ok((sink, rows))
             };

@@ -195,6 +195,7 @@ async fn from_raw(
         raw_rows,
         archived: day.neighbours(layer, kind).await?,
         projection: Projection::EventsAndDeliveries,
+        erasures: &day.erasures,
     };
     let staged = match archive_day::rebuild(day, &sources, broken).await? {
         Rebuilt::Staged(staged) => staged,

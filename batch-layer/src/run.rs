@@ -10,6 +10,7 @@ pub(crate) use compute::Inputs;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use dwell_model::event::Kind;
 use dwell_model::exclusion::{DayExclusions, Exclusion};
@@ -19,6 +20,7 @@ use dwell_runtime::clock::Stopwatch;
 use dwell_runtime::failpoint;
 use dwell_storage::api::periods::Proposal;
 use dwell_storage::api::{ArchivedDay, Generation, GenerationInfo, Lease, Marks, VenueDay};
+use dwell_storage::erasure::ErasureFilter;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive_day;
@@ -95,6 +97,8 @@ pub(crate) struct DayRun {
     pub(crate) unites_raw: bool,
     /// What the archive holds of the day, once that is settled.
     pub(crate) archived: BTreeMap<Kind, ArchivedDay>,
+    /// Whom to leave out, as of the taking of the lease: whoever erases takes the lease after having said whom.
+    pub(crate) erasures: Arc<ErasureFilter>,
     /// Whether a neighbouring day, or this one, was computed with another cut.
     recut: bool,
     stopwatch: Stopwatch,
@@ -164,6 +168,7 @@ impl DayRun {
             exclusions: DayExclusions::default(),
             unites_raw: now < cut_end,
             archived: BTreeMap::new(),
+            erasures: Arc::default(),
             recut: false,
             stopwatch,
             request,
@@ -217,6 +222,11 @@ impl DayRun {
             exclusions: DayExclusions::default(),
             unites_raw: true,
             archived: BTreeMap::new(),
+            erasures: layer
+                .erasures()
+                .read_on()
+                .await
+                .doing("read the ledger of erasures")?,
             recut: false,
             stopwatch: Stopwatch::start(),
         };
@@ -345,6 +355,11 @@ impl DayRun {
     /// Reads what was published before, and clears up after runs of the day that died.
     async fn read_state(&mut self, layer: &BatchLayer) -> Result<()> {
         failpoint!("batch.after_lease");
+        self.erasures = layer
+            .erasures()
+            .read_on()
+            .await
+            .doing("read the ledger of erasures")?;
         let day = self.request.day;
         let near = self.near_days(layer).await?;
         let row = near

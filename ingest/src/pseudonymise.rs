@@ -237,6 +237,11 @@ impl Inner {
     }
 }
 
+/// The pseudonym of a device under the key of a venue-day.
+pub fn pseudonym_under(key: &SecretKey, device: &str) -> String {
+    DayPseudonyms::new(key).of(device)
+}
+
 /// A venue-day with what makes its pseudonyms, while that exists.
 struct Day {
     start: TsMs,

@@ -5,6 +5,7 @@ pub(crate) mod backups;
 pub(crate) mod changes;
 pub(crate) mod days;
 pub(crate) mod engines;
+pub(crate) mod erasures;
 pub(crate) mod exclusions;
 pub(crate) mod explain;
 pub(crate) mod export;
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     Audit(audit::AuditArgs),
     /// Show the days of a venue: state, generation, completeness, late events, drift.
     Days(days::DaysArgs),
+    /// List the receipts of erasures.
+    Erasures(erasures::ErasuresArgs),
     /// List what was taken out of the numbers (`dwell jobs run revert`), by whom and why.
     Exclusions(exclusions::ExclusionsArgs),
     /// Show what was published, in order, and what each publication restated.

@@ -7,6 +7,7 @@
 mod approve;
 mod backups;
 mod days;
+mod erase;
 mod kinds;
 mod repair;
 mod replay;
@@ -24,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use dwell_batch_layer::BatchLayer;
 use dwell_ingest::quarantine::Replayer;
 use dwell_retention::{Policy, Retention};
@@ -35,10 +36,11 @@ use dwell_storage::api::{AuditEntry, Flip, Job, JobProgress, JobState, Stores, a
 use dwell_storage::error::StorageError;
 use dwell_storage::resolver::EngineSettings;
 use serde_json::json;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::kinds::{Outcome, kind_of};
+use crate::erasing::Eraser;
 use crate::importing::Importer;
 
 /// How long a claim lasts without renewal.
@@ -61,6 +63,7 @@ pub(crate) struct JobWorker {
     pub(crate) batch: BatchLayer,
     pub(crate) importer: Importer,
     pub(crate) replayer: Replayer,
+    pub(crate) eraser: Eraser,
     /// The live view that this process follows, if it does.
     pub(crate) speed: Option<dwell_speed_layer::Handle>,
     pub(crate) retention: Retention,
@@ -71,6 +74,8 @@ pub(crate) struct JobWorker {
     pub(crate) wake: Arc<Notify>,
 }
 
+/// New parameters of a running job, and whom to tell that they are stored.
+type Respec = (serde_json::Value, oneshot::Sender<()>);
 /// What jobs are told by the configuration.
 #[derive(Debug)]
 pub(crate) struct JobSettings {
@@ -86,6 +91,8 @@ pub(crate) struct JobSettings {
 #[derive(Clone)]
 pub(super) struct Progress {
     sender: watch::Sender<JobProgress>,
+    /// What the job's parameters are to be from now on.
+    spec: mpsc::Sender<Respec>,
 }
 
 impl Progress {
@@ -95,6 +102,15 @@ impl Progress {
             total,
             doing: doing.to_owned(),
         });
+    }
+
+    /// Replaces the job's stored parameters, for those that must not stay as they were given; they are stored when
+    /// this returns.
+    pub(super) async fn respec(&self, spec: serde_json::Value) -> Result<()> {
+        let (tell, stored) = oneshot::channel();
+        let gone = "the job is another worker's by now";
+        self.spec.send((spec, tell)).await.context(gone)?;
+        stored.await.context(gone)
     }
 }
 
@@ -143,7 +159,8 @@ impl JobWorker {
         let cancel = CancellationToken::new();
         let (sender, progress) = watch::channel(job.progress.clone());
         let claimed = job.clone();
-        let work = self.work(&claimed, Progress { sender }, cancel.clone());
+        let (spec, mut respecs) = mpsc::channel(1);
+        let work = self.work(&claimed, Progress { sender, spec }, cancel.clone());
         let outcome = {
             // Both are polled all the time: were the work left alone while its progress is stored, it might be the next
             // in line for the very store that this waits for.
@@ -153,7 +170,7 @@ impl JobWorker {
                 worked.cancel();
                 outcome
             };
-            let reporting = self.keep_reporting(&mut job, &progress, &cancel, &worked);
+            let reporting = self.keep_reporting(&mut job, &progress, &mut respecs, &cancel, &worked);
             tokio::pin!(working, reporting);
             let mut outcome = None;
             loop {
@@ -199,18 +216,27 @@ impl JobWorker {
         &self,
         job: &mut Job,
         progress: &watch::Receiver<JobProgress>,
+        respecs: &mut mpsc::Receiver<Respec>,
         cancel: &CancellationToken,
         worked: &CancellationToken,
     ) -> Result<Flip> {
         loop {
-            tokio::select! {
+            let stored = tokio::select! {
                 biased;
                 () = worked.cancelled() => return Ok(Flip::Done),
-                () = self.clock.sleep(REPORT_EVERY) => {}
-            }
+                Some((spec, stored)) = respecs.recv() => {
+                    job.spec = spec;
+                    Some(stored)
+                }
+                () = self.clock.sleep(REPORT_EVERY) => None,
+            };
             let current = progress.borrow().clone();
             if self.report(job, current, cancel).await? == Flip::Lost {
                 return Ok(Flip::Lost);
+            }
+            if let Some(stored) = stored {
+                // Who asked for it may have ended meanwhile.
+                let _ = stored.send(());
             }
         }
     }

@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod config;
 mod demo;
+mod erasing;
 mod export;
 mod importing;
 mod instance;
@@ -78,6 +79,7 @@ async fn run(command: &Command) -> Result<()> {
         Command::Schedules(command) => cli::schedules::run(command).await,
         Command::Audit(args) => cli::audit::run(args).await,
         Command::Days(args) => cli::days::run(args).await,
+        Command::Erasures(args) => cli::erasures::run(args).await,
         Command::Exclusions(args) => cli::exclusions::run(args).await,
         Command::Changes(args) => cli::changes::run(args).await,
         Command::Periods(command) => cli::periods::run(command).await,

@@ -34,10 +34,13 @@ use dwell_runtime::tasks::{TaskPolicy, Tasks};
 use dwell_serving_api::{AppState, JobCatalogue, Parts};
 use dwell_storage::access::{self, KeyVerifier};
 use dwell_storage::api::{EventLog, LiveView, RawEvents, Role as KeyRole, Stores};
+use dwell_storage::decorators::erasing::honour_erasures;
+use dwell_storage::erasure::ErasureWatch;
 use dwell_storage::paths::DataPaths;
 use tokio::sync::Notify;
 
 use crate::config::Config;
+use crate::erasing::Eraser;
 use crate::importing::Importer;
 use crate::instance;
 use crate::jobs::{self, JobSettings, JobWorker};
@@ -88,6 +91,23 @@ impl Platform {
             embedded,
             hold,
         } = engines;
+        // Everybody but the eraser works with stores that leave out whom the ledger names.
+        let bare = stores.clone();
+        let watch = ErasureWatch::new(
+            &holder()?,
+            Arc::clone(&stores.erasures),
+            Arc::clone(&stores.documents),
+            Arc::clone(&base.clock),
+        );
+        let stores = honour_erasures(stores, &watch);
+        if let Err(error) = watch.read_on().await {
+            tracing::warn!(%error, "the ledger of erasures cannot be read yet: nothing is written into raw before it can");
+        }
+        if roles.has(Role::RawWriter) || roles.has(Role::Speed) {
+            let token = base.controller.register(Phase::StopJobs, "erasures");
+            base.tasks
+                .spawn("erasures", TaskPolicy::Log, watch.clone().run(token));
+        }
         let tenant = TenantId::new(DEFAULT_TENANT)?;
         stores.registry.create_tenant(&tenant).await?;
         let verifier = KeyVerifier::new(
@@ -110,7 +130,7 @@ impl Platform {
             true => Some(start_raw_writer(&base, &stores).await?),
             false => None,
         };
-        let (live, speed) = start_live_view(&config, &base, &stores, roles)?;
+        let (live, speed) = start_live_view(&config, &base, &stores, &watch, roles)?;
         let batch = BatchLayer::new(
             stores.clone(),
             Arc::clone(&base.clock),
@@ -159,6 +179,14 @@ impl Platform {
                 batch: batch.clone(),
                 importer: importer.clone(),
                 replayer: intake.replayer(),
+                eraser: Eraser {
+                    bare,
+                    watch,
+                    batch: batch.clone(),
+                    clock: Arc::clone(&base.clock),
+                    log_retention_ms: config.retention.log.as_ms(),
+                    presence_late_ms: dwell_ingest::pseudonymise::PRESENCE_LATE_MS,
+                },
                 speed,
                 retention: retention.clone(),
                 retention_policy: config.retention_policy(),
@@ -337,17 +365,19 @@ fn start_live_view(
     config: &Config,
     base: &Base,
     stores: &Stores,
+    watch: &ErasureWatch,
     roles: Roles,
 ) -> Result<(Arc<dyn LiveView>, Option<dwell_speed_layer::Handle>)> {
     let mut live: Arc<dyn LiveView> = Arc::new(NoLiveView);
     let mut speed = None;
     if roles.has(Role::Speed) {
-        let deps = dwell_speed_layer::Deps::from_stores(
+        let mut deps = dwell_speed_layer::Deps::from_stores(
             stores,
             Arc::clone(&base.clock),
             base.tasks.clone(),
             base.readiness.clone(),
         );
+        deps.erasures = Some(watch.clone());
         let service = dwell_speed_layer::Service::new(deps, config.speed.clone())?;
         live = Arc::new(service.handle());
         speed = Some(service.handle());

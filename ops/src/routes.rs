@@ -4,9 +4,11 @@
 //! - `PUT /v1/uploads/{upload}/{name}`: a file, streamed to disk.
 //! - `POST /v1/imports` `{upload, files, to_archive, mapping}` → 202 with the job.
 //! - `GET /v1/schedules`, `PUT` and `DELETE /v1/schedules/{name}`, `POST /v1/schedules/{name}/pause` and `/resume`.
+//! - `GET /v1/erasures` → `{erasures}`: receipts, the newest first.
 //! - `GET /v1/export/{table}?from=&to=&venue=` → the table as Parquet.
 //! - `/v1/retention/…`: see [`retention`].
 
+mod erasures;
 mod export;
 mod retention;
 mod schedules;
@@ -70,6 +72,7 @@ pub(crate) fn router(state: OpsState) -> Router {
         )
         .route("/v1/schedules/{name}/pause", post(schedules::pause))
         .route("/v1/schedules/{name}/resume", post(schedules::resume))
+        .route("/v1/erasures", get(erasures::list))
         .with_state(state)
 }
 
@@ -114,6 +117,9 @@ pub(crate) fn document() -> serde_json::Value {
             },
             "/v1/schedules/{name}/pause": { "post": schedule("Let a schedule do nothing (operator)") },
             "/v1/schedules/{name}/resume": { "post": schedule("Let a schedule go on (operator)") },
+            "/v1/erasures": { "get": tagged(
+                "jobs", "Receipts of erasures, the newest first: what was removed where, what still holds whom until when (operator)",
+                vec![], "200", "`{erasures}`") },
             "/v1/export/{table}": { "get": operation(
                 "A table of published numbers as Parquet (viewer)",
                 vec![

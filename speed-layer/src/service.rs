@@ -14,6 +14,7 @@ use dwell_storage::api::{
     Checkpoints, Documents, EventLog, GroupMember, LiveViewTable, LiveViewWriter, RawEvents, RawEventsReader,
     Registry, Stores, VenueDays, VenueDaysReader,
 };
+use dwell_storage::erasure::ErasureWatch;
 
 use self::followers::Followers;
 use crate::config::{Config, ConfigError};
@@ -44,6 +45,8 @@ pub struct Deps {
     pub documents: Arc<dyn Documents>,
     /// Where the live view is shown to other processes, beside the handle for this one.
     pub live_table: Option<Arc<dyn LiveViewWriter>>,
+    /// Whom to leave out; `None` where nobody keeps a ledger.
+    pub erasures: Option<ErasureWatch>,
     pub clock: SharedClock,
     pub tasks: Tasks,
     pub readiness: Readiness,
@@ -70,6 +73,7 @@ impl Deps {
             venue_days: Arc::<dyn VenueDays>::clone(&stores.venue_days),
             documents: Arc::clone(&stores.documents),
             live_table: stores.live.as_ref().map(as_writer),
+            erasures: None,
             clock,
             tasks,
             readiness,

@@ -64,6 +64,8 @@ pub(crate) struct Shard {
     venues: HashMap<VenueKey, VenueState>,
     unknown: HashSet<VenueKey>,
     registry_version: Option<u64>,
+    /// Number of the last erasure that the live days were built without.
+    erasures_known: u64,
     /// Of each tenant with venues here, those in force.
     exclusions: HashMap<TenantId, Vec<Exclusion>>,
     /// The changes in this process that were looked at.
@@ -131,8 +133,20 @@ impl Shard {
                 self.meet_venue(key).await?;
             }
             let at = self.moment();
-            let Some(taken) = self.reader.take() else { break };
+            let Some(mut taken) = self.reader.take() else {
+                break;
+            };
+            if let Some(watch) = &self.context.deps.erasures {
+                // It may have been read ahead before an erasure was heard of.
+                let filter = watch.filter();
+                if let Some(kept) = filter.kept(&taken.record.venue, &taken.record.events) {
+                    taken.record.events = taken.record.events.take(&kept);
+                }
+            }
             let record = &taken.record;
+            if record.events.is_empty() {
+                continue;
+            }
             let events = record.events.len() as u64;
             counts[record.events.kind as usize] += events;
             let counting = if taken.is_counted {
@@ -206,8 +220,27 @@ impl Shard {
             }
             result = graver(result, looked);
         }
+        self.honour_erasures();
         self.take_requests();
         result
+    }
+
+    /// Has the live days built anew that hold somebody who is to be forgotten.
+    fn honour_erasures(&mut self) {
+        let Some(watch) = &self.context.deps.erasures else {
+            return;
+        };
+        let filter = watch.filter();
+        if filter.number() == self.erasures_known {
+            return;
+        }
+        self.erasures_known = filter.number();
+        let at = self.moment();
+        for (key, venue) in &mut self.venues {
+            if filter.names_anybody(key) {
+                venue.want_all(Reason::Request, at);
+            }
+        }
     }
 
     fn take_requests(&mut self) {

@@ -93,6 +93,7 @@ impl Shop {
             venue_days: Arc::clone(&stores.venue_days) as _,
             documents: Arc::clone(&stores.documents) as _,
             live_table: None,
+            erasures: None,
             clock: clock.shared(),
             tasks: Tasks::new(controller.clone()),
             readiness: Readiness::new(&controller),

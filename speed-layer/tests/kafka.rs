@@ -46,6 +46,7 @@ impl Process {
         let tasks = Tasks::new(controller.clone());
         let log: Arc<dyn EventLog> = Arc::new(KafkaEventLog::open(kafka, Arc::clone(&clock)).await.unwrap());
         let deps = Deps {
+            erasures: None,
             log,
             raw: Arc::clone(&stores.raw) as _,
             checkpoints: Arc::clone(&stores.checkpoints) as _,

@@ -9,6 +9,7 @@ mod archive;
 pub mod audit;
 mod checkpoints;
 pub mod documents;
+mod erasures;
 mod event_log;
 pub mod exclusions;
 mod imports;
@@ -22,6 +23,7 @@ mod quarantine;
 mod raw_events;
 mod registry;
 mod sessions;
+mod store_files;
 mod venue_days;
 
 pub use aggregates::*;
@@ -30,6 +32,7 @@ pub use audit::AuditEntry;
 pub use checkpoints::*;
 pub(crate) use documents::text_of as document_text;
 pub use documents::{DOCUMENT_BYTES_MAX, Document, DocumentKind, Documents, ListFrom};
+pub use erasures::*;
 pub use event_log::*;
 pub use imports::*;
 pub use jobs::*;
@@ -40,6 +43,7 @@ pub use quarantine::*;
 pub use raw_events::*;
 pub use registry::*;
 pub use sessions::*;
+pub use store_files::*;
 pub(crate) use venue_days::refuse_published;
 pub use venue_days::*;
 
@@ -62,6 +66,10 @@ pub struct Stores {
     pub imports: Arc<dyn Imports>,
     pub documents: Arc<dyn Documents>,
     pub archive: Arc<dyn Archive>,
+    /// Whom to forget; lies beside the archive.
+    pub erasures: Arc<dyn Erasures>,
+    /// The files of embedded stores; `None` where servers keep the tables.
+    pub files: Option<Arc<dyn StoreFiles>>,
     /// The live view as a table; `None` where speed layer and readers share a process.
     pub live: Option<Arc<dyn LiveViewTable>>,
 }

@@ -18,6 +18,7 @@ pub mod archive;
 pub mod backup_place;
 pub mod checkpoints;
 pub mod documents;
+pub mod erasures;
 pub mod event_log;
 pub mod imports;
 pub mod jobs;

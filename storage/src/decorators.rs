@@ -1,9 +1,11 @@
 //! What can be put around a store.
 //!
 //! - [`instrumented`]: counts and times calls.
+//! - [`erasing`]: leaves out whom the ledger of erasures names.
 //! - [`failing`]: makes calls fail, for tests of the layers above.
 //! - [`read_only_archive`]: reads, and refuses to write.
 
+pub mod erasing;
 pub mod failing;
 pub mod instrumented;
 pub mod read_only_archive;

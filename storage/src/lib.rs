@@ -8,7 +8,8 @@
 //! - [`backup`]: backups at a place, as objects with checksums.
 //! - [`paths`] and [`lock`]: the files of an embedded installation, and who may open them.
 //! - [`resolver`]: configuration URIs to backends.
-//! - [`decorators`]: what can be put around a store: measuring, faults.
+//! - [`erasure`]: who is to be forgotten, and how every reader takes notice.
+//! - [`decorators`]: what can be put around a store: measuring, faults, erasures.
 //! - [`conformance`]: the suite that every backend passes.
 
 pub mod access;
@@ -18,6 +19,7 @@ pub mod backends;
 pub mod backup;
 pub mod conformance;
 pub mod decorators;
+pub mod erasure;
 pub mod error;
 pub mod lock;
 pub mod metrics;

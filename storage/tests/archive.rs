@@ -19,6 +19,7 @@ use dwell_storage::archive::{BulkSorter, DeltaArchive, RemoteArchiveConfig};
 use dwell_storage::backup::BackupPlace;
 use dwell_storage::conformance::archive::{ArchiveUnderTest, suite};
 use dwell_storage::conformance::backup_place::{self, PlaceUnderTest};
+use dwell_storage::conformance::erasures;
 use dwell_storage::conformance::samples::{
     DAY_START, Dice, day, delivery, describe, events, position, shop, tenant,
 };
@@ -99,6 +100,20 @@ async fn an_archive_on_another_store_keeps_its_promises() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_of_erasures_keeps_its_promises() {
+    let root = kept_folder();
+    erasures::suite(|| async {
+        let dir = tempfile::tempdir_in(&root).unwrap().keep();
+        erasures::LedgerUnderTest {
+            ledger: local(&dir).erasures(),
+            other: local(&dir).erasures(),
+        }
+    })
+    .await;
+    std::fs::remove_dir_all(root).unwrap();
 }
 
 async fn put(archive: &DeltaArchive, rows: DeliveredRows) -> ArchivedDay {

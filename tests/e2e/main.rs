@@ -10,6 +10,7 @@
 )]
 
 mod crash;
+mod erasure;
 #[allow(dead_code, reason = "shared with the suite of the cluster")]
 mod harness;
 mod layouts;

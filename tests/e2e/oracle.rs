@@ -224,8 +224,11 @@ pub(crate) fn parquet(path: &Path) -> Vec<Row> {
                     values.value(i).to_string()
                 } else if let Some(values) = column.as_primitive_opt::<Float64Type>() {
                     values.value(i).to_string()
+                } else if let Some(values) = column.as_string_opt::<i32>() {
+                    values.value(i).to_owned()
                 } else {
-                    column.as_string::<i32>().value(i).to_owned()
+                    // Of the archive's columns only names and times are looked at.
+                    continue;
                 };
                 row.insert(field.name().clone(), text);
             }

@@ -93,6 +93,7 @@ pub(crate) async fn read(
                 Purpose::Fold => Projection::EventsAndDeliveries,
                 Purpose::LookUp => Projection::IdentitiesAndDeliveries,
             },
+            erasures: &day.erasures,
         };
         let cuts = sources.cuts(&day.stop).await?;
         for i in 0..=cuts.len() {

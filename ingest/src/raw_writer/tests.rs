@@ -582,6 +582,10 @@ impl RawEventsWriter for Flaky {
         self.raw.apply(write).await
     }
 
+    async fn erase(&self, venue: &VenueKey, rows: &RawRows) -> StorageResult<u64> {
+        self.raw.erase(venue, rows).await
+    }
+
     async fn delete_compared(&self, slot: dwell_storage::api::ComparedSlot) -> StorageResult<()> {
         self.raw.delete_compared(slot).await
     }

@@ -1,9 +1,12 @@
 //! `dwell migrate-data`
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use dwell_storage::decorators::erasing::honour_erasures;
+use dwell_storage::erasure::ErasureWatch;
 use dwell_storage::resolver;
 
 use super::EngineArgs;
@@ -39,9 +42,14 @@ pub(crate) async fn run(args: &MigrateDataArgs) -> Result<()> {
         Engines::open(&from, &base).await?,
         Engines::open(&to, &base).await?,
     );
+    // Whom the ledger names stays behind; the ledger itself moves with the archive.
+    let ledger = Arc::clone(&source.stores.erasures);
+    let documents = Arc::clone(&source.stores.documents);
+    let watch = ErasureWatch::new("migrate-data", ledger, documents, Arc::clone(clock));
+    watch.read_on().await?;
     let side = |engines: &Engines, config: &Config| -> Result<Side> {
         Ok(Side {
-            stores: engines.stores.clone(),
+            stores: honour_erasures(engines.stores.clone(), &watch),
             archive: resolver::open_archive(&config.engines()?, clock)?,
         })
     };

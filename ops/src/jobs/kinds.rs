@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::backups::BackupJob;
-use super::{JobWorker, Progress, approve, days, replay, restore, retention, revert, uploads, vacuum};
+use super::{JobWorker, Progress, approve, days, erase, replay, restore, retention, revert, uploads, vacuum};
 
 /// All kinds.
 const KINDS: &[&dyn JobKind] = &[
@@ -32,6 +32,7 @@ const KINDS: &[&dyn JobKind] = &[
     &BackupJob::Backup,
     &BackupJob::RestoreBackup,
     &BackupJob::Drill,
+    &erase::Erase,
 ];
 
 /// A kind of job. Doing one twice changes nothing: a worker may die at any point, and another does it again.

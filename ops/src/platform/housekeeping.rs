@@ -4,11 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dwell_model::time::TsMs;
+use dwell_model::time::{DAY_MS, TsMs};
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::ShutdownToken;
-use dwell_storage::api::{Partition, Position, RAW_WRITER, Stores, raw_copied_to};
-use dwell_storage::error::Result;
+use dwell_storage::api::{Job, Partition, Position, RAW_WRITER, Stores, documents, raw_copied_to};
+use dwell_storage::error::{ErrorKind, Result};
+use serde_json::json;
+
+use crate::erasing::receipt::ErasureReceipt;
 
 use crate::metrics;
 
@@ -26,6 +29,9 @@ pub(super) async fn run(
     shutdown: ShutdownToken,
 ) {
     loop {
+        if let Err(error) = repeat_erasures(&stores, clock.now_ms()).await {
+            tracing::warn!(%error, "erasures were not looked at; they are looked at again");
+        }
         if let Err(error) = run_once(&stores, clock.now_ms(), log_retention_ms, trims).await {
             tracing::warn!(%error, "housekeeping failed; it is tried again");
         }
@@ -34,6 +40,47 @@ pub(super) async fn run(
             () = clock.sleep(LOOK_EVERY) => {}
         }
     }
+}
+
+/// Asks for erasures to be carried out once more: each night until the log has forgotten, since what is late, restored or
+/// imported may bring somebody back.
+async fn repeat_erasures(stores: &Stores, now_ms: i64) -> Result<()> {
+    for tenant in stores.registry.tenants().await? {
+        for stored in documents::all::<ErasureReceipt>(&*stores.documents, &tenant).await? {
+            let receipt = stored.value;
+            let last = receipt
+                .repeated_at
+                .or(receipt.proven_at)
+                .unwrap_or(receipt.requested_at);
+            let is_due = now_ms - last >= DAY_MS && last < receipt.repeat_until;
+            if !is_due {
+                continue;
+            }
+            // One a day, whoever asks: the id is taken then.
+            let night = now_ms - now_ms.rem_euclid(DAY_MS);
+            let job = Job::queued(
+                format!("{night:012x}-erase-{}-{}", receipt.venue.venue, receipt.number),
+                tenant.clone(),
+                "erase",
+                json!({ "venues": [receipt.venue.venue], "again": receipt.id }),
+                "housekeeping".to_owned(),
+                Some("an erasure is carried out again each night until the log forgets".to_owned()),
+                now_ms,
+            );
+            match stores.jobs.create(&job).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                created => created?,
+            }
+            // Marked at once, so that the next look does not ask again while the job waits.
+            documents::update::<ErasureReceipt>(&*stores.documents, &tenant, &receipt.id, |receipt| {
+                let mut receipt = receipt?.clone();
+                receipt.repeated_at = Some(now_ms);
+                Some(receipt)
+            })
+            .await?;
+        }
+    }
+    Ok(())
 }
 
 /// Destroys pseudonym keys whose time is over, and log records older than the retention that every reader has passed.

@@ -43,6 +43,7 @@ impl Running {
         let tasks = Tasks::new(controller.clone());
         let readiness = Readiness::new(&controller);
         let deps = Deps {
+            erasures: None,
             clock: SharedClock::clone(&clock),
             tasks: tasks.clone(),
             readiness: readiness.clone(),

@@ -102,6 +102,7 @@ impl Shard {
             starts.push(begin.into_start(received_at));
         }
         let log = Arc::<dyn EventLog>::clone(&deps.log);
+        let erasures_known = deps.erasures.as_ref().map_or(0, |watch| watch.filter().number());
         let mut shard = Self {
             number,
             sources,
@@ -111,6 +112,7 @@ impl Shard {
             venues: HashMap::new(),
             unknown: HashSet::new(),
             registry_version: Some(registry_version),
+            erasures_known,
             exclusions,
             exclusion_changes,
             hasher: EventHasher::default(),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,10 +14,11 @@ use dwell_model::ids::VenueKey;
 use dwell_model::time::TsMs;
 use dwell_runtime::clock::SharedClock;
 use dwell_storage::api::{
-    Appended, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember, LogBounds,
-    LogChunk, LogLag, LogRecord, Partition, Position, Shard,
+    Appended, ErasedLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember,
+    LogBounds, LogChunk, LogLag, LogRecord, Partition, Position, Shard,
 };
 use dwell_storage::backends::sqlite::{AppendLimits, SqliteEventLog};
+use dwell_storage::erasure::ErasureFilter;
 use dwell_storage::error::{ErrorKind, Result, StorageError};
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
@@ -128,6 +130,15 @@ impl EventLogReader for KindLog {
 impl EventLogAdmin for KindLog {
     async fn trim(&self, partition: Partition, before: TsMs, keep_from: Position) -> Result<u64> {
         self.log(partition)?.trim(0, before, keep_from).await
+    }
+
+    async fn erase(
+        &self,
+        partition: Partition,
+        from: Position,
+        filter: Arc<ErasureFilter>,
+    ) -> Result<ErasedLog> {
+        self.log(partition)?.erase(0, from, filter).await
     }
 
     async fn begin_new_life(&self) -> Result<u64> {

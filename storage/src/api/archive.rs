@@ -3,13 +3,15 @@
 //! A venue-day's events of one kind are its *winners* (the payloads that count, each with its first delivery) in one
 //! dataset and everything else that was delivered in the dataset *superseded*; the union of both is what raw held.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use dwell_model::event::{Checksum, Delivery, EventBatch, Kind, RawRows};
 use dwell_model::ids::{TenantId, VenueKey};
 use dwell_model::time::{LocalDay, TsMs};
 use serde::{Deserialize, Serialize};
 
-use super::Generation;
+use super::{Erasures, Generation};
 use crate::error::{ErrorKind, Result, StorageError};
 
 /// A data file of the archive.
@@ -270,9 +272,10 @@ impl IncomingDay for DeliveredRows {
 /// Writing the archive.
 #[async_trait]
 pub trait ArchiveWriter: Send + Sync {
-    /// Unites rows with what the archive holds of a day, resolves winners (nothing excluded), and writes the result
-    /// as new files, verified by reading them back; or finds that nothing changes. Nothing is visible before
-    /// [`commit`](Self::commit).
+    /// Unites rows with what the archive holds of a day, leaves out whom the ledger of erasures names as of this call,
+    /// resolves winners (nothing excluded), and writes the result as new files, verified by reading them back; or finds
+    /// that nothing changes. Nothing is visible before [`commit`](Self::commit). Called without rows it rewrites what is
+    /// archived, where erasures ask for that.
     async fn rewrite_day(
         &self,
         venue: &VenueKey,
@@ -293,6 +296,20 @@ pub trait ArchiveWriter: Send + Sync {
 
     /// Removes the files of staged days that were not committed.
     async fn discard(&self, staged: Vec<StagedDay>) -> Result<()>;
+
+    /// Removes every file of a day that is no part of the archive, at once, whoever may still want it: replaced ones,
+    /// and what was staged and never committed. For erasures, under the day's lease; a reader of such a file fails.
+    /// Returns how many files of what size.
+    async fn purge_day(&self, venue: &VenueKey, kind: Kind, day: LocalDay) -> Result<PurgedFiles>;
+}
+
+/// Files that were removed at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PurgedFiles {
+    /// How many.
+    pub files: u64,
+    /// Their size.
+    pub bytes: u64,
 }
 
 /// Tells whether a day's fence is still the highest.
@@ -324,6 +341,9 @@ pub trait ArchiveReader: Send + Sync {
 
     /// Re-reads a day's files: counts and checksums. `Damaged` names the file.
     async fn verify(&self, venue: &VenueKey, day: &ArchivedDay) -> Result<()>;
+
+    /// The ledger of erasures, which lies beside the tables.
+    fn erasures(&self) -> Arc<dyn Erasures>;
 
     /// Tenants and kinds that have a table.
     async fn tables(&self) -> Result<Vec<(TenantId, Kind)>>;

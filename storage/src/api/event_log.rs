@@ -11,6 +11,7 @@
 //! venue, receipt and time of receipt may come back as one. No reader may rest on where records begin and end.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +19,7 @@ use dwell_model::event::{EventBatch, Kind};
 use dwell_model::ids::{Receipt, VenueKey};
 use dwell_model::time::TsMs;
 
+use crate::erasure::ErasureFilter;
 use crate::error::Result;
 
 /// Number of a partition of the log: an order of records. A venue's events of one kind share one.
@@ -155,10 +157,31 @@ pub trait EventLogAdmin: Send + Sync {
     /// that were. On Kafka a record counts as received when it was appended, a file's too.
     async fn trim(&self, partition: Partition, before: TsMs, keep_from: Position) -> Result<u64>;
 
+    /// Takes the events that a filter names out of the records from `from` on, as many records as make a step; positions
+    /// stay as they are, and a record may be left with no event. A log that cannot change a record changes nothing and
+    /// says so. Repeatable.
+    async fn erase(
+        &self,
+        partition: Partition,
+        from: Position,
+        filter: Arc<ErasureFilter>,
+    ) -> Result<ErasedLog>;
+
     /// Begins a new life of the log, which keeps its records: raises its epoch, and returns it. It counts for whoever
     /// opens the log afterwards; who has it open goes on in the former life, whose marks and positions are never
     /// compared with those of the new one.
     async fn begin_new_life(&self) -> Result<u64>;
+}
+
+/// What a step of an erasure found in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErasedLog {
+    /// Events taken out; those found, where records cannot be changed.
+    pub events: u64,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Position>,
+    /// Whether what was found is gone. Otherwise the log holds it until it forgets the record.
+    pub is_gone: bool,
 }
 
 /// Sharing the log out among the processes that read it for the same purpose.

@@ -144,7 +144,7 @@ pub trait Jobs: Send + Sync {
     /// raises its fence and attempts. Conditional write. `None` when there is none.
     async fn claim(&self, now: TsMs, ttl_ms: i64) -> Result<Option<Job>>;
 
-    /// Stores a claimed job's state, progress and report, conditional on its fence; `cancel_requested` is kept as
+    /// Stores a claimed job's parameters, state, progress and report, conditional on its fence; `cancel_requested` is kept as
     /// stored. A final state ends the lease.
     async fn update(&self, job: &Job) -> Result<Flip>;
 

@@ -93,6 +93,9 @@ pub trait Quarantine: Send + Sync {
     /// One entry.
     async fn get(&self, tenant: &TenantId, id: &str) -> Result<Option<QuarantineEntry>>;
 
+    /// Removes entries for good; those that are not there are fine.
+    async fn erase(&self, tenant: &TenantId, ids: Vec<String>) -> Result<()>;
+
     /// Sets what became of an entry. `NotFound` when there is none.
     async fn set_state(&self, tenant: &TenantId, id: &str, state: QuarantineState) -> Result<()>;
 }

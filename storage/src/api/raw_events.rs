@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use dwell_model::event::{Kind, RawRows};
@@ -123,6 +124,8 @@ pub struct RawApplied {
     pub repeated_rows: u64,
 }
 
+/// Says of a name whether it is meant.
+pub type NameTest = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 /// All rows of one kind that a slot of a venue held when they were compared with the archive: each of them was found
 /// there with each of its deliveries, so they may go.
 #[derive(Debug, Clone)]
@@ -146,6 +149,18 @@ pub trait RawEventsWriter: Send + Sync {
     /// repetition and any order of writes ends in the same rows. The slots of marks remember when they were marked, by
     /// the store's clock ([`RawEventsReader::marked_at`]).
     async fn apply(&self, write: RawWrite) -> Result<RawApplied>;
+
+    /// Removes rows for good: those with the identity and payload of a row given, with all their deliveries, whenever
+    /// they came; returns how many rows were named. What is not there is fine. Marks stay. Embedded the bytes are
+    /// overwritten; elsewhere a deletion of ordinary time stands over them until the store compacts.
+    async fn erase(&self, venue: &VenueKey, rows: &RawRows) -> Result<u64>;
+
+    /// Forgets names that the store keeps apart from its rows, those that `is_forgotten` says yes to and that no row
+    /// uses any more; returns how many. A store that keeps names in rows only has nothing to forget.
+    async fn forget_names(&self, venue: &VenueKey, is_forgotten: NameTest) -> Result<u64> {
+        let _ = (venue, is_forgotten);
+        Ok(0)
+    }
 
     /// Removes rows that the archive was seen to hold. What was written since stays and can be read: a row that gained a
     /// delivery keeps the row and that delivery, and what is written afterwards (late, or restored, the same rows

@@ -39,6 +39,15 @@ pub trait SessionsWriter: Send + Sync {
         sessions: Vec<StoredSession>,
     ) -> Result<()>;
 
+    /// Removes some sessions of a generation for good, each by its start and id; removing nothing is fine.
+    async fn erase(
+        &self,
+        venue: &VenueKey,
+        day: LocalDay,
+        generation: Generation,
+        sessions: Vec<SessionCursor>,
+    ) -> Result<()>;
+
     /// Removes the sessions of a generation; removing nothing is fine.
     async fn delete(&self, venue: &VenueKey, day: LocalDay, generation: Generation) -> Result<()>;
 }

@@ -11,6 +11,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, WriteMultip
 
 use super::delta::DeltaArchive;
 use super::layout::LOG_FOLDER;
+use crate::erasure::ledger::FOLDER as LEDGER_FOLDER;
 use crate::error::{ErrorKind, Result, StorageError};
 
 /// Name of the file by which readers find the last checkpoint; the only one of a log that is ever replaced.
@@ -48,7 +49,11 @@ impl DeltaArchive {
         for object in objects {
             let below = object.location.prefix_match(from_folder).into_iter().flatten();
             let target = below.fold(to_folder.clone(), |path, part| path.join(part));
-            let is_log = object.location.parts().any(|part| part.as_ref() == LOG_FOLDER);
+            // The ledger of erasures is a history as well: entries under another key would match nobody.
+            let is_log = object
+                .location
+                .parts()
+                .any(|part| [LOG_FOLDER, LEDGER_FOLDER].contains(&part.as_ref()));
             let is_new = match is_log && object.location.filename() != Some(LAST_CHECKPOINT) {
                 true => copy_log_entry(from, &object, to, &target).await?,
                 false => copy_file(from, &object, to, &target).await?,

@@ -10,6 +10,7 @@ use dwell_model::ids::{TenantId, VenueKey};
 use dwell_model::time::LocalDay;
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::tasks::{BlockingError, blocking};
+use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::runtime::Handle;
@@ -18,14 +19,16 @@ use super::day_files::{FileRows, FooterFacts, hash_file, read_footer};
 use super::day_reader::ArchivedDayReader;
 use super::durable::DurableLocal;
 use super::files::{DataFiles, store_failed};
-use super::layout::TableName;
+use super::layout::{TableName, day_folder};
 use super::rebuild::check;
 use super::rewrite::{DayRewrite, file_name};
 use super::table_log::{ActiveFile, NewFile, TableLog, Tried};
 use crate::api::{
     ArchiveFile, ArchiveReader, ArchiveWriter, ArchivedDay, Committed, Dataset, DayReader, DeliveredRows,
-    Generation, IncomingDay, Projection, Rewrite, StagedDay, StillHeld,
+    Erasures, Generation, IncomingDay, Projection, PurgedFiles, Rewrite, StagedDay, StillHeld,
 };
+use crate::erasure::LedgerFollower;
+use crate::erasure::ledger::ObjectLedger;
 use crate::error::{ErrorKind, Result, StorageError};
 
 /// Rows of one source that a rewrite holds at once; a day of up to twice as many is united in one go.
@@ -48,6 +51,8 @@ struct Inner {
     clock: SharedClock,
     tables: Mutex<HashMap<TableName, Table>>,
     stretch_rows: usize,
+    /// Whom to forget; lies beside the tables.
+    erasures: LedgerFollower,
 }
 
 pub(super) type Table = Arc<tokio::sync::Mutex<TableLog>>;
@@ -85,6 +90,7 @@ impl DeltaArchive {
 
     fn with_files(store: Arc<dyn ObjectStore>, files: DataFiles, folder: Path, clock: SharedClock) -> Self {
         let tables = Mutex::default();
+        let erasures = follow_ledger(&store, &folder);
         Self {
             inner: Arc::new(Inner {
                 store,
@@ -93,6 +99,7 @@ impl DeltaArchive {
                 clock,
                 tables,
                 stretch_rows: STRETCH_ROWS,
+                erasures,
             }),
         }
     }
@@ -114,6 +121,7 @@ impl DeltaArchive {
             clock: Arc::clone(clock),
             tables: Mutex::default(),
             stretch_rows,
+            erasures: follow_ledger(store, folder),
         };
         Self {
             inner: Arc::new(inner),
@@ -243,6 +251,8 @@ impl DeltaArchive {
         incoming: Box<dyn IncomingDay>,
         archived: ArchivedDay,
     ) -> Result<Rewrite> {
+        // Read after the day's lease was taken: whoever erases takes it after having appended to the ledger.
+        let erasures = self.inner.erasures.read_on().await?;
         let (inner, venue, runtime) = (Arc::clone(&self.inner), venue.clone(), Handle::current());
         off_runtime("archive rewrite", move || {
             let rewrite = DayRewrite {
@@ -255,6 +265,7 @@ impl DeltaArchive {
                 fence,
                 archived,
                 stretch_rows: inner.stretch_rows,
+                erasures: &erasures,
             };
             rewrite.run(incoming)
         })
@@ -393,6 +404,41 @@ impl ArchiveWriter for DeltaArchive {
             .into_iter()
             .map(|stale| if stale { Committed::Stale } else { Committed::Yes })
             .collect())
+    }
+
+    async fn purge_day(&self, venue: &VenueKey, kind: Kind, day: LocalDay) -> Result<PurgedFiles> {
+        let mut purged = PurgedFiles::default();
+        for dataset in [Dataset::Events, Dataset::Superseded] {
+            let name = TableName::new(&venue.tenant, kind, dataset);
+            let folder = name.folder(&self.inner.folder);
+            let place = file_name(&self.inner.folder, &name, &day_folder(venue, day));
+            let listed: Vec<_> = self
+                .inner
+                .store
+                .list(Some(&place))
+                .try_collect()
+                .await
+                .map_err(|error| store_failed("list", &place, error))?;
+            let table = self.table(&name)?;
+            let mut table = table.lock().await;
+            // A commit that is still on its way must not name what is removed here.
+            table.settle().await?;
+            let active = match table.refresh().await? {
+                true => table.day(&venue.venue, day),
+                false => Vec::new(),
+            };
+            for file in listed {
+                let is_active =
+                    |kept: &ActiveFile| file_name(&self.inner.folder, &name, &kept.path) == file.location;
+                debug_assert!(file.location.prefix_matches(&folder));
+                if !active.iter().any(is_active) {
+                    self.inner.files.remove(&file.location).await?;
+                    purged.files += 1;
+                    purged.bytes += file.size;
+                }
+            }
+        }
+        Ok(purged)
     }
 
     async fn discard(&self, staged: Vec<StagedDay>) -> Result<()> {
@@ -541,6 +587,10 @@ impl ArchiveReader for DeltaArchive {
         .await
     }
 
+    fn erasures(&self) -> Arc<dyn Erasures> {
+        Arc::clone(self.inner.erasures.ledger())
+    }
+
     async fn tables(&self) -> Result<Vec<(TenantId, Kind)>> {
         let mut tables = Vec::new();
         for folder in self.folders(&self.inner.folder).await? {
@@ -554,6 +604,10 @@ impl ArchiveReader for DeltaArchive {
         tables.sort();
         Ok(tables)
     }
+}
+
+fn follow_ledger(store: &Arc<dyn ObjectStore>, folder: &Path) -> LedgerFollower {
+    LedgerFollower::new(Arc::new(ObjectLedger::new(Arc::clone(store), folder)))
 }
 
 /// What a staged day read and what it is to hold, in one dataset.

@@ -60,10 +60,12 @@ impl std::fmt::Display for TableName {
 
 /// A new file's path below its table's folder. The name tells the fence under which it was written, and is used once.
 pub(super) fn new_file(venue: &VenueKey, day: LocalDay, fence: Generation, random: u64) -> String {
-    format!(
-        "venue={}/day={day}/part-{fence:08}-{random:016x}.parquet",
-        venue.venue
-    )
+    format!("{}/part-{fence:08}-{random:016x}.parquet", day_folder(venue, day))
+}
+
+/// The folder of a day's files below its table's.
+pub(super) fn day_folder(venue: &VenueKey, day: LocalDay) -> String {
+    format!("venue={}/day={day}", venue.venue)
 }
 
 /// Venue and day of a file's partition values.

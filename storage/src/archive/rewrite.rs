@@ -14,11 +14,12 @@ use tokio::runtime::Handle;
 use super::day_files::{FileOut, FileRows, WrittenFile, footer, verify_equal, verify_sums};
 use super::files::DataFiles;
 use super::layout::{TableName, new_file};
-use super::stretches::Stretches;
+use super::stretches::{Stretch, Stretches};
 use super::unite::{Sums, United, unite};
 use crate::api::{
     ArchiveFile, ArchivedDay, Dataset, DeliveredRows, Generation, IncomingDay, Rewrite, StagedDay,
 };
+use crate::erasure::ErasureFilter;
 use crate::error::{ErrorKind, Result, StorageError};
 
 /// A day to be written anew.
@@ -35,6 +36,8 @@ pub(super) struct DayRewrite<'a> {
     pub(super) archived: ArchivedDay,
     /// Rows of a source that are held at once.
     pub(super) stretch_rows: usize,
+    /// Whom to leave out.
+    pub(super) erasures: &'a ErasureFilter,
 }
 
 /// A file that is being filled piece by piece.
@@ -84,25 +87,32 @@ impl DayRewrite<'_> {
             return Ok(Rewrite::Unchanged(self.archived.clone()));
         };
         if first.is_whole {
-            let United { events, superseded } = unite(first.rows, first.superseded_from);
-            let mut files = Vec::new();
+            let United { events, superseded } = self.unite(first);
+            let (mut files, mut emptied) = (Vec::new(), Vec::new());
             for (dataset, rows) in [(Dataset::Superseded, superseded), (Dataset::Events, events)] {
                 let sums = Sums::of(&rows);
-                if !self.is_held(dataset, sums) {
-                    files.push(self.write_whole(dataset, &rows, sums, made)?);
+                match self.is_held(dataset, sums) {
+                    true => {}
+                    false if rows.is_empty() => emptied.push(dataset),
+                    false => files.push(self.write_whole(dataset, &rows, sums, made)?),
                 }
             }
-            return Ok(self.staged(files));
+            return Ok(self.staged(files, &emptied));
         }
         let (mut events, mut superseded) = (None, None);
         let mut next = Some(first);
         while let Some(stretch) = next {
-            let united = unite(stretch.rows, stretch.superseded_from);
+            let united = self.unite(stretch);
             self.write_piece(Dataset::Events, &mut events, &united.events, made)?;
             self.write_piece(Dataset::Superseded, &mut superseded, &united.superseded, made)?;
             next = stretches.next()?;
         }
-        let mut files = Vec::new();
+        let (mut files, mut emptied) = (Vec::new(), Vec::new());
+        for (dataset, filling) in [(Dataset::Superseded, &superseded), (Dataset::Events, &events)] {
+            if filling.is_none() && !self.is_held(dataset, Sums::default()) {
+                emptied.push(dataset);
+            }
+        }
         for Filling { dataset, path, out } in [superseded, events].into_iter().flatten() {
             let written = out.finish(&self.labels(dataset))?;
             if !self.is_held(dataset, written.sums) {
@@ -120,7 +130,15 @@ impl DayRewrite<'_> {
                 });
             }
         }
-        Ok(self.staged(files))
+        Ok(self.staged(files, &emptied))
+    }
+
+    /// Unites a stretch without those whom the ledger of erasures names. They go first: what they covered counts then.
+    fn unite(&self, stretch: Stretch) -> United {
+        let (rows, superseded_from) =
+            self.erasures
+                .apply_delivered(self.venue, stretch.rows, stretch.superseded_from);
+        unite(rows, superseded_from)
     }
 
     fn open(&self, incoming: Box<dyn IncomingDay>) -> Result<Stretches> {
@@ -206,11 +224,24 @@ impl DayRewrite<'_> {
         Ok(Filling { dataset, path, out })
     }
 
-    fn staged(&self, files: Vec<NewFile>) -> Rewrite {
-        if files.is_empty() {
+    /// `emptied`: datasets of which an erasure has left nothing.
+    fn staged(&self, files: Vec<NewFile>, emptied: &[Dataset]) -> Rewrite {
+        if files.is_empty() && emptied.is_empty() {
             return Rewrite::Unchanged(self.archived.clone());
         }
         let mut holds = self.archived.clone();
+        let superseded_before = total(&self.archived.superseded);
+        for dataset in emptied {
+            let (list, before) = match dataset {
+                Dataset::Events => (
+                    &mut holds.events,
+                    without(self.archived.deliveries, superseded_before),
+                ),
+                Dataset::Superseded => (&mut holds.superseded, superseded_before),
+            };
+            list.clear();
+            holds.deliveries = without(holds.deliveries, before);
+        }
         for NewFile {
             dataset,
             path,

@@ -122,6 +122,8 @@ impl CassandraStores {
             pseudonym_keys: self.pseudonym_keys,
             imports: self.imports,
             documents: self.documents,
+            erasures: archive.erasures(),
+            files: None,
             archive,
             live: Some(live),
         }

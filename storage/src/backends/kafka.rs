@@ -42,9 +42,10 @@ use self::layout::Layout;
 use self::reader::Reader;
 use self::writer::Writer;
 use crate::api::{
-    Appended, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember, LogBounds,
-    LogChunk, LogLag, LogRecord, Partition, Position, Shard,
+    Appended, ErasedLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember,
+    LogBounds, LogChunk, LogLag, LogRecord, Partition, Position, Shard,
 };
+use crate::erasure::ErasureFilter;
 use crate::error::{ErrorKind, Result, StorageError};
 
 /// The event log on Kafka.
@@ -154,10 +155,41 @@ impl EventLogAdmin for KafkaEventLog {
         Ok(until.abs_diff(start))
     }
 
+    /// A record of Kafka cannot be changed: readers leave its events out until the topic's retention takes it. What is
+    /// found is counted.
+    async fn erase(
+        &self,
+        partition: Partition,
+        from: Position,
+        filter: Arc<ErasureFilter>,
+    ) -> Result<ErasedLog> {
+        let LogBounds { start, end } = self.bounds(partition).await?;
+        let from = from.max(start);
+        let (events, next) = match from < end {
+            true => {
+                let chunk = self.reader.read(partition, from, ERASE_STEP_BYTES).await?;
+                let found = chunk
+                    .records
+                    .iter()
+                    .map(|record| filter.erased(&record.venue, &record.events).len() as u64);
+                (found.sum(), (chunk.next > from).then_some(chunk.next))
+            }
+            false => (0, None),
+        };
+        Ok(ErasedLog {
+            events,
+            next: next.filter(|next| *next < end),
+            is_gone: false,
+        })
+    }
+
     async fn begin_new_life(&self) -> Result<u64> {
         admin::begin_new_life(&self.config, self.clock.now_ms()).await
     }
 }
+
+/// Bytes of records that one step of an erasure reads.
+const ERASE_STEP_BYTES: usize = 4 << 20;
 
 /// Runs what blocks on a thread meant for that.
 async fn blocking<T, F>(name: &'static str, act: F) -> Result<T>

@@ -14,6 +14,7 @@ mod connection;
 mod documents;
 mod event_log;
 mod failure;
+mod files;
 mod imports;
 mod jobs;
 mod pseudonym_keys;
@@ -28,6 +29,7 @@ pub use aggregates::SqliteAggregates;
 pub use checkpoints::SqliteCheckpoints;
 pub use documents::SqliteDocuments;
 pub use event_log::{AppendLimits, SqliteEventLog};
+pub use files::SqliteFiles;
 pub use imports::SqliteImports;
 pub use jobs::SqliteJobs;
 pub use pseudonym_keys::SqlitePseudonymKeys;
@@ -54,7 +56,8 @@ const DATA_OPTIONS: DatabaseOptions = DatabaseOptions {
     reader_cache_kib: 8 * 1_024,
     checkpoint_pages: 8_192,
     readers: 4,
-    secure_delete: false,
+    // What an erasure or a sweep deletes shall not stay readable in the file.
+    secure_delete: true,
 };
 
 /// The embedded stores of one data directory, all but the archive.
@@ -73,6 +76,7 @@ pub struct SqliteStores {
     pub pseudonym_keys: Arc<SqlitePseudonymKeys>,
     pub imports: Arc<SqliteImports>,
     pub documents: Arc<SqliteDocuments>,
+    pub files: Arc<SqliteFiles>,
 }
 
 impl SqliteStores {
@@ -103,7 +107,8 @@ impl SqliteStores {
             registry: Arc::new(SqliteRegistry::new(data.clone())),
             pseudonym_keys: Arc::new(SqlitePseudonymKeys::open(&paths.keys_db)?),
             imports: Arc::new(SqliteImports::new(data.clone())),
-            documents: Arc::new(SqliteDocuments::new(data)),
+            documents: Arc::new(SqliteDocuments::new(data.clone())),
+            files: Arc::new(SqliteFiles::new(paths, data)),
         })
     }
 
@@ -122,6 +127,8 @@ impl SqliteStores {
             pseudonym_keys: self.pseudonym_keys,
             imports: self.imports,
             documents: self.documents,
+            erasures: archive.erasures(),
+            files: Some(self.files),
             archive,
             live: None,
         }

@@ -14,7 +14,11 @@ use dwell_runtime::clock::{self, ManualClock, SystemClock};
 
 use super::samples::{DAY_START, describe, events, position, receipt, record, shop, strangers};
 use super::{assert_kind, run_cases};
-use crate::api::{Appended, EventLog, LogBounds, LogLag, LogRecord, LoggedRecord, Partition, Position};
+use crate::api::{
+    Appended, ErasedSubject, Erasure, EventLog, LedgerKey, LogBounds, LogLag, LogRecord, LoggedRecord,
+    NewErasure, Partition, Position, SubjectClass,
+};
+use crate::erasure::ErasureFilter;
 use crate::error::ErrorKind;
 
 /// A fresh log, and what the suite may do with it.
@@ -62,6 +66,7 @@ where
             waiting_ends_with_a_record_or_with_the_time,
             a_partition_that_is_not_there_is_refused,
             a_new_life_has_a_higher_epoch_each_time,
+            erasing_takes_events_out_and_leaves_positions,
         ]
     );
 }
@@ -547,6 +552,72 @@ async fn a_partition_that_is_not_there_is_refused(under_test: LogUnderTest) {
     assert_kind(log.lag(beyond, 0).await, ErrorKind::Invalid);
     assert_kind(log.wait(beyond, 0, Duration::ZERO).await, ErrorKind::Invalid);
     assert_kind(log.trim(beyond, 0, 0).await, ErrorKind::Invalid);
+}
+
+async fn erasing_takes_events_out_and_leaves_positions(under_test: LogUnderTest) {
+    let log = under_test.log;
+    let venue = shop();
+    let partition = log.partition_of(&venue, Kind::Position);
+    let from = log.bounds(partition).await.unwrap().start;
+    let mut mixed = position("s", "gone", DAY_START, 1.0, 2.0);
+    mixed.append(&position("s", "stays", DAY_START + 1, 1.0, 2.0));
+    let records = vec![
+        record(&venue, 1, mixed),
+        record(&venue, 2, position("s", "gone", DAY_START + 2, 1.0, 2.0)),
+        record(&venue, 3, position("s", "gone", DAY_START + 100, 1.0, 2.0)),
+        record(&strangers()[1], 4, position("s", "gone", DAY_START, 1.0, 2.0)),
+    ];
+    let end = {
+        log.append(records).await.unwrap();
+        log.bounds(partition).await.unwrap()
+    };
+    let key = LedgerKey::new([7; 32]);
+    let entry = Erasure {
+        number: 1,
+        erasure: NewErasure {
+            id: "one".to_owned(),
+            venue: venue.clone(),
+            requested_at: DAY_START + 50,
+            subjects: vec![ErasedSubject {
+                class: SubjectClass::Track,
+                name: key.hash(SubjectClass::Track, &venue, "gone"),
+                sensor: None,
+                from: i64::MIN,
+                until: DAY_START + 51,
+            }],
+        },
+    };
+    let filter = Arc::new(ErasureFilter::new(key, &[entry]));
+    let erase = async || {
+        let (mut next, mut events, mut is_gone) = (Some(from), 0, true);
+        while let Some(position) = next {
+            let step = log.erase(partition, position, Arc::clone(&filter)).await.unwrap();
+            events += step.events;
+            is_gone = step.is_gone;
+            assert!(step.next.is_none_or(|next| next > position), "it goes on");
+            next = step.next;
+        }
+        (events, is_gone)
+    };
+    let (events, is_gone) = erase().await;
+    assert_eq!(events, 2, "of the venue, and of the time covered");
+    assert_eq!(log.bounds(partition).await.unwrap(), end, "positions stay");
+    let left = read_all(&*log, partition, from).await;
+    match is_gone {
+        true => {
+            assert_eq!(erase().await, (0, true));
+            let tracks: Vec<String> = left
+                .iter()
+                .filter(|record| record.venue == venue)
+                .flat_map(|record| (0..record.events.len()).map(|row| record.events.key(row).to_owned()))
+                .collect();
+            assert_eq!(tracks, ["stays", "gone"], "who comes later is somebody else");
+            let texts: Vec<&str> = left[0].events.strings.iter().collect();
+            assert!(!texts.contains(&"gone"), "nor in the dictionary: {texts:?}");
+        }
+        // What cannot be changed is counted each time.
+        false => assert_eq!(erase().await, (2, false)),
+    }
 }
 
 async fn a_new_life_has_a_higher_epoch_each_time(under_test: LogUnderTest) {

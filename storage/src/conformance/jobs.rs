@@ -214,6 +214,8 @@ async fn an_update_keeps_what_was_decided_and_what_was_asked(store: Arc<dyn Jobs
     let update = Job {
         progress: progress.clone(),
         report: Some(json!({"days": [1, 2]})),
+        // Parameters that must not stay as they were given.
+        spec: json!({ "sealed": "00" }),
         ..claimed.clone()
     };
     assert!(!update.cancel_requested);
@@ -222,6 +224,7 @@ async fn an_update_keeps_what_was_decided_and_what_was_asked(store: Arc<dyn Jobs
         cancel_requested: true,
         progress,
         report: Some(json!({"days": [1, 2]})),
+        spec: json!({ "sealed": "00" }),
         ..claimed
     };
     assert_eq!(get(&*store, "01").await, expected);

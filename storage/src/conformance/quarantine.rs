@@ -26,6 +26,7 @@ where
             a_tenants_entries_are_bounded,
             an_entry_can_be_settled,
             no_tenant_sees_or_settles_anothers_entries,
+            erased_entries_are_gone_and_make_room,
         ]
     );
 }
@@ -256,5 +257,29 @@ async fn no_tenant_sees_or_settles_anothers_entries(store: Arc<dyn Quarantine>) 
             state: QuarantineState::Dropped,
             ..theirs
         }]
+    );
+}
+
+async fn erased_entries_are_gone_and_make_room(store: Arc<dyn Quarantine>) {
+    let (acme, other) = (tenant("acme"), tenant("other"));
+    let entries = ["01", "02", "03"].map(|id| entry(id, "acme")).to_vec();
+    assert_eq!(store.add(entries, 3).await.unwrap(), 3);
+    store.add(vec![entry("02", "other")], 3).await.unwrap();
+    for _ in 0..2 {
+        let ids = vec!["02".to_owned(), "there is none".to_owned()];
+        store.erase(&acme, ids).await.unwrap();
+        assert_eq!(store.get(&acme, "02").await.unwrap(), None);
+        assert!(store.get(&acme, "01").await.unwrap().is_some());
+        assert!(store.get(&other, "02").await.unwrap().is_some());
+    }
+    assert_eq!(
+        store.add(vec![entry("04", "acme")], 3).await.unwrap(),
+        1,
+        "one has made room"
+    );
+    assert_eq!(
+        store.add(vec![entry("05", "acme")], 3).await.unwrap(),
+        0,
+        "and one only"
     );
 }

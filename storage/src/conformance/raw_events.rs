@@ -40,6 +40,8 @@ where
             a_position_belongs_to_consumer_epoch_and_partition,
             a_refused_write_changes_nothing,
             no_venue_sees_anothers_rows,
+            erasing_removes_payloads_with_all_deliveries_and_nothing_else,
+            names_are_forgotten_when_no_row_uses_them,
             deletion::compared_rows_go_and_nothing_else_does,
             deletion::what_came_after_the_comparison_survives,
             deletion::rows_written_again_after_they_went_are_there,
@@ -618,4 +620,67 @@ async fn no_venue_sees_anothers_rows(store: Arc<dyn RawEvents>) {
         let marks = store.marks(venue, ALL_TIME).await.unwrap();
         assert_eq!(marks.0.values().copied().collect::<Vec<_>>(), [i as i64]);
     }
+}
+
+async fn erasing_removes_payloads_with_all_deliveries_and_nothing_else(store: Arc<dyn RawEvents>) {
+    let (venue, stranger) = (shop(), strangers()[1].clone());
+    for kind in Kind::ALL {
+        let mut write = RawWrite::default();
+        for by in [delivery(DAY_START, 1), delivery(DAY_START + 5, 2)] {
+            // Two payloads of each identity.
+            for variant in [0, 9] {
+                let rows = delivered(events(kind, DAY_START, 12, variant), by);
+                write.rows.push((venue.clone(), rows.clone()));
+                write.rows.push((stranger.clone(), rows));
+            }
+        }
+        store.apply(write).await.unwrap();
+        let (before, of_stranger) = (
+            held(&*store, &venue, kind).await,
+            held(&*store, &stranger, kind).await,
+        );
+        // Named by what they are: who brought them does not matter.
+        let all = events(kind, DAY_START, 12, 9);
+        let erased = RawRows::delivered_once(all.take(&[0, 3, 4]), delivery(0, 99));
+        for _ in 0..2 {
+            assert_eq!(store.erase(&venue, &erased).await.unwrap(), 3);
+            let mut expected = before.clone();
+            for row in 0..3 {
+                assert!(expected.remove(&describe(&erased.events, row)).is_some());
+            }
+            assert_eq!(held(&*store, &venue, kind).await, expected, "{kind}");
+            assert_eq!(held(&*store, &stranger, kind).await, of_stranger, "{kind}");
+        }
+        let unknown = RawRows::delivered_once(events(kind, DAY_START + 7, 2, 200), delivery(0, 1));
+        store.erase(&venue, &unknown).await.unwrap();
+    }
+}
+
+async fn names_are_forgotten_when_no_row_uses_them(store: Arc<dyn RawEvents>) {
+    let (venue, stranger) = (shop(), strangers()[1].clone());
+    let by = delivery(DAY_START, 1);
+    let gone = delivered(position("s", "gone", DAY_START, 1.0, 1.0), by);
+    let stays = delivered(position("s", "stays", DAY_START, 1.0, 1.0), by);
+    store
+        .apply(rows_write(vec![
+            (venue.clone(), gone.clone()),
+            (venue.clone(), stays.clone()),
+            (stranger.clone(), gone.clone()),
+        ]))
+        .await
+        .unwrap();
+    store.erase(&venue, &gone).await.unwrap();
+    let all: crate::api::NameTest = Arc::new(|_| true);
+    store.forget_names(&venue, all).await.unwrap();
+    let mut expected = Expected::new();
+    expect(&mut expected, &stays);
+    assert_eq!(held(&*store, &venue, Kind::Position).await, expected);
+    // The name may come again, and is another one's elsewhere.
+    store
+        .apply(rows_write(vec![(venue.clone(), gone.clone())]))
+        .await
+        .unwrap();
+    expect(&mut expected, &gone);
+    assert_eq!(held(&*store, &venue, Kind::Position).await, expected);
+    assert_eq!(held(&*store, &stranger, Kind::Position).await.len(), 1);
 }

@@ -25,6 +25,7 @@ where
             writing_again_replaces,
             generations_days_and_venues_are_kept_apart,
             deleting_removes_one_generation_and_may_be_repeated,
+            erasing_removes_some_sessions_of_one_generation,
         ]
     );
 }
@@ -189,4 +190,30 @@ async fn deleting_removes_one_generation_and_may_be_repeated(store: Arc<dyn Sess
     assert_eq!(store.list(&shop(), d, 1, None, 10).await.unwrap(), []);
     assert_eq!(store.get(&shop(), d, 1, "id-01").await.unwrap(), None);
     assert_eq!(store.list(&shop(), d, 2, None, 100).await.unwrap().len(), 25);
+}
+
+async fn erasing_removes_some_sessions_of_one_generation(store: Arc<dyn Sessions>) {
+    let (venue, d) = (shop(), day("2026-03-29"));
+    let all: Vec<StoredSession> = (0..6)
+        .map(|n| session(&format!("s{n}"), DAY_START + i64::from(n) * 1_000, 1))
+        .collect();
+    for generation in [3, 4] {
+        store.write(&venue, d, generation, all.clone()).await.unwrap();
+    }
+    let cursor = |n: usize| SessionCursor {
+        start: all[n].session.start,
+        id: all[n].id.clone(),
+    };
+    for _ in 0..2 {
+        store
+            .erase(&venue, d, 3, vec![cursor(1), cursor(4)])
+            .await
+            .unwrap();
+    }
+    let ids = |sessions: Vec<StoredSession>| -> Vec<String> { sessions.into_iter().map(|s| s.id).collect() };
+    let left = store.list(&venue, d, 3, None, 100).await.unwrap();
+    assert_eq!(ids(left), ["s0", "s2", "s3", "s5"]);
+    assert_eq!(store.get(&venue, d, 3, "s1").await.unwrap(), None);
+    assert_eq!(store.list(&venue, d, 4, None, 100).await.unwrap().len(), 6);
+    assert!(store.get(&venue, d, 4, "s1").await.unwrap().is_some());
 }

@@ -16,12 +16,13 @@ use dwell_model::time::{LocalDay, TsMs};
 
 use crate::api::{
     Aggregates, AggregatesReader, AggregatesWriter, Appended, Checkpoint, Checkpoints, ComparedSlot,
-    EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, Flip, Generation,
-    GenerationInfo, GroupMember, Lease, LogBounds, LogChunk, LogLag, LogRecord, Marks, Partition, Position,
-    RawApplied, RawEvents, RawEventsReader, RawEventsWriter, RawWrite, RestoredDay, RowFilter, SessionCursor,
-    Sessions, SessionsReader, SessionsWriter, Shard, StoredSession, Stores, VenueDay, VenueDays,
-    VenueDaysReader, VenueDaysWriter,
+    ErasedLog, EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, Flip, Generation,
+    GenerationInfo, GroupMember, Lease, LogBounds, LogChunk, LogLag, LogRecord, Marks, NameTest, Partition,
+    Position, RawApplied, RawEvents, RawEventsReader, RawEventsWriter, RawWrite, RestoredDay, RowFilter,
+    SessionCursor, Sessions, SessionsReader, SessionsWriter, Shard, StoredSession, Stores, VenueDay,
+    VenueDays, VenueDaysReader, VenueDaysWriter,
 };
+use crate::erasure::ErasureFilter;
 use crate::error::{ErrorKind, Result, StorageError};
 
 /// When a fault strikes.
@@ -238,6 +239,17 @@ impl EventLogAdmin for Failing<dyn EventLog> {
             .await
     }
 
+    async fn erase(
+        &self,
+        partition: Partition,
+        from: Position,
+        filter: Arc<ErasureFilter>,
+    ) -> Result<ErasedLog> {
+        self.faults
+            .call("event_log.erase", self.inner.erase(partition, from, filter))
+            .await
+    }
+
     async fn begin_new_life(&self) -> Result<u64> {
         self.faults
             .call("event_log.begin_new_life", self.inner.begin_new_life())
@@ -257,6 +269,21 @@ impl RawEventsWriter for Failing<dyn RawEvents> {
     async fn apply(&self, write: RawWrite) -> Result<RawApplied> {
         self.faults
             .call("raw_events.apply", self.inner.apply(write))
+            .await
+    }
+
+    async fn erase(&self, venue: &VenueKey, rows: &RawRows) -> Result<u64> {
+        self.faults
+            .call("raw_events.erase", self.inner.erase(venue, rows))
+            .await
+    }
+
+    async fn forget_names(&self, venue: &VenueKey, is_forgotten: NameTest) -> Result<u64> {
+        self.faults
+            .call(
+                "raw_events.forget_names",
+                self.inner.forget_names(venue, is_forgotten),
+            )
             .await
     }
 
@@ -326,6 +353,21 @@ impl SessionsWriter for Failing<dyn Sessions> {
             .call(
                 "sessions.write",
                 self.inner.write(venue, day, generation, sessions),
+            )
+            .await
+    }
+
+    async fn erase(
+        &self,
+        venue: &VenueKey,
+        day: LocalDay,
+        generation: Generation,
+        sessions: Vec<SessionCursor>,
+    ) -> Result<()> {
+        self.faults
+            .call(
+                "sessions.erase",
+                self.inner.erase(venue, day, generation, sessions),
             )
             .await
     }

@@ -11,10 +11,11 @@ use dwell_model::time::TsMs;
 use dwell_runtime::clock::Stopwatch;
 
 use crate::api::{
-    Appended, ComparedSlot, EventLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter,
-    GroupMember, LogBounds, LogChunk, LogLag, LogRecord, Marks, Partition, Position, RawApplied, RawEvents,
-    RawEventsReader, RawEventsWriter, RawWrite, Shard, Stores,
+    Appended, ComparedSlot, ErasedLog, EventLog, EventLogAdmin, EventLogGroups, EventLogReader,
+    EventLogWriter, GroupMember, LogBounds, LogChunk, LogLag, LogRecord, Marks, NameTest, Partition,
+    Position, RawApplied, RawEvents, RawEventsReader, RawEventsWriter, RawWrite, Shard, Stores,
 };
+use crate::erasure::ErasureFilter;
 use crate::error::{ErrorKind, Result};
 use crate::metrics;
 
@@ -117,6 +118,15 @@ impl EventLogAdmin for InstrumentedEventLog {
         measured(LOG, "trim", self.inner.trim(partition, before, keep_from)).await
     }
 
+    async fn erase(
+        &self,
+        partition: Partition,
+        from: Position,
+        filter: Arc<ErasureFilter>,
+    ) -> Result<ErasedLog> {
+        measured(LOG, "erase", self.inner.erase(partition, from, filter)).await
+    }
+
     async fn begin_new_life(&self) -> Result<u64> {
         measured(LOG, "begin_new_life", self.inner.begin_new_life()).await
     }
@@ -153,6 +163,14 @@ const RAW: &str = "raw_events";
 impl RawEventsWriter for InstrumentedRawEvents {
     async fn apply(&self, write: RawWrite) -> Result<RawApplied> {
         measured(RAW, "apply", self.inner.apply(write)).await
+    }
+
+    async fn erase(&self, venue: &VenueKey, rows: &RawRows) -> Result<u64> {
+        measured(RAW, "erase", self.inner.erase(venue, rows)).await
+    }
+
+    async fn forget_names(&self, venue: &VenueKey, is_forgotten: NameTest) -> Result<u64> {
+        measured(RAW, "forget_names", self.inner.forget_names(venue, is_forgotten)).await
     }
 
     async fn delete_compared(&self, slot: ComparedSlot) -> Result<()> {

@@ -9,8 +9,8 @@ use dwell_model::time::{LocalDay, TsMs};
 
 use crate::api::{
     Archive, ArchiveKeeper, ArchiveReader, ArchiveRepair, ArchiveWriter, ArchivedDay, BrokenFile, Committed,
-    DayReader, Generation, IncomingDay, Projection, Rebuilt, Rewrite, StagedDay, StillHeld, TableVersion,
-    UnnamedFile,
+    DayReader, Erasures, Generation, IncomingDay, Projection, PurgedFiles, Rebuilt, Rewrite, StagedDay,
+    StillHeld, TableVersion, UnnamedFile,
 };
 use crate::error::{ErrorKind, Result, StorageError};
 
@@ -55,6 +55,10 @@ impl ArchiveReader for ReadOnlyArchive {
         self.0.verify(venue, day).await
     }
 
+    fn erasures(&self) -> Arc<dyn Erasures> {
+        self.0.erasures()
+    }
+
     async fn tables(&self) -> Result<Vec<(TenantId, Kind)>> {
         self.0.tables().await
     }
@@ -79,6 +83,10 @@ impl ArchiveWriter for ReadOnlyArchive {
 
     async fn discard(&self, _: Vec<StagedDay>) -> Result<()> {
         refused("discard days")
+    }
+
+    async fn purge_day(&self, _: &VenueKey, _: Kind, _: LocalDay) -> Result<PurgedFiles> {
+        refused("purge a day")
     }
 }
 

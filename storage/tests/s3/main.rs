@@ -23,6 +23,7 @@ use dwell_storage::archive::{ArchiveFinding, DeltaArchive, RemoteArchiveConfig, 
 use dwell_storage::backup::BackupPlace;
 use dwell_storage::conformance::archive::{ArchiveUnderTest, suite};
 use dwell_storage::conformance::backup_place::{self, PlaceUnderTest};
+use dwell_storage::conformance::erasures;
 use dwell_storage::conformance::samples::{DAY_START, shop};
 use dwell_storage::resolver::StoreUri;
 use futures::{StreamExt, TryStreamExt};
@@ -136,6 +137,20 @@ async fn an_archive_on_s3_keeps_its_promises() {
             archive: Arc::new(bucket.archive(&name)),
             other: Arc::new(bucket.archive(&name)),
             store: bucket.below(&name),
+        }
+    })
+    .await;
+    bucket.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_of_erasures_on_s3_keeps_its_promises() {
+    let Some(bucket) = Bucket::new() else { return };
+    erasures::suite(|| async {
+        let name = bucket.next();
+        erasures::LedgerUnderTest {
+            ledger: bucket.archive(&name).erasures(),
+            other: bucket.archive(&name).erasures(),
         }
     })
     .await;

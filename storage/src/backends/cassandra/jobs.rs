@@ -320,6 +320,7 @@ impl Jobs for CassandraJobs {
             }
             let update = job.clone();
             let updated = Job {
+                spec: update.spec,
                 state: update.state,
                 progress: update.progress,
                 report: update.report,

@@ -64,6 +64,14 @@ const GET: Cql = Cql::read(
     "SELECT id, venue, received_at, receipt, source, line, code, message, format, encoding, bytes, state, settled
      FROM {ks}.quarantine WHERE tenant = ? AND bucket = ? AND id = ?",
 );
+const ERASE: Cql = Cql::write(
+    "erase entries of the quarantine",
+    "DELETE FROM {ks}.quarantine WHERE tenant = ? AND bucket = ? AND id = ?",
+);
+const FIND: Cql = Cql::read(
+    "look for an entry of the quarantine",
+    "SELECT id FROM {ks}.quarantine WHERE tenant = ? AND bucket = ? AND id = ?",
+);
 const SETTLE: Cql = Cql::write(
     "settle an entry of the quarantine",
     "UPDATE {ks}.quarantine SET settled = ? WHERE tenant = ? AND bucket = ? AND id = ?",
@@ -207,6 +215,23 @@ impl Quarantine for CassandraQuarantine {
         let key = (tenant.as_str(), bucket_of(id), id);
         let row: Option<Columns> = self.cluster.first(GET, key).await?;
         row.map(|row| from_row(tenant, row)).transpose()
+    }
+
+    async fn erase(&self, tenant: &TenantId, ids: Vec<String>) -> Result<()> {
+        let tenant = tenant.as_str();
+        for id in &ids {
+            let key = (tenant, bucket_of(id), id.as_str());
+            let there: Option<(String,)> = self.cluster.first(FIND, key).await?;
+            if there.is_none() {
+                continue;
+            }
+            self.cluster.execute(ERASE, key).await?;
+            // A count that failed only means that the quarantine seems fuller than it is.
+            if let Err(error) = self.cluster.execute(RAISE_COUNT, (Counter(-1), tenant)).await {
+                tracing::warn!(tenant, %error, "an erased entry of the quarantine is still counted");
+            }
+        }
+        Ok(())
     }
 
     async fn set_state(&self, tenant: &TenantId, id: &str, state: QuarantineState) -> Result<()> {

@@ -13,6 +13,7 @@
 //! their position. So nothing is read before it is written, and repeats are not told from new rows.
 
 mod delete;
+mod erase;
 mod index;
 mod marks;
 mod read;
@@ -68,6 +69,10 @@ impl RawEventsWriter for CassandraRawEvents {
             new_rows: rows,
             repeated_rows: 0,
         })
+    }
+
+    async fn erase(&self, venue: &VenueKey, rows: &RawRows) -> Result<u64> {
+        erase::rows(&self.cluster, venue, rows).await
     }
 
     async fn delete_compared(&self, slot: ComparedSlot) -> Result<()> {

@@ -40,6 +40,16 @@ const DELETE_STARTS: Cql = Cql::write(
     "delete sessions",
     "DELETE FROM {ks}.session_starts USING TIMESTAMP ? WHERE tenant = ? AND venue = ? AND day = ? AND generation = ?",
 );
+const ERASE: Cql = Cql::write(
+    "erase sessions",
+    "DELETE FROM {ks}.sessions USING TIMESTAMP ?
+     WHERE tenant = ? AND venue = ? AND day = ? AND generation = ? AND start = ? AND id = ?",
+);
+const ERASE_START: Cql = Cql::write(
+    "erase sessions",
+    "DELETE FROM {ks}.session_starts USING TIMESTAMP ?
+     WHERE tenant = ? AND venue = ? AND day = ? AND generation = ? AND id = ?",
+);
 const LIST: Cql = Cql::read(
     "list sessions",
     "SELECT id, session FROM {ks}.sessions
@@ -124,6 +134,28 @@ impl SessionsWriter for CassandraSessions {
         }
         rows::write(&self.cluster, INSERT, in_order).await?;
         rows::write(&self.cluster, INSERT_START, starts).await
+    }
+
+    async fn erase(
+        &self,
+        venue: &VenueKey,
+        day: LocalDay,
+        generation: Generation,
+        sessions: Vec<SessionCursor>,
+    ) -> Result<()> {
+        let (tenant, venue, day) = (venue.tenant.as_str(), venue.venue.as_str(), date(day));
+        let generation = to_stored(generation)?;
+        for SessionCursor { start, id } in &sessions {
+            let time_us = self.write_times.next().rows_us;
+            let (start, id) = (CqlTimestamp(*start), id.as_str());
+            futures::try_join!(
+                self.cluster
+                    .execute(ERASE, (time_us, tenant, venue, day, generation, start, id)),
+                self.cluster
+                    .execute(ERASE_START, (time_us, tenant, venue, day, generation, id))
+            )?;
+        }
+        Ok(())
     }
 
     async fn delete(&self, venue: &VenueKey, day: LocalDay, generation: Generation) -> Result<()> {

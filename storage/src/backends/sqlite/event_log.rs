@@ -10,6 +10,7 @@ mod record;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,9 +27,11 @@ use super::connection::{DatabaseOptions, ReadOnly, open_writer};
 use super::failure::Failure;
 use super::values::from_stored;
 use crate::api::{
-    Appended, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember, LogBounds,
-    LogChunk, LogLag, LogRecord, OnlyMember, Partition, Position, Shard,
+    Appended, ErasedLog, EventLogAdmin, EventLogGroups, EventLogReader, EventLogWriter, GroupMember,
+    LogBounds, LogChunk, LogLag, LogRecord, OnlyMember, Partition, Position, Shard,
 };
+use crate::erasure::ErasureFilter;
+use crate::erasure::filter::pick_events;
 use crate::error::{ErrorKind, Result, StorageError};
 use crate::migrations;
 
@@ -43,7 +46,8 @@ const OPTIONS: DatabaseOptions = DatabaseOptions {
     reader_cache_kib: 4 * 1_024,
     checkpoint_pages: 2_048,
     readers: 4,
-    secure_delete: false,
+    // What an erasure takes out, and what is trimmed, shall not stay readable in the file.
+    secure_delete: true,
 };
 
 /// The embedded event log.
@@ -166,6 +170,39 @@ impl EventLogAdmin for SqliteEventLog {
         }
     }
 
+    async fn erase(
+        &self,
+        partition: Partition,
+        from: Position,
+        filter: Arc<ErasureFilter>,
+    ) -> Result<ErasedLog> {
+        check_partition(partition)?;
+        let from = from.max(self.bounds(partition).await?.start);
+        let chunk = self
+            .readers
+            .read("read the event log", move |log| {
+                read_chunk(log, from, ERASE_STEP_BYTES)
+            })
+            .await?;
+        let next = (!chunk.records.is_empty()).then_some(chunk.next);
+        let (mut events, mut rewrites) = (0, Vec::new());
+        for logged in &chunk.records {
+            if let Some(kept) = filter.kept(&logged.venue, &logged.events) {
+                events += (logged.events.len() - kept.len()) as u64;
+                let left = pick_events(&logged.events, &kept);
+                rewrites.push(record::rewrite(logged.position, &left)?);
+            }
+        }
+        if !rewrites.is_empty() {
+            self.appender.rewrite(rewrites).await?;
+        }
+        Ok(ErasedLog {
+            events,
+            next,
+            is_gone: true,
+        })
+    }
+
     async fn begin_new_life(&self) -> Result<u64> {
         let (path, now) = (self.path.clone(), self.clock.now_ms());
         let doing = "begin a new life of the event log";
@@ -184,6 +221,9 @@ impl EventLogAdmin for SqliteEventLog {
         raised.map_err(|error| StorageError::with_source(ErrorKind::Bug, doing, error))?
     }
 }
+
+/// Bytes of records that one step of an erasure reads.
+const ERASE_STEP_BYTES: usize = 8 << 20;
 
 fn check_partition(partition: Partition) -> Result<()> {
     if partition == PARTITION {

@@ -107,6 +107,7 @@ impl Jobs for SqliteJobs {
                     return Ok(Flip::Lost);
                 }
                 let updated = Job {
+                    spec: job.spec,
                     state: job.state,
                     progress: job.progress,
                     report: job.report,

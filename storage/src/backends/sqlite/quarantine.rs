@@ -106,6 +106,23 @@ impl Quarantine for SqliteQuarantine {
             .await
     }
 
+    async fn erase(&self, tenant: &TenantId, ids: Vec<String>) -> Result<()> {
+        let tenant = tenant.clone();
+        self.data
+            .write("erase entries of the quarantine", move |data| {
+                let mut gone = 0;
+                {
+                    let mut delete =
+                        data.prepare_cached("DELETE FROM quarantine WHERE tenant = ?1 AND id = ?2")?;
+                    for id in &ids {
+                        gone += delete.execute((tenant.as_str(), id))? as u64;
+                    }
+                }
+                store_count(data, &tenant, count_of(data, &tenant)?.saturating_sub(gone))
+            })
+            .await
+    }
+
     async fn set_state(&self, tenant: &TenantId, id: &str, state: QuarantineState) -> Result<()> {
         let (tenant, id) = (tenant.clone(), id.to_owned());
         self.data

@@ -5,6 +5,7 @@
 
 mod delete;
 mod delivery_set;
+mod erase;
 mod names;
 mod read;
 mod statements;
@@ -25,7 +26,8 @@ use super::connection::Database;
 use super::failure::Failure;
 use super::values::to_stored;
 use crate::api::{
-    ComparedSlot, Marks, Partition, Position, RawApplied, RawEventsReader, RawEventsWriter, RawWrite,
+    ComparedSlot, Marks, NameTest, Partition, Position, RawApplied, RawEventsReader, RawEventsWriter,
+    RawWrite,
 };
 use crate::error::Result;
 
@@ -68,6 +70,25 @@ impl RawEventsWriter for SqliteRawEvents {
             met,
         );
         Ok(applied)
+    }
+
+    async fn erase(&self, venue: &VenueKey, rows: &RawRows) -> Result<u64> {
+        let (venue, rows) = (venue.clone(), rows.clone());
+        self.data
+            .write("erase raw events", move |data| erase::rows(data, &venue, &rows))
+            .await
+    }
+
+    async fn forget_names(&self, venue: &VenueKey, is_forgotten: NameTest) -> Result<u64> {
+        let (venue, names) = (venue.clone(), Arc::clone(&self.names));
+        self.data
+            .write("forget names", move |data| {
+                let forgotten = erase::unused_names(data, &venue, &is_forgotten)?;
+                // Numbers of names that are gone would point at nothing.
+                names.lock().unwrap_or_else(PoisonError::into_inner).forget_all();
+                Ok(forgotten)
+            })
+            .await
     }
 
     async fn delete_compared(&self, slot: ComparedSlot) -> Result<()> {

@@ -53,6 +53,31 @@ impl SessionsWriter for SqliteSessions {
             .await
     }
 
+    async fn erase(
+        &self,
+        venue: &VenueKey,
+        day: LocalDay,
+        generation: Generation,
+        sessions: Vec<SessionCursor>,
+    ) -> Result<()> {
+        let venue = venue.clone();
+        self.data
+            .write("erase sessions", move |data| {
+                let Some(venue_ref) = find_venue(data, &venue)? else {
+                    return Ok(());
+                };
+                let mut delete = data.prepare_cached(
+                    "DELETE FROM sessions WHERE venue_ref = ?1 AND day = ?2 AND generation = ?3 AND start = ?4 AND id = ?5",
+                )?;
+                let (day, generation) = (day.to_epoch_days(), to_stored(generation)?);
+                for SessionCursor { start, id } in &sessions {
+                    delete.execute((venue_ref, day, generation, start, id))?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
     async fn delete(&self, venue: &VenueKey, day: LocalDay, generation: Generation) -> Result<()> {
         let venue = venue.clone();
         self.data

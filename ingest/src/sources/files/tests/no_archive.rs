@@ -1,12 +1,15 @@
 //! A store that must not be touched.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use dwell_model::event::{Kind, RawRows};
 use dwell_model::ids::{TenantId, VenueKey};
 use dwell_model::time::{LocalDay, TsMs};
 use dwell_storage::api::{
     ArchiveKeeper, ArchiveReader, ArchiveRepair, ArchiveWriter, ArchivedDay, BrokenFile, Committed,
-    DayReader, IncomingDay, Projection, Rebuilt, Rewrite, StagedDay, StillHeld, TableVersion, UnnamedFile,
+    DayReader, Erasure, Erasures, IncomingDay, LedgerKey, NewErasure, Projection, PurgedFiles, Rebuilt,
+    Rewrite, StagedDay, StillHeld, TableVersion, UnnamedFile,
 };
 use dwell_storage::error::{ErrorKind, Result, StorageError};
 
@@ -37,6 +40,10 @@ impl ArchiveWriter for NoArchive {
     async fn discard(&self, _: Vec<StagedDay>) -> Result<()> {
         none()
     }
+
+    async fn purge_day(&self, _: &VenueKey, _: Kind, _: LocalDay) -> Result<PurgedFiles> {
+        none()
+    }
 }
 
 #[async_trait]
@@ -61,7 +68,26 @@ impl ArchiveReader for NoArchive {
         none()
     }
 
+    fn erasures(&self) -> Arc<dyn Erasures> {
+        Arc::new(NoArchive)
+    }
+
     async fn tables(&self) -> Result<Vec<(TenantId, Kind)>> {
+        none()
+    }
+}
+
+#[async_trait]
+impl Erasures for NoArchive {
+    async fn key(&self) -> Result<LedgerKey> {
+        none()
+    }
+
+    async fn append(&self, _: NewErasure) -> Result<Erasure> {
+        none()
+    }
+
+    async fn read(&self, _: u64) -> Result<Vec<Erasure>> {
         none()
     }
 }

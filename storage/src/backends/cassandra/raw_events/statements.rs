@@ -28,6 +28,11 @@ pub(super) fn count(kind: Kind) -> Cql {
     Cql::read("count raw events", &texts(kind).count)
 }
 
+/// Removes all deliveries of a payload.
+pub(super) fn erase(kind: Kind) -> Cql {
+    Cql::write("erase raw events", &texts(kind).erase)
+}
+
 /// Removes what a partition held that was written up to a write time.
 pub(super) fn delete(kind: Kind) -> Cql {
     Cql::write("remove compared raw events", &texts(kind).delete)
@@ -38,6 +43,7 @@ struct Texts {
     scan: String,
     count: String,
     delete: String,
+    erase: String,
 }
 
 fn texts(kind: Kind) -> &'static Texts {
@@ -65,6 +71,10 @@ fn build(kind: Kind) -> Texts {
         ),
         delete: format!(
             "DELETE FROM {table} USING TIMESTAMP ? WHERE tenant = ? AND venue = ? AND utc_date = ? AND slot = ?"
+        ),
+        erase: format!(
+            "DELETE FROM {table} WHERE tenant = ? AND venue = ? AND utc_date = ? AND slot = ? AND ts = ? AND sensor = ? \
+             AND key = ? AND payload_hash = ?"
         ),
         count: format!("SELECT payload_hash FROM {table} WHERE {in_range} GROUP BY {partition}, {identity}"),
     }

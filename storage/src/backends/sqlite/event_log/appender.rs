@@ -19,8 +19,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::super::failure::Failure;
 use super::PARTITION;
-use super::queue::{Append, AppendLimits, Command, Hope, Queue, Trim, stopped};
-use super::record::EncodedRecord;
+use super::queue::{Append, AppendLimits, Command, Hope, Queue, Rewrites, Trim, stopped};
+use super::record::{EncodedRecord, Rewrite};
 use crate::api::{Appended, Position};
 use crate::error::{ErrorKind, Result, StorageError};
 use crate::metrics;
@@ -130,6 +130,13 @@ impl Appender {
         }))?;
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
+
+    /// Replaces what records hold, all of them in one transaction.
+    pub(super) async fn rewrite(&self, rewrites: Vec<Rewrite>) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.push(Command::Rewrite(Rewrites { rewrites, reply }))?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
 }
 
 impl Drop for Appender {
@@ -167,11 +174,12 @@ impl Worker {
         let mut hope = Hope::default();
         while let Some(commands) = self.queue.take_all(hope) {
             let mut appends = Vec::with_capacity(commands.len());
-            let mut trims = Vec::new();
+            let (mut trims, mut rewrites) = (Vec::new(), Vec::new());
             for command in commands {
                 match command {
                     Command::Append(append) => appends.push(append),
                     Command::Trim(trim) => trims.push(trim),
+                    Command::Rewrite(rewrite) => rewrites.push(rewrite),
                 }
             }
             hope = Hope::default();
@@ -194,7 +202,26 @@ impl Worker {
                 // Nobody waits for the answer any more: fine.
                 let _ = reply.send(self.trim(before, keep_from));
             }
+            for Rewrites { rewrites, reply } in rewrites {
+                let _ = reply.send(self.rewrite(&rewrites));
+            }
         }
+    }
+
+    /// Positions, and the counts of events before a record, stay: a reader's lag may name a few events too many.
+    fn rewrite(&mut self, rewrites: &[Rewrite]) -> Result<()> {
+        let write = || -> Result<(), Failure> {
+            let log = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+            {
+                let mut update =
+                    log.prepare_cached("UPDATE records SET events = ?2, batch = ?3 WHERE position = ?1")?;
+                for rewrite in rewrites {
+                    update.execute((rewrite.position, rewrite.events, &rewrite.batch))?;
+                }
+            }
+            Ok(log.commit()?)
+        };
+        write().map_err(|failure| failure.into_error("rewrite records of the event log", &self.path))
     }
 
     fn append(&mut self, appends: Vec<Append>) {

@@ -7,7 +7,7 @@ use dwell_model::time::TsMs;
 use dwell_runtime::clock;
 use tokio::sync::oneshot;
 
-use super::record::EncodedRecord;
+use super::record::{EncodedRecord, Rewrite};
 use crate::api::{Appended, Position};
 use crate::error::{ErrorKind, Result, StorageError};
 use crate::metrics;
@@ -35,6 +35,7 @@ impl Default for AppendLimits {
 pub(super) enum Command {
     Append(Append),
     Trim(Trim),
+    Rewrite(Rewrites),
 }
 
 /// The records of one call.
@@ -52,6 +53,13 @@ pub(super) struct Trim {
     pub(super) keep_from: Position,
     /// Records deleted, and whether there may be more.
     pub(super) reply: oneshot::Sender<Result<(u64, bool)>>,
+}
+
+/// Records that are to hold something else.
+#[derive(Debug)]
+pub(super) struct Rewrites {
+    pub(super) rewrites: Vec<Rewrite>,
+    pub(super) reply: oneshot::Sender<Result<()>>,
 }
 
 /// The queue.
@@ -83,7 +91,7 @@ impl Queue {
     pub(super) fn push(&self, command: Command) -> Result<()> {
         let bytes = match &command {
             Command::Append(append) => append.bytes,
-            Command::Trim(_) => 0,
+            Command::Trim(_) | Command::Rewrite(_) => 0,
         };
         let mut state = self.lock();
         if state.closed {

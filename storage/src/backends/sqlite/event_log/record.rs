@@ -62,6 +62,27 @@ fn encode(record: &LogRecord) -> Result<EncodedRecord> {
     })
 }
 
+/// What a record is to hold instead.
+#[derive(Debug)]
+pub(super) struct Rewrite {
+    pub(super) position: i64,
+    pub(super) events: i64,
+    pub(super) batch: Vec<u8>,
+}
+
+/// A record with fewer events, or none.
+pub(super) fn rewrite(position: i64, events: &EventBatch) -> Result<Rewrite> {
+    let batch = to_blob(BATCH_VERSION, events).map_err(|failure| match failure {
+        Failure::Store(error) => error,
+        Failure::Sql(error) => StorageError::new(ErrorKind::Bug, error.to_string()),
+    })?;
+    Ok(Rewrite {
+        position,
+        events: events.len() as i64,
+        batch,
+    })
+}
+
 /// A record from a row `(position, received_at, kind, tenant, venue, receipt, events, batch)`, with the size of its
 /// blob.
 pub(super) fn decode(row: &Row<'_>) -> Result<(LoggedRecord, usize), Failure> {

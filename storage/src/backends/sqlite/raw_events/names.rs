@@ -24,6 +24,8 @@ type Hasher = foldhash::fast::FixedState;
 pub(super) struct NameCache {
     recent: NameTable,
     former: NameTable,
+    /// How often everything was forgotten.
+    life: u64,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +49,14 @@ impl NameCache {
         let id = self.former.find(venue_ref, name)?;
         self.keep(venue_ref, name, id);
         Some(id)
+    }
+
+    /// Forgets all numbers, those too that a write has met whose names are yet to be remembered.
+    pub(super) fn forget_all(&mut self) {
+        *self = Self {
+            life: self.life + 1,
+            ..Self::default()
+        };
     }
 
     fn keep(&mut self, venue_ref: i64, name: &str, id: i64) {
@@ -160,16 +170,25 @@ impl<'a> Interner<'a> {
 
     /// What to [`remember`] once the transaction has committed.
     pub(super) fn into_met(self) -> MetNames {
-        MetNames(self.met)
+        MetNames {
+            names: self.met,
+            life: self.cache.life,
+        }
     }
 }
 
 /// Names with numbers that hold once their transaction has committed.
-pub(super) struct MetNames(Vec<CachedName>);
+pub(super) struct MetNames {
+    names: Vec<CachedName>,
+    life: u64,
+}
 
 /// Puts the names of a committed transaction into the cache.
 pub(super) fn remember(cache: &mut NameCache, met: MetNames) {
-    for CachedName { venue_ref, name, id } in met.0 {
+    if met.life != cache.life {
+        return;
+    }
+    for CachedName { venue_ref, name, id } in met.names {
         // A name that stood in two batches of one write was met twice.
         if cache.find(venue_ref, &name).is_none() {
             cache.keep(venue_ref, &name, id);

@@ -22,6 +22,10 @@ pub(super) struct Statements {
     pub(super) scan: String,
     /// Number of a venue's rows in a range.
     pub(super) count: String,
+    /// Removes an identity and payload, whatever its deliveries.
+    pub(super) erase: String,
+    /// A row of a venue that uses a name (`?2`).
+    pub(super) uses_name: String,
 }
 
 /// The statements of a kind.
@@ -54,6 +58,10 @@ fn build(kind: Kind) -> Statements {
              WHERE {in_range} ORDER BY venue_ref, ts, sensor_ref, key_ref, payload_hash"
         ),
         count: format!("SELECT count(*) FROM {table} WHERE {in_range}"),
+        erase: format!("DELETE FROM {table} WHERE {one_row}"),
+        uses_name: format!(
+            "SELECT 1 FROM {table} WHERE venue_ref = ?1 AND (key_ref = ?2 OR sensor_ref = ?2) LIMIT 1"
+        ),
     }
 }
 

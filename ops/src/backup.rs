@@ -3,6 +3,7 @@
 //! - [`state`]: what the installation remembers of its backups: who it is, when the last one was taken and tried.
 //! - [`taking`]: tables become objects at a place; a manifest, written last, makes them a backup.
 //! - [`restoring`]: a backup becomes tables again, under fences that nothing of the former life has.
+//! - [`forgetting`]: whom the ledger of erasures names, left out of what is brought back.
 //! - [`drill`]: a restore into a scratch folder, compared with what there is.
 //! - [`pruning`]: backups that are no longer kept, and what only they named.
 //!
@@ -10,6 +11,7 @@
 //! view. The archive lies elsewhere, or beside the backup where that is asked for.
 
 pub(crate) mod drill;
+mod forgetting;
 pub(crate) mod metrics;
 pub(crate) mod pruning;
 pub(crate) mod restoring;
@@ -50,6 +52,8 @@ pub(crate) struct Side<'a> {
     pub(crate) clock: &'a SharedClock,
     /// The job, for pins, leases and marks.
     pub(crate) job: &'a str,
+    /// How long after a restore erasures are carried out again each night.
+    pub(crate) repeat_erasures_ms: i64,
     pub(crate) tell: &'a (dyn Fn(u64, u64, &str) + Send + Sync),
     pub(crate) cancel: &'a CancellationToken,
 }

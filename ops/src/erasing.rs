@@ -18,6 +18,7 @@ pub(crate) mod receipt;
 pub(crate) mod whom;
 
 use dwell_batch_layer::BatchLayer;
+use dwell_model::time::DAY_MS;
 use dwell_runtime::clock::SharedClock;
 use dwell_storage::api::Stores;
 use dwell_storage::erasure::ErasureWatch;
@@ -34,4 +35,11 @@ pub(crate) struct Eraser {
     pub(crate) log_retention_ms: i64,
     /// How long after a day's end presence is taken for it.
     pub(crate) presence_late_ms: i64,
+}
+
+impl Eraser {
+    /// For how long an erasure is carried out again each night: until the log has forgotten, and nothing late is taken.
+    pub(crate) fn repeats_ms(&self) -> i64 {
+        self.log_retention_ms.max(self.presence_late_ms) + DAY_MS
+    }
 }

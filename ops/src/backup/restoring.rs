@@ -3,7 +3,7 @@
 //! ```text
 //! every object read and compared ─▶ nothing here that would be lost? ─▶ (files of the archive, taken into its tables)
 //!   ─▶ registry, documents, claims, quarantine, keys ─▶ rows, sessions, then the days that name them
-//!   ─▶ a new life of the log ─▶ erasures ─▶ marks on days whose archive is not what was published
+//!   ─▶ a new life of the log ─▶ marks on days whose archive is not what was published ─▶ erasures once more
 //! ```
 //!
 //! Nothing is written before all of the backup has been read. Every day gets a fence from the moment of the restore, far
@@ -19,8 +19,7 @@ use dwell_model::layout::Venue;
 use dwell_model::time::{LocalDay, SLOT_MS, TsMs};
 use dwell_runtime::failpoint;
 use dwell_storage::api::{
-    Dataset, Flip, Generation, ImportClaim, Mark, MarkSource, QuarantineEntry, RawWrite, RestoredDay,
-    SecretKey, publications,
+    Dataset, Flip, Generation, ImportClaim, Mark, MarkSource, RawWrite, RestoredDay, SecretKey, publications,
 };
 use dwell_storage::archive::CopiedFile;
 use dwell_storage::backup::manifest::{BackedUpDay, CollectionPart};
@@ -29,6 +28,7 @@ use dwell_storage::backup::{BackupManifest, KeyObject, TenantBackup};
 use dwell_storage::error::ErrorKind;
 use serde::Serialize;
 
+use super::forgetting::Forgotten;
 use super::pruning::{for_each_object, kept_files};
 use super::{Side, several, state};
 
@@ -65,6 +65,8 @@ pub(crate) struct Restored {
     pub(crate) days: u64,
     pub(crate) generations: u64,
     pub(crate) sessions: u64,
+    /// Erasures that the backup does not know to be proven, asked for again.
+    pub(crate) erasures_repeated: u64,
     /// Files of the archive that were brought back.
     pub(crate) archive_files: u64,
     /// Fence from which this life counts.
@@ -128,7 +130,13 @@ pub(crate) async fn restore(side: &Side<'_>, manifest: &BackupManifest, how: How
         restored.archive_files = bring_files_back(side, manifest).await?;
     }
     failpoint!("restore_backup.before_tables");
-    let restoring = Restoring { side, how, now };
+    let forgotten = Forgotten::read(side.stores.erasures.as_ref()).await?;
+    let restoring = Restoring {
+        side,
+        how,
+        now,
+        forgotten,
+    };
     for tenant in &manifest.tenants {
         let of_tenant = restoring.tenant(tenant, &mut restored).await;
         of_tenant.with_context(|| format!("tenant {}", tenant.tenant))?;
@@ -139,7 +147,6 @@ pub(crate) async fn restore(side: &Side<'_>, manifest: &BackupManifest, how: How
     restoring.live_keys(&manifest.keys, &mut restored).await?;
     failpoint!("restore_backup.after_tables");
     side.stores.log.begin_new_life().await?;
-    apply_erasures(side, manifest).await?;
     for tenant in &manifest.tenants {
         restoring.mark_days(tenant, &mut restored).await?;
     }
@@ -153,6 +160,7 @@ pub(crate) async fn restore(side: &Side<'_>, manifest: &BackupManifest, how: How
     }
     let documents = side.stores.documents.as_ref();
     state::restored(documents, &manifest.id, &manifest.installation, now).await?;
+    restored.erasures_repeated = restoring.forgotten.ask_again(side).await?;
     // Last: a restore that broke off before may be done again without force.
     state::set_restore_under_way(documents, None).await?;
     Ok(restored)
@@ -184,13 +192,6 @@ pub(crate) async fn check(side: &Side<'_>, manifest: &BackupManifest) -> Result<
         }
     }
     Ok(total)
-}
-
-/// Applies the ledger of erasures beside the archive to what was restored: a backup taken before an erasure holds what
-/// was erased. The seam for `erase`, which keeps that ledger; until it does there is nothing to apply.
-async fn apply_erasures(side: &Side<'_>, manifest: &BackupManifest) -> Result<()> {
-    let _ = (side, manifest);
-    Ok(())
 }
 
 async fn refuse_where_there_is_something(side: &Side<'_>) -> Result<()> {
@@ -247,6 +248,7 @@ struct Restoring<'a> {
     side: &'a Side<'a>,
     how: How,
     now: TsMs,
+    forgotten: Forgotten,
 }
 
 impl Restoring<'_> {
@@ -287,7 +289,7 @@ impl Restoring<'_> {
             }
         }
         for object in &backup.quarantine {
-            let entries: Vec<QuarantineEntry> = self.part(object).await?;
+            let entries = self.forgotten.quarantine(tenant, self.part(object).await?);
             restored.quarantine_entries += entries.len() as u64;
             stores.quarantine.add(entries, u64::MAX).await?;
         }
@@ -388,6 +390,7 @@ impl Restoring<'_> {
             stores.aggregates.write(venue, day.day, number, rows).await?;
             if let Some(object) = &generation.sessions {
                 let sessions = parts::decode_sessions(&place.object(object).await?)?;
+                let sessions = self.forgotten.sessions(venue, sessions);
                 sessions_restored += sessions.len() as u64;
                 stores.sessions.write(venue, day.day, number, sessions).await?;
             }

@@ -85,6 +85,7 @@ async fn with_side<T>(
         place,
         clock: &clock,
         job,
+        repeat_erasures_ms: dwell_model::time::DAY_MS,
         tell: &|_, _, _| {},
         cancel: &cancel,
     };

@@ -11,6 +11,7 @@ use dwell_model::time::{LocalDay, SLOT_MS, TsMs, VenueCalendar};
 use dwell_runtime::tasks::blocking;
 use dwell_storage::api::{
     Generation, Partition, Projection, QuarantineEncoding, QuarantineEntry, QuarantineFilter, SessionCursor,
+    periods,
 };
 use dwell_storage::decorators::erasing::KINDS_OF_PERSONS;
 use dwell_storage::erasure::ErasureFilter;
@@ -158,9 +159,11 @@ impl Search<'_> {
             return Ok(Vec::new());
         };
         let kept = bare.venue_days.history(self.venue, day).await?;
+        let proposed = periods::proposal(&*bare.documents, self.venue, day).await?;
         let newest = row.fence.saturating_sub(GENERATIONS_MAX).max(1)..=row.fence;
         let generations: BTreeSet<Generation> = newest
             .chain(kept.into_iter().map(|info| info.generation))
+            .chain(proposed.map(|proposed| proposed.value.info.generation))
             .collect();
         let mut found = Vec::new();
         for generation in generations {
@@ -223,24 +226,12 @@ impl Search<'_> {
                 }
                 match entry.encoding {
                     QuarantineEncoding::Encrypted => encrypted = encrypted.max(Some(entry.received_at)),
-                    QuarantineEncoding::Plain if self.is_named_by(&entry) => ids.push(entry.id),
+                    QuarantineEncoding::Plain if names_entry(&self.filter, self.venue, &entry) => {
+                        ids.push(entry.id);
+                    }
                     QuarantineEncoding::Plain => {}
                 }
             }
-        }
-    }
-
-    fn is_named_by(&self, entry: &QuarantineEntry) -> bool {
-        // A damaged record of the log is kept as it was stored.
-        let batch: Option<EventBatch> = match entry.format.as_str() {
-            "postcard" => postcard::from_bytes(&entry.bytes).ok(),
-            _ => None,
-        };
-        match batch.filter(|batch| batch.check().is_ok()) {
-            Some(batch) => !self.filter.erased(self.venue, &batch).is_empty(),
-            None => [entry.bytes.as_slice(), entry.message.as_bytes()]
-                .into_iter()
-                .any(|bytes| self.filter.names_bytes(self.venue, bytes, entry.received_at)),
         }
     }
 
@@ -271,5 +262,20 @@ impl Search<'_> {
             }
         }
         Ok(found)
+    }
+}
+
+/// Whether a refused line, kept in clear, names somebody of a venue.
+pub(crate) fn names_entry(filter: &ErasureFilter, venue: &VenueKey, entry: &QuarantineEntry) -> bool {
+    // A damaged record of the log is kept as it was stored.
+    let batch: Option<EventBatch> = match entry.format.as_str() {
+        "postcard" => postcard::from_bytes(&entry.bytes).ok(),
+        _ => None,
+    };
+    match batch.filter(|batch| batch.check().is_ok()) {
+        Some(batch) => !filter.erased(venue, &batch).is_empty(),
+        None => [entry.bytes.as_slice(), entry.message.as_bytes()]
+            .into_iter()
+            .any(|bytes| filter.names_bytes(venue, bytes, entry.received_at)),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{LocalDay, TsMs};
-use dwell_storage::api::{DocumentKind, SubjectClass, SubjectHash};
+use dwell_storage::api::{DocumentKind, Erasure, SubjectClass, SubjectHash};
 use serde::{Deserialize, Serialize};
 
 /// A receipt. Stored as JSON: fields may be added with a default, none changed.
@@ -65,6 +65,38 @@ impl DocumentKind for ErasureReceipt {
 }
 
 impl ErasureReceipt {
+    /// The receipt of an erasure of which the ledger alone is left: nothing is proven, and who asked is not known.
+    /// `None` for an entry that names nobody, such as a device without a day's key.
+    pub(crate) fn of_ledger(entry: &Erasure, repeat_until: TsMs) -> Option<Self> {
+        let erasure = &entry.erasure;
+        let first = erasure.subjects.first()?;
+        let from = erasure.subjects.iter().map(|subject| subject.from).min()?;
+        Some(Self {
+            id: erasure.id.clone(),
+            number: entry.number,
+            venue: erasure.venue.clone(),
+            class: first.class,
+            subject: first.name,
+            sensor: first.sensor,
+            from: (from > TsMs::MIN).then_some(from),
+            until: erasure.subjects.iter().map(|subject| subject.until).max()?,
+            requested_at: erasure.requested_at,
+            requested_by: "known by the ledger only".to_owned(),
+            proven_at: None,
+            days: Vec::new(),
+            not_findable: Vec::new(),
+            removed: BTreeMap::new(),
+            removed_by_day: BTreeMap::new(),
+            waited_ms: 0,
+            scan: BTreeMap::new(),
+            bytes_in_files: None,
+            held: Vec::new(),
+            repeat_until,
+            repeated_at: None,
+            repeats: 0,
+        })
+    }
+
     /// Adds what was removed of a place.
     pub(crate) fn removed(&mut self, place: &str, day: Option<LocalDay>, count: u64) {
         if count == 0 {

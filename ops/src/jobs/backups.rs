@@ -248,6 +248,7 @@ impl Opened {
             place: &self.place,
             clock: &worker.clock,
             job: &job.id,
+            repeat_erasures_ms: worker.eraser.repeats_ms(),
             tell,
             cancel,
         }

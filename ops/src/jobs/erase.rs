@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use dwell_model::ids::VenueKey;
-use dwell_model::time::{DAY_MS, TsMs, VenueCalendar};
+use dwell_model::time::{TsMs, VenueCalendar};
 use dwell_runtime::failpoint;
 use dwell_serving_api::{DeclaredJob, JobRefusal, JobRequest};
 use dwell_storage::api::{ErasedSubject, Erasure, Job, JobState, NewErasure, SubjectClass, documents};
@@ -229,7 +229,6 @@ fn new_receipt(
     entry: &Erasure,
     key: &dwell_storage::api::LedgerKey,
 ) -> ErasureReceipt {
-    let late = eraser.log_retention_ms.max(eraser.presence_late_ms);
     let sensor = whom.sensor.as_deref();
     ErasureReceipt {
         id: job.id.clone(),
@@ -251,7 +250,7 @@ fn new_receipt(
         scan: BTreeMap::new(),
         bytes_in_files: None,
         held: Vec::new(),
-        repeat_until: job.created_at + late + DAY_MS,
+        repeat_until: job.created_at + eraser.repeats_ms(),
         repeated_at: None,
         repeats: 0,
     }

@@ -197,6 +197,8 @@ impl Engine {
             (Engine::Tables, Role::Ingest | Role::Serve) => Some(Need::Useful),
             (Engine::Tables, _) => Some(Need::Essential),
             (Engine::Archive, Role::Batch) => Some(Need::Essential),
+            // The ledger of erasures lies there. Who has read it once goes on without it; who begins waits for it.
+            (Engine::Archive, Role::RawWriter | Role::Speed) => Some(Need::Useful),
             (Engine::Archive, _) => None,
         }
     }

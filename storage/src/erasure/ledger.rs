@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use serde::de::DeserializeOwned;
@@ -19,6 +20,8 @@ use crate::error::{ErrorKind, Result, StorageError};
 /// Folder of the ledger, in the archive's.
 pub(crate) const FOLDER: &str = ".erasures";
 const KEY: &str = "key.json";
+/// Entries that are read at the same time.
+const READ_AT_ONCE: usize = 16;
 
 /// The ledger in a folder of an object store that has conditional puts.
 pub struct ObjectLedger {
@@ -56,6 +59,19 @@ impl ObjectLedger {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(failed("read", place, error)),
         }
+    }
+
+    async fn entry(&self, number: u64) -> Result<Option<Erasure>> {
+        let place = self.place(number);
+        let Some(bytes) = self.get(&place).await? else {
+            return Ok(None);
+        };
+        let entry: Erasure = decode(&place, &bytes)?;
+        if entry.number != number {
+            let what = format!("{place} holds the entry {}", entry.number);
+            return Err(StorageError::new(ErrorKind::Damaged, what));
+        }
+        Ok(Some(entry))
     }
 
     /// Puts an object where there is none; whether it was put.
@@ -141,17 +157,19 @@ impl Erasures for ObjectLedger {
 
     async fn read(&self, from: u64) -> Result<Vec<Erasure>> {
         let mut entries = Vec::new();
-        for number in from.max(1).. {
-            let place = self.place(number);
-            let Some(bytes) = self.get(&place).await? else {
-                break;
-            };
-            let entry: Erasure = decode(&place, &bytes)?;
-            if entry.number != number {
-                let what = format!("{place} holds the entry {}", entry.number);
-                return Err(StorageError::new(ErrorKind::Damaged, what));
+        // One look where there is nothing new, which is nearly always.
+        let Some(first) = self.entry(from.max(1)).await? else {
+            return Ok(entries);
+        };
+        let mut further = stream::iter(first.number + 1..)
+            .map(|number| self.entry(number))
+            .buffered(READ_AT_ONCE);
+        entries.push(first);
+        while let Some(entry) = further.try_next().await? {
+            match entry {
+                Some(entry) => entries.push(entry),
+                None => break,
             }
-            entries.push(entry);
         }
         Ok(entries)
     }

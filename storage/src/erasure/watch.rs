@@ -14,6 +14,11 @@
 //! finds it out right after ([`WritePermit::is_valid`]), and takes back what it should not have written. Should it die
 //! in between, the nightly repetition of the erasure finds the rows; readers leave them out from the beginning.
 //!
+//! While the ledger cannot be read (the archive's store is away), nobody can append to it there either, and a process
+//! that is cut off alone keeps its row: [`ErasureWatch::run`] *prolongs* the registration without raising it, so that
+//! writing goes on, and whoever appends waits for it. Only an unbroken registration is prolonged, one that no eraser can
+//! have seen run out; a process that begins while the ledger is away waits for it.
+//!
 //! Time is measured twice, by a clock that only moves forward and by the wall: the first does not run while a machine
 //! sleeps, the second may be set back.
 
@@ -23,7 +28,7 @@ use std::time::Duration;
 
 use dwell_model::ids::TenantId;
 use dwell_model::time::TsMs;
-use dwell_runtime::clock::SharedClock;
+use dwell_runtime::clock::{SharedClock, timeout};
 use dwell_runtime::shutdown::ShutdownToken;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, RwLock};
@@ -44,6 +49,8 @@ const CLOCK_SKEW_MS: i64 = 5_000;
 const RENEW_EVERY: Duration = Duration::from_secs(2);
 /// How long a row of a process that is gone stays its own.
 const ROW_KEPT_MS: i64 = 24 * 3_600_000;
+/// How long the ledger may take to answer before the registration is prolonged without it.
+const READ_MAX: Duration = Duration::from_millis(1_500);
 /// Tries to find a row.
 const TRIES: u32 = 16;
 
@@ -78,7 +85,25 @@ struct Inner {
     /// Until when permits are good: monotonic nanoseconds, wall milliseconds.
     valid_until: AtomicU64,
     valid_until_ms: AtomicI64,
-    row: Mutex<Option<Row>>,
+    registration: Mutex<Registration>,
+    /// Until when erasers see the row as that of a live process, measured as above.
+    seen_until: AtomicU64,
+    seen_until_ms: AtomicI64,
+}
+
+/// What it has said of itself.
+#[derive(Debug, Default)]
+struct Registration {
+    row: Option<Row>,
+    /// The entry up to which everything is filtered that is written from now on.
+    known: u64,
+}
+
+/// A moment by both clocks.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    monotonic: Duration,
+    now: TsMs,
 }
 
 /// Its row among the documents.
@@ -129,7 +154,9 @@ impl ErasureWatch {
                 in_flight: Arc::default(),
                 valid_until: AtomicU64::new(0),
                 valid_until_ms: AtomicI64::new(i64::MIN),
-                row: Mutex::default(),
+                registration: Mutex::default(),
+                seen_until: AtomicU64::new(0),
+                seen_until_ms: AtomicI64::new(i64::MIN),
             }),
         }
     }
@@ -173,12 +200,21 @@ impl ErasureWatch {
     /// Reads the ledger on, waits for the writes in flight where there was news, and says how far it is known here.
     pub async fn renew(&self) -> Result<()> {
         let inner = &self.inner;
-        let mut row = inner.row.lock().await;
-        // Counted from before anything was read.
-        let (monotonic, now) = (inner.clock.monotonic(), inner.clock.now_ms());
-        let known = inner.follower.filter().number();
-        let filter = inner.follower.read_on().await?;
-        if filter.number() > known {
+        let mut registration = inner.registration.lock().await;
+        let is_unbroken = registration.row.is_some() && self.is_seen();
+        if !is_unbroken {
+            // Seen before it reads: an eraser that does not see the row has appended before, and is read.
+            self.announce(&mut registration).await?;
+        }
+        let begun = self.moment();
+        // A registration that holds can be prolonged; without one there is nothing to be in time for, and the first
+        // reading has the most to read.
+        let read_max = if is_unbroken { READ_MAX } else { Duration::MAX };
+        let reading = timeout(&*inner.clock, read_max, inner.follower.read_on());
+        let filter = reading.await.map_err(|late| {
+            StorageError::with_source(ErrorKind::Unavailable, "read the ledger of erasures", late)
+        })??;
+        if filter.number() > registration.known {
             tracing::info!(
                 reader = inner.name,
                 known = filter.number(),
@@ -186,26 +222,72 @@ impl ErasureWatch {
             );
             // From here on permits carry the new filter; those given out before are waited for.
             drop(inner.in_flight.write().await);
+            registration.known = filter.number();
         }
-        let reader = ErasureReader {
-            name: inner.name.clone(),
-            known: filter.number(),
-            expires_at: now + EXPIRES_AFTER_MS,
-        };
-        self.store(&mut row, &reader, now).await?;
-        let until = u64::try_from((monotonic + VALID).as_nanos()).unwrap_or(u64::MAX);
+        self.register(&mut registration, begun).await
+    }
+
+    /// Registers for longer without having read the ledger: what it has since is not filtered here, and whoever appended
+    /// it waits.
+    async fn prolong(&self) -> Result<()> {
+        let mut registration = self.inner.registration.lock().await;
+        let begun = self.moment();
+        self.register(&mut registration, begun).await
+    }
+
+    /// Stores the row from `begun` on, and lets writes begin if nobody can have seen the former one run out.
+    async fn register(&self, registration: &mut Registration, begun: Moment) -> Result<()> {
+        let Registration { row, known } = registration;
+        let is_unbroken = row.is_some() && self.is_seen();
+        if is_unbroken {
+            self.store(row, *known, begun).await?;
+        }
+        if !(is_unbroken && self.is_seen()) {
+            return Err(StorageError::new(
+                ErrorKind::Unavailable,
+                "the registration as a reader of the ledger of erasures has run out",
+            ));
+        }
+        let inner = &self.inner;
+        self.see_until(begun);
+        let valid_ms = VALID.as_millis() as i64;
+        inner.valid_until_ms.store(begun.now + valid_ms, Ordering::SeqCst);
         inner
-            .valid_until_ms
-            .store(now + VALID.as_millis() as i64, Ordering::SeqCst);
-        inner.valid_until.store(until, Ordering::SeqCst);
+            .valid_until
+            .store(nanos(begun.monotonic + VALID), Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Stores the row without letting writes begin.
+    async fn announce(&self, registration: &mut Registration) -> Result<()> {
+        let begun = self.moment();
+        self.store(&mut registration.row, registration.known, begun)
+            .await?;
+        self.see_until(begun);
+        Ok(())
+    }
+
+    fn see_until(&self, begun: Moment) {
+        let inner = &self.inner;
+        let expires_after = Duration::from_millis(EXPIRES_AFTER_MS as u64);
+        inner
+            .seen_until_ms
+            .store(begun.now + EXPIRES_AFTER_MS, Ordering::SeqCst);
+        inner
+            .seen_until
+            .store(nanos(begun.monotonic + expires_after), Ordering::SeqCst);
     }
 
     /// Renews until shutdown, so that permits need not wait and erasures are noticed within seconds.
     pub async fn run(self, shutdown: ShutdownToken) {
         loop {
             if let Err(error) = self.renew().await {
-                tracing::warn!(%error, "the ledger of erasures was not read; trying again");
+                match self.prolong().await {
+                    Ok(()) => {
+                        tracing::warn!(%error, "the ledger of erasures cannot be read; whoever erases waits for us")
+                    }
+                    Err(_) => tracing::warn!(%error, "the ledger of erasures was not read; trying again"),
+                }
             }
             tokio::select! {
                 () = shutdown.requested() => return,
@@ -229,20 +311,42 @@ impl ErasureWatch {
 
     fn is_registered(&self) -> bool {
         let inner = &self.inner;
-        let monotonic = u64::try_from(inner.clock.monotonic().as_nanos()).unwrap_or(u64::MAX);
-        monotonic < inner.valid_until.load(Ordering::SeqCst)
-            && inner.clock.now_ms() < inner.valid_until_ms.load(Ordering::SeqCst)
+        self.is_before(&inner.valid_until, &inner.valid_until_ms)
+    }
+
+    /// Whether no eraser can have seen the row run out since it was stored.
+    fn is_seen(&self) -> bool {
+        let inner = &self.inner;
+        self.is_before(&inner.seen_until, &inner.seen_until_ms)
+    }
+
+    fn is_before(&self, monotonic: &AtomicU64, wall_ms: &AtomicI64) -> bool {
+        let at = self.moment();
+        nanos(at.monotonic) < monotonic.load(Ordering::SeqCst) && at.now < wall_ms.load(Ordering::SeqCst)
+    }
+
+    fn moment(&self) -> Moment {
+        let clock = &self.inner.clock;
+        Moment {
+            monotonic: clock.monotonic(),
+            now: clock.now_ms(),
+        }
     }
 
     /// Stores the row: where it was, or one whose process is long gone, or a new one.
-    async fn store(&self, row: &mut Option<Row>, reader: &ErasureReader, now: TsMs) -> Result<()> {
-        let (documents, tenant) = (&*self.inner.documents, nobody()?);
+    async fn store(&self, row: &mut Option<Row>, known: u64, begun: Moment) -> Result<()> {
+        let (documents, tenant, now) = (&*self.inner.documents, nobody()?, begun.now);
+        let reader = ErasureReader {
+            name: self.inner.name.clone(),
+            known,
+            expires_at: now + EXPIRES_AFTER_MS,
+        };
         for _ in 0..TRIES {
             let Row { id, version } = match row.take() {
                 Some(row) => row,
                 None => self.find_row(now).await?,
             };
-            match documents::store(documents, &tenant, &id, reader, version).await? {
+            match documents::store(documents, &tenant, &id, &reader, version).await? {
                 Flip::Done => {
                     let version = Some(version.unwrap_or(0) + 1);
                     *row = Some(Row { id, version });
@@ -289,6 +393,10 @@ impl WritePermit {
     pub fn is_valid(&self) -> bool {
         self.watch.is_registered()
     }
+}
+
+fn nanos(since: Duration) -> u64 {
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn nobody() -> Result<TenantId> {

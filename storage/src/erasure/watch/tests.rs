@@ -261,6 +261,111 @@ async fn a_writer_that_was_paused_within_a_write_takes_it_back() {
     assert_eq!(shop.tracks().await, ["stays"]);
 }
 
+/// A ledger that can be out of reach.
+struct Cut {
+    inner: Arc<dyn Erasures>,
+    is_cut: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Erasures for Cut {
+    async fn key(&self) -> Result<crate::api::LedgerKey> {
+        self.inner.key().await
+    }
+
+    async fn append(&self, erasure: NewErasure) -> Result<crate::api::Erasure> {
+        self.inner.append(erasure).await
+    }
+
+    async fn read(&self, from: u64) -> Result<Vec<crate::api::Erasure>> {
+        match self.is_cut.load(Ordering::SeqCst) {
+            true => Err(StorageError::new(ErrorKind::Unavailable, "cut off")),
+            false => self.inner.read(from).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writing_goes_on_while_the_ledger_is_away_and_whoever_erases_waits() {
+    let shop = Shop::new();
+    let cut = Arc::new(Cut {
+        inner: Arc::clone(&shop.ledger),
+        is_cut: false.into(),
+    });
+    let documents = Arc::clone(&shop.stores.documents);
+    let ledger = Arc::clone(&cut) as Arc<dyn Erasures>;
+    let writer = ErasureWatch::new("writer", ledger, documents, shop.clock.shared());
+    writer.renew().await.unwrap();
+    cut.is_cut.store(true, Ordering::SeqCst);
+    // Cut off from the ledger only: others append to it meanwhile.
+    let number = shop.forget("gone").await;
+    let eraser = shop.watch("eraser");
+    for _ in 0..20 {
+        shop.clock.advance(RENEW_EVERY);
+        assert!(writer.renew().await.is_err(), "the ledger is away");
+        writer.prolong().await.unwrap();
+        assert!(writer.permit().await.unwrap().is_valid());
+        let awaited = eraser.awaited(number).await.unwrap();
+        assert_eq!(awaited.len(), 1, "it writes, so it is waited for");
+    }
+    // A registration that ran out is not prolonged: it may not have been waited for.
+    shop.clock.advance(Duration::from_millis(EXPIRES_AFTER_MS as u64));
+    assert!(writer.prolong().await.is_err());
+    assert!(writer.permit().await.is_err());
+    cut.is_cut.store(false, Ordering::SeqCst);
+    assert_eq!(writer.permit().await.unwrap().filter().number(), number);
+    assert_eq!(eraser.awaited(number).await.unwrap(), vec![]);
+}
+
+/// A ledger to which somebody appends, and is not told of a waiting reader, at the moment after it was read.
+struct ReadThenAppended {
+    shop: Shop,
+    ledger: Arc<dyn Erasures>,
+    not_awaited: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl Erasures for ReadThenAppended {
+    async fn key(&self) -> Result<crate::api::LedgerKey> {
+        self.ledger.key().await
+    }
+
+    async fn append(&self, erasure: NewErasure) -> Result<crate::api::Erasure> {
+        self.ledger.append(erasure).await
+    }
+
+    async fn read(&self, from: u64) -> Result<Vec<crate::api::Erasure>> {
+        let read = self.ledger.read(from).await;
+        let number = self.shop.forget("gone").await;
+        let awaited = self.shop.watch("eraser").awaited(number).await?;
+        self.not_awaited.store(awaited.is_empty(), Ordering::SeqCst);
+        read
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_registers_while_somebody_is_erased_is_waited_for() {
+    let shop = Shop::new();
+    let (documents, clock) = (Arc::clone(&shop.stores.documents), shop.clock.shared());
+    let ledger = Arc::new(ReadThenAppended {
+        ledger: Arc::clone(&shop.ledger),
+        shop,
+        not_awaited: true.into(),
+    });
+    let watch = ErasureWatch::new(
+        "writer",
+        Arc::clone(&ledger) as Arc<dyn Erasures>,
+        documents,
+        clock,
+    );
+    let permit = watch.permit().await.unwrap();
+    assert_eq!(permit.filter().number(), 0, "it read before the entry was there");
+    assert!(
+        !ledger.not_awaited.load(Ordering::SeqCst),
+        "it may write what the entry names, so it must be waited for"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reading_leaves_out_whom_the_ledger_names() {
     let shop = Shop::new();

@@ -311,7 +311,7 @@ impl JobWorker {
             about: job.id.clone(),
             reason: job.reason.clone(),
             details: json!({
-                "spec": job.spec,
+                "spec": audited(&job.spec),
                 "state": job.state.word(),
                 "attempts": job.attempts,
                 "started_at": job.started_at,
@@ -321,6 +321,15 @@ impl JobWorker {
         };
         Ok(audit::record(self.stores.documents.as_ref(), &job.tenant, &entry).await?)
     }
+}
+
+/// A job's parameters as the audit keeps them: for ever, so without a name that was sealed to be forgotten.
+fn audited(spec: &serde_json::Value) -> serde_json::Value {
+    let mut spec = spec.clone();
+    if let Some(fields) = spec.as_object_mut() {
+        fields.remove("sealed");
+    }
+    spec
 }
 
 /// How long to wait before a failed job is tried again, milliseconds; `None` when trying again cannot help.

@@ -69,6 +69,13 @@ const LOG_AT_RISK: MetricDef = MetricDef::gauge(
     "1 while a reader of the event log is behind half of what the log keeps, else 0.",
 );
 
+/// Erasures of which it is not proven that nothing is left.
+const ERASURES_UNPROVEN: MetricDef = MetricDef::gauge(
+    "dwell_erasures_unproven",
+    Unit::Count,
+    "Erasures that have begun and whose last scan found the visitor, or was not made yet.",
+);
+
 /// Definitions of this crate's metrics.
 pub(crate) const DEFINITIONS: &[MetricDef] = &[
     JOBS,
@@ -80,6 +87,7 @@ pub(crate) const DEFINITIONS: &[MetricDef] = &[
     SCHEDULE_FAILED,
     LOG_READER_BEHIND,
     LOG_AT_RISK,
+    ERASURES_UNPROVEN,
 ];
 
 /// How a schedule stands.
@@ -94,6 +102,11 @@ pub(crate) fn schedule(tenant: &str, name: &str, overdue_ms: i64, held: usize, f
 pub(crate) fn log_reader(reader: &'static str, behind_ms: i64, at_risk: bool) {
     metrics::gauge!(LOG_READER_BEHIND.name, "reader" => reader).set(behind_ms as f64 / 1e3);
     metrics::gauge!(LOG_AT_RISK.name, "reader" => reader).set(f64::from(at_risk));
+}
+
+/// So many erasures are not proven.
+pub(crate) fn erasures_unproven(count: u64) {
+    metrics::gauge!(ERASURES_UNPROVEN.name).set(count as f64);
 }
 
 /// An engine answered, or did not.

@@ -10,17 +10,17 @@ use crate::oracle::{Row, assert_equal, compute, exported, parquet, utc_day};
 use crate::walkers::{Event, arrival, ndjson, venues, walk, zones};
 
 /// Long enough to stand nowhere by chance.
-const VISITOR: &str = "visitor-6f1c93ab27";
+pub(crate) const VISITOR: &str = "visitor-6f1c93ab27";
 
 /// A shop with a day of people two days ago, one of them the visitor.
-struct Shop {
-    folder: tempfile::TempDir,
+pub(crate) struct Shop {
+    pub(crate) folder: tempfile::TempDir,
     events: Vec<Event>,
-    day: (&'static str, i64, i64),
+    pub(crate) day: (&'static str, i64, i64),
 }
 
 impl Shop {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let data_dir = folder.path().join("d");
         std::fs::create_dir_all(&data_dir).expect("a folder");
@@ -39,11 +39,11 @@ impl Shop {
         Self { folder, events, day }
     }
 
-    fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.folder.path().join("d")
     }
 
-    fn of_visitor(&self) -> Vec<Event> {
+    pub(crate) fn of_visitor(&self) -> Vec<Event> {
         self.events
             .iter()
             .filter(|event| event.track == VISITOR)
@@ -60,7 +60,7 @@ impl Shop {
     }
 
     /// Everything in every place: raw, archive, superseded rows, two generations of sessions, quarantine, log.
-    fn fill(&self, instance: &Instance) {
+    pub(crate) fn fill(&self, instance: &Instance) {
         let post = |body: &str| instance.post("/v1/events", "application/x-ndjson", body.as_bytes());
         for batch in arrival(self.events.clone(), 8).chunks(300) {
             assert_eq!(post(&ndjson(batch)).0, 202);
@@ -79,7 +79,7 @@ impl Shop {
         self.recompute();
     }
 
-    fn recompute(&self) {
+    pub(crate) fn recompute(&self) {
         let job = json(
             &[
                 "jobs",
@@ -99,7 +99,7 @@ impl Shop {
     }
 
     /// What the platform has published of the day, against what the others alone come to.
-    fn assert_numbers_are_those_of_the_others(&self) {
+    pub(crate) fn assert_numbers_are_those_of_the_others(&self) {
         let expected = compute(&self.others(), &zones(), &vec![self.day]);
         let out = tempfile::tempdir().expect("a folder");
         let out_text = out.path().to_str().expect("a path");
@@ -114,7 +114,7 @@ impl Shop {
 }
 
 /// Every file below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -127,7 +127,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Files that hold the bytes of the visitor's name as they are, and archive files with a row that names them.
-fn places_of_visitor(data_dir: &Path) -> BTreeSet<String> {
+pub(crate) fn places_of_visitor(data_dir: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for path in files(data_dir) {
         let Ok(bytes) = std::fs::read(&path) else { continue };
@@ -148,7 +148,7 @@ fn places_of_visitor(data_dir: &Path) -> BTreeSet<String> {
     found
 }
 
-fn receipt(data_dir: &Path) -> Value {
+pub(crate) fn receipt(data_dir: &Path) -> Value {
     let listed = json(&["erasures"], data_dir);
     listed["erasures"][0].clone()
 }

@@ -11,6 +11,7 @@
 
 mod crash;
 mod erasure;
+mod erasure_kept;
 #[allow(dead_code, reason = "shared with the suite of the cluster")]
 mod harness;
 mod layouts;

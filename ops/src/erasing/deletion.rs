@@ -366,7 +366,7 @@ impl Deletion<'_> {
 }
 
 /// Empties the write-ahead logs; readers that come between are waited for.
-async fn settle(eraser: &Eraser) -> Result<()> {
+pub(crate) async fn settle(eraser: &Eraser) -> Result<()> {
     let Some(files) = &eraser.bare.files else {
         return Ok(());
     };

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::kinds::{JobKind, Outcome};
 use super::{JobWorker, Progress};
 use crate::erasing::Eraser;
-use crate::erasing::deletion::{Deletion, STEPS, filter_of, keep};
+use crate::erasing::deletion::{Deletion, STEPS, filter_of, keep, settle};
 use crate::erasing::places::Search;
 use crate::erasing::receipt::ErasureReceipt;
 use crate::erasing::whom::{self, Spec, Whom};
@@ -68,6 +68,8 @@ async fn run(eraser: &Eraser, job: &Job, progress: Progress, cancel: Cancellatio
         let entry = entry_of(job, &whom, subjects);
         let report = dry_run(eraser, &whom, &entry, calendar, &not_findable).await?;
         progress.respec(spec.forgotten(job, whom.hash(&key))).await?;
+        // The name came with the job, and stands in the write-ahead log until that is emptied.
+        settle(eraser).await?;
         return Ok(Outcome::succeeded(report));
     }
     failpoint!("erase.before_ledger");

@@ -45,9 +45,11 @@ pub(super) async fn run(
 /// Asks for erasures to be carried out once more: each night until the log has forgotten, since what is late, restored or
 /// imported may bring somebody back.
 async fn repeat_erasures(stores: &Stores, now_ms: i64) -> Result<()> {
+    let mut unproven = 0;
     for tenant in stores.registry.tenants().await? {
         for stored in documents::all::<ErasureReceipt>(&*stores.documents, &tenant).await? {
             let receipt = stored.value;
+            unproven += u64::from(receipt.proven_at.is_none() || !receipt.is_clean());
             let last = receipt
                 .repeated_at
                 .or(receipt.proven_at)
@@ -80,6 +82,7 @@ async fn repeat_erasures(stores: &Stores, now_ms: i64) -> Result<()> {
             .await?;
         }
     }
+    metrics::erasures_unproven(unproven);
     Ok(())
 }
 
@@ -146,12 +149,59 @@ mod tests {
     use dwell_model::testing::position_batch;
     use dwell_model::time::{DAY_MS, HOUR_MS};
     use dwell_runtime::clock::{Clock, ManualClock};
-    use dwell_storage::api::{ConsumerPosition, LogRecord, RawWrite};
+    use dwell_storage::api::{
+        ConsumerPosition, ErasedSubject, Erasure, Flip, LogRecord, NewErasure, RawWrite, SubjectClass,
+    };
     use dwell_storage::archive::DeltaArchive;
     use dwell_storage::backends::sqlite::SqliteStores;
     use dwell_storage::paths::DataPaths;
 
     use super::*;
+
+    #[tokio::test]
+    async fn an_erasure_is_asked_for_each_night_until_the_log_has_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = 1_800_000_000_000 - 1_800_000_000_000 % DAY_MS;
+        let clock = ManualClock::at_ms(start);
+        let paths = DataPaths::new(folder.path());
+        let stores = SqliteStores::open(&paths, clock.shared()).await.unwrap();
+        let archive = DeltaArchive::local(&paths.archive, clock.shared()).unwrap();
+        let stores = stores.with_archive(Arc::new(archive));
+        let tenant = TenantId::new("t").unwrap();
+        stores.registry.create_tenant(&tenant).await.unwrap();
+        let key = stores.erasures.key().await.unwrap();
+        let venue = VenueKey::new(tenant.clone(), VenueId::new("v").unwrap());
+        let name = key.hash(SubjectClass::Track, &venue, "somebody");
+        let entry = Erasure {
+            number: 1,
+            erasure: NewErasure {
+                id: "job".to_owned(),
+                venue,
+                requested_at: start,
+                subjects: vec![ErasedSubject {
+                    class: SubjectClass::Track,
+                    name,
+                    sensor: None,
+                    from: TsMs::MIN,
+                    until: start,
+                }],
+            },
+        };
+        let receipt = ErasureReceipt::of_ledger(&entry, start + 3 * DAY_MS).unwrap();
+        let stored = documents::store(&*stores.documents, &tenant, "job", &receipt, None).await;
+        assert_eq!(stored.unwrap(), Flip::Done);
+        let mut asked = Vec::new();
+        for hour in 0..6 * 24 {
+            repeat_erasures(&stores, start + hour * HOUR_MS).await.unwrap();
+            let jobs = stores.jobs.list(Some(&tenant), None, 100).await.unwrap();
+            if jobs.len() > asked.len() {
+                asked.push(hour);
+            }
+            assert!(jobs.iter().all(|job| job.spec["again"] == "job"));
+        }
+        // Once in each night, the last time in the one in which the log forgets.
+        assert_eq!(asked, [24, 48, 72]);
+    }
 
     #[tokio::test]
     async fn the_log_is_trimmed_after_its_time_and_never_past_the_raw_writer() {

@@ -164,4 +164,35 @@ mod tests {
         assert_eq!(count_in(&path, b"nothing").unwrap(), 0);
         assert_eq!(count_in(&path, b"").unwrap(), 0);
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_written_anew_has_none_of_what_its_free_pages_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        let clock = dwell_runtime::clock::ManualClock::at_ms(0);
+        let stores = super::super::SqliteStores::open(&paths, clock.shared())
+            .await
+            .unwrap();
+        // As a version did that left deleted rows' bytes where they were.
+        with_connection(&paths.data_db, |database| {
+            database.execute_batch(
+                "PRAGMA secure_delete = OFF;
+                 CREATE TABLE scratch (text TEXT);
+                 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+                 INSERT INTO scratch SELECT 'needle-of-a-free-page' FROM n;
+                 DROP TABLE scratch;",
+            )
+        })
+        .unwrap();
+        let files = &stores.files;
+        files.settle().await.unwrap();
+        let found = files.find(b"needle-of-a-free-page".to_vec()).await.unwrap();
+        assert_eq!(found.len(), 1, "it is there to be found: {found:?}");
+        assert!(files.rewrite("keys.db").await.is_err(), "no file of theirs");
+        files.rewrite(&found[0].0).await.unwrap();
+        assert_eq!(
+            files.find(b"needle-of-a-free-page".to_vec()).await.unwrap(),
+            vec![]
+        );
+    }
 }

@@ -7,11 +7,12 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use dwell_model::definitions::MetricDefinition;
+use dwell_model::exclusion::{DayExclusions, Exclusion};
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::{Layout, VENUE_ZONE, Venue};
 use dwell_model::metrics::{AggregateRow, Family, Grain, Number, Value, conversion, evaluate};
 use dwell_model::time::{DayCut, LocalDay, TsMs, parse_ts};
-use dwell_storage::api::{GenerationInfo, RowFilter, SessionCursor};
+use dwell_storage::api::{GenerationInfo, RowFilter, SessionCursor, documents};
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
@@ -350,10 +351,10 @@ async fn folded(
         let why = "it was computed while the day was open, from rows that are not archived";
         return Ok(Err(why.to_owned()));
     }
-    if info.exclusions.fingerprint != 0 {
-        let why = "deliveries were excluded when it was computed; see inputs.exclusions";
+    let Some(exclusions) = exclusions_of(state, key, info).await? else {
+        let why = "exclusions that it applied are no longer known as they were; see inputs.exclusions";
         return Ok(Err(why.to_owned()));
-    }
+    };
     let Some(layout) = layout else {
         let why = "the venue no longer has the layout that it was computed with";
         return Ok(Err(why.to_owned()));
@@ -367,7 +368,7 @@ async fn folded(
     }
     let _turn = state.trajectories().acquire().await;
     let cut = venue.calendar.cut(bucket.day);
-    match refold(state, key, info, cut, layout.clone(), wanted).await {
+    match refold(state, key, info, cut, layout.clone(), exclusions, wanted).await {
         Ok(found) => Ok(Ok(found)),
         Err(problem) if problem.kind() == problem::NOT_FOUND => {
             let why = "an archive file that it was computed from is no longer kept";
@@ -375,6 +376,23 @@ async fn folded(
         }
         Err(problem) => Err(problem),
     }
+}
+
+/// The exclusions that a generation applied, ended ones too; `None` when they are not what they were.
+async fn exclusions_of(
+    state: &AppState,
+    key: &VenueKey,
+    info: &GenerationInfo,
+) -> Result<Option<DayExclusions>, Problem> {
+    let applied = &info.exclusions;
+    let mut rules = Vec::new();
+    for id in &applied.jobs {
+        let documents = state.stores().documents.as_ref();
+        let stored = documents::load::<Exclusion>(documents, &key.tenant, id).await?;
+        rules.extend(stored.map(|stored| stored.value));
+    }
+    let exclusions = DayExclusions::exactly(&rules);
+    Ok((exclusions.fingerprint() == applied.fingerprint).then_some(exclusions))
 }
 
 fn recomputed(

@@ -15,7 +15,7 @@ const WALK: &[(&str, &str, &str, f32, f32)] = &[
     ("s1", "a", "2026-10-26T10:00:10+01:00", 3.0, 2.0),
 ];
 
-fn exclusion(id: &str, venue: &str, scope: Scope) -> Exclusion {
+pub(super) fn exclusion(id: &str, venue: &str, scope: Scope) -> Exclusion {
     Exclusion {
         id: id.to_owned(),
         venue: VenueId::new(venue).unwrap(),
@@ -30,7 +30,7 @@ fn exclusion(id: &str, venue: &str, scope: Scope) -> Exclusion {
 }
 
 impl Api {
-    async fn put_exclusion(&self, tenant: &str, exclusion: &Exclusion) {
+    pub(super) async fn put_exclusion(&self, tenant: &str, exclusion: &Exclusion) {
         let tenant = TenantId::new(tenant).unwrap();
         let stored = documents::store(&*self.stores.documents, &tenant, &exclusion.id, exclusion, None).await;
         assert_eq!(stored.unwrap(), Flip::Done);

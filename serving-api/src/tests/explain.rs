@@ -2,9 +2,12 @@
 
 use axum::http::StatusCode;
 use dwell_model::event::Kind;
-use dwell_storage::api::{ArchiveFile, ArchiveReader};
+use dwell_model::exclusion::{Ended, Scope, fingerprint};
+use dwell_model::time::parse_ts;
+use dwell_storage::api::{AppliedExclusions, ArchiveFile, ArchiveReader};
 use serde_json::{Value, json};
 
+use super::exclusions::exclusion;
 use super::harness::{Api, Point, venue_key};
 use super::metrics::MONDAY;
 
@@ -155,6 +158,58 @@ async fn a_number_that_its_events_do_not_give_is_told() {
     assert_eq!(
         ten["recomputed"]["equal"], true,
         "the hour before is right all the same"
+    );
+}
+
+#[tokio::test]
+async fn a_generation_with_exclusions_is_folded_with_them_ended_or_not() {
+    // `b` is archived like everything, and was taken out of the numbers.
+    let (api, _) = published(MONDAY, MONDAY).await;
+    let at = |text: &str| Some(parse_ts(text).unwrap());
+    let scope = Scope {
+        from: at("2026-10-26T11:30:00+01:00"),
+        to: at("2026-10-26T11:30:10+01:00"),
+        ..Scope::default()
+    };
+    let mut rule = exclusion("job-1", "v1", scope);
+    let held = api
+        .archive
+        .day(&venue_key("v1"), Kind::Position, DAY.parse().unwrap())
+        .await
+        .unwrap();
+    let applied = AppliedExclusions {
+        fingerprint: fingerprint([&rule]),
+        jobs: vec![rule.id.clone()],
+        ..AppliedExclusions::default()
+    };
+    api.publish_with("v1", DAY, &MONDAY[..4], |info| {
+        info.files = held.events.clone();
+        info.exclusions = applied.clone();
+    })
+    .await;
+    let day = "/v1/venues/v1/explain?metric=visits&start=2026-10-26";
+    let answer = api.get_json(day).await;
+    let why = answer["recomputed"]["why_not"].as_str().unwrap();
+    assert!(
+        why.contains("no longer known"),
+        "nobody made such an exclusion: {why}"
+    );
+    rule.ended = Some(Ended {
+        at: rule.made_at + 1,
+        job: "job-2".to_owned(),
+        by: "k1".to_owned(),
+        reason: None,
+    });
+    api.put_exclusion("acme", &rule).await;
+    let answer = api.get_json(day).await;
+    assert_eq!(
+        (&answer["bucket"]["value"], &answer["recomputed"]["equal"]),
+        (&json!(1), &json!(true)),
+        "{answer}"
+    );
+    assert_eq!(
+        answer["sources"]["events"], 4,
+        "what was taken out stands behind nothing"
     );
 }
 

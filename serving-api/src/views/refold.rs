@@ -1,12 +1,14 @@
 //! A venue-day computed once more from the archive, and which events stand behind one bucket of it.
 //!
-//! The day's files are those that the generation names, so that the same events are folded as then; the folds are the
-//! model's. Runs on a blocking thread, one chunk in memory at a time, and what the day's sessions and buckets take; of the
-//! events behind a bucket only a page is kept.
+//! The day's files are those that the generation names, and the exclusions those that it applied, so that the same events
+//! are folded as then; the folds are the model's. Runs on a blocking thread, one chunk in memory at a time, and what the
+//! day's sessions and buckets take; a kind that exclusions may bear on is held whole, since a covered payload may come
+//! back in place of an excluded one. Of the events behind a bucket only a page is kept.
 
 use std::collections::BTreeMap;
 
-use dwell_model::event::{Delivery, EventBatch, Kind, field};
+use dwell_model::event::{Delivery, EventBatch, Kind, RawRows, field, resolve};
+use dwell_model::exclusion::DayExclusions;
 use dwell_model::ids::{Receipt, VenueKey};
 use dwell_model::layout::{Layout, VENUE_ZONE, Zone};
 use dwell_model::metrics::{
@@ -75,47 +77,61 @@ pub(crate) struct Refolded {
     pub(crate) receipts: BTreeMap<Receipt, u64>,
 }
 
-/// Folds the day of a generation from the files that it names, with the layout that it was computed with. `NotFound` as
-/// a store's error when a file is gone.
+/// Folds the day of a generation from the files that it names, with the layout and the exclusions that it was computed
+/// with. `NotFound` as a store's error when a file is gone.
 pub(crate) async fn refold(
     state: &AppState,
     venue: &VenueKey,
     info: &GenerationInfo,
     cut: DayCut,
     layout: Layout,
+    exclusions: DayExclusions,
     wanted: Wanted,
 ) -> Result<Refolded, Problem> {
     let archive = &state.stores().archive;
-    let mut readers = Vec::new();
+    let mut kinds = Vec::new();
     for kind in Kind::ALL {
-        let events: Vec<_> = info
-            .files
-            .iter()
-            .filter(|file| file.kind == kind && file.dataset == Dataset::Events)
-            .cloned()
-            .collect();
-        if !events.is_empty() {
-            let held = ArchivedDay {
-                events,
-                ..ArchivedDay::default()
-            };
-            readers.push(
-                archive
-                    .open(venue, &held, Projection::EventsAndDeliveries)
-                    .await?,
-            );
+        let files = |dataset: Dataset| -> Vec<_> {
+            let of_kind = info.files.iter().filter(|file| file.kind == kind);
+            of_kind.filter(|file| file.dataset == dataset).cloned().collect()
+        };
+        let held = ArchivedDay {
+            events: files(Dataset::Events),
+            superseded: files(Dataset::Superseded),
+            ..ArchivedDay::default()
+        };
+        if held.events.is_empty() {
+            continue;
         }
+        let winners = archive.open(venue, &held, Projection::EventsAndDeliveries);
+        let winners = winners.await?;
+        let superseded = match exclusions.is_empty() || held.superseded.is_empty() {
+            true => RawRows::new(EventBatch::new(kind)),
+            false => archive.superseded(venue, kind, &held).await?,
+        };
+        kinds.push(KindRows { winners, superseded });
     }
     let carry = info.carry_in.clone();
-    let folded = blocking("explain", move || fold(readers, &cut, &layout, carry, &wanted)).await;
+    let folding = blocking("explain", move || {
+        fold(kinds, &cut, &layout, carry, &exclusions, &wanted)
+    });
+    let folded = folding.await;
     folded.map_err(|error| Problem::internal(error.to_string()))?
 }
 
+/// A kind of the day's events.
+struct KindRows {
+    winners: Box<dyn DayReader>,
+    /// Read only where exclusions may bring a covered payload back.
+    superseded: RawRows,
+}
+
 fn fold(
-    readers: Vec<Box<dyn DayReader>>,
+    kinds: Vec<KindRows>,
     cut: &DayCut,
     layout: &Layout,
     carry: Carry,
+    exclusions: &DayExclusions,
     wanted: &Wanted,
 ) -> Result<Refolded, Problem> {
     let context = FoldContext::new(cut, layout);
@@ -127,27 +143,40 @@ fn fold(
         Subject::Zone(id) => layout.zones.iter().find(|zone| zone.id == *id),
         _ => None,
     };
-    for mut reader in readers {
-        while let Some(chunk) = reader.next_chunk()? {
-            let events = chunk.events;
-            let inside: Vec<u32> = (0..events.len())
-                .filter(|&row| (cut.start..cut.end).contains(&events.ts[row]))
-                .map(|row| row as u32)
-                .collect();
-            if events.kind == Kind::Position {
-                buckets.0.observe_positions(events, Some(&inside));
-                fold.push_chunk(events, Some(&inside), &mut buckets);
-            } else {
-                buckets.0.add_events(events, Some(&inside));
-            }
-            for row in inside.into_iter().map(|row| row as usize) {
-                if is_behind(wanted, zone, events, row)
-                    && let Some(delivery) = chunk.first.get(row)
-                {
-                    found.see(wanted, events, row, *delivery);
-                }
+    // Rows that count, in the order (key, ts), each with its first delivery.
+    let mut take = |events: &EventBatch, counting: &mut dyn Iterator<Item = (u32, Delivery)>| {
+        let (inside, first): (Vec<u32>, Vec<Delivery>) = counting
+            .filter(|(row, _)| (cut.start..cut.end).contains(&events.ts[*row as usize]))
+            .unzip();
+        if events.kind == Kind::Position {
+            buckets.0.observe_positions(events, Some(&inside));
+            fold.push_chunk(events, Some(&inside), &mut buckets);
+        } else {
+            buckets.0.add_events(events, Some(&inside));
+        }
+        for (row, delivery) in inside.into_iter().zip(first) {
+            if is_behind(wanted, zone, events, row as usize) {
+                found.see(wanted, events, row as usize, delivery);
             }
         }
+    };
+    for mut kind in kinds {
+        let mut all = kind.superseded;
+        while let Some(chunk) = kind.winners.next_chunk()? {
+            let mut rows = (0..).zip(chunk.first.iter().copied());
+            if exclusions.is_empty() {
+                take(chunk.events, &mut rows);
+                continue;
+            }
+            for (row, delivery) in rows {
+                all.events.push_from(chunk.events, row as usize);
+                all.deliveries.push(delivery);
+                all.ends.push(all.deliveries.len() as u32);
+            }
+        }
+        let on = exclusions.on(&all.events);
+        let left = resolve(&all, |row, delivery| on.covers(&all.events, row, delivery));
+        take(&all.events, &mut left.winners.into_iter().zip(left.first));
     }
     fold.finish(&mut buckets);
     found.rows = buckets.0.rows();

@@ -62,4 +62,4 @@ pub use layer::BatchLayer;
 pub use run::DayRequest;
 pub use runner::Progress;
 pub use service::{Handle, Nightly, NightlyStatus, Service};
-pub use what_if::{ChangedBucket, Difference, WhatIf};
+pub use what_if::{ChangedBucket, Difference, Source, WhatIf};

@@ -29,6 +29,7 @@ use crate::layer::BatchLayer;
 use crate::lease::Stop;
 use crate::report::{DayReport, Outcome};
 use crate::spec::What;
+use crate::what_if::Source;
 
 /// Most fences whose rows are looked for after runs that died.
 const ORPHANS_MAX: u64 = 32;
@@ -239,6 +240,19 @@ impl DayRun {
         run.unites_raw = run.open || run.may_have_new_rows();
         run.archived = archive_day::look_up(layer, &run).await?;
         Ok(run)
+    }
+
+    /// Leaves out what does not lie in one place: for looking at it, never for publishing.
+    pub(crate) fn read_only_from(&mut self, source: Source) {
+        match source {
+            Source::Both => {}
+            Source::Archive => self.unites_raw = false,
+            Source::Raw => {
+                self.unites_raw = true;
+                self.archived.clear();
+                self.recut = false;
+            }
+        }
     }
 
     /// Applies these exclusions of the venue.

@@ -9,7 +9,7 @@ use dwell_model::ids::VenueKey;
 use dwell_model::metrics::{AggregateRow, Number, Value, numbers, walk_rows};
 use dwell_model::time::{LocalDay, format_rfc3339};
 use dwell_storage::api::{Generation, GenerationChange, RowFilter};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Doing, Error, Result};
@@ -23,8 +23,24 @@ use crate::run::DayRun;
 pub struct WhatIf {
     /// With the layout that is in force on this day; `None`: its own.
     pub layout_of: Option<LocalDay>,
+    /// From which rows.
+    pub source: Source,
     /// Buckets that are listed.
     pub buckets_max: usize,
+}
+
+/// Where a day's rows are taken from, to see whether either place alone gives its numbers. What is published is always
+/// made of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// Raw united with the archive.
+    #[default]
+    Both,
+    /// Raw alone: nothing of a day that retention has swept.
+    Raw,
+    /// The archive alone: nothing that came since the day was archived.
+    Archive,
 }
 
 /// What would change.
@@ -79,7 +95,8 @@ impl BatchLayer {
         if self.now_ms() < stored.calendar.bounds(day).0 {
             return Err(Error::Spec(format!("{day} has not begun")));
         }
-        let run = DayRun::look(self, venue, day, cancel).await?;
+        let mut run = DayRun::look(self, venue, day, cancel).await?;
+        run.read_only_from(what_if.source);
         let before = run.before.clone();
         let carry_in = run.carry_in(self).await?;
         let computed = recompute::compute(self, &run, &layout, carry_in).await?;

@@ -1,6 +1,6 @@
 //! Looking at what a run would change, changing nothing.
 
-use dwell_batch_layer::WhatIf;
+use dwell_batch_layer::{Source, WhatIf};
 use dwell_model::layout::Layout;
 use dwell_model::metrics::Number;
 use dwell_storage::api::GenerationChange;
@@ -28,9 +28,10 @@ async fn a_look_at_late_events_or_another_layout_changes_nothing() {
         row.unwrap().unwrap().fence
     };
     let fence_before = fence().await;
-    let look = async |layout_of: Option<&str>, buckets_max| {
+    let look_at = async |layout_of: Option<&str>, source, buckets_max| {
         let what_if = WhatIf {
             layout_of: layout_of.map(day),
+            source,
             buckets_max,
         };
         let cancel = CancellationToken::new();
@@ -39,6 +40,7 @@ async fn a_look_at_late_events_or_another_layout_changes_nothing() {
             .await
             .unwrap()
     };
+    let look = async |layout_of, buckets_max| look_at(layout_of, Source::Both, buckets_max).await;
     let same = look(None, 10).await;
     assert_eq!(
         (same.changed.clone(), same.buckets.len()),
@@ -80,6 +82,13 @@ async fn a_look_at_late_events_or_another_layout_changes_nothing() {
     let late = look(None, 1).await;
     assert_eq!((late.events, late.sessions, late.buckets.len()), (67, 2, 1));
     assert!(late.buckets_unlisted > 0 && late.changed.added > 0, "{late:?}");
+    // It lies in raw alone; the first visitor in both places.
+    let seen = async |source| {
+        let found = look_at(None, source, 1).await;
+        (found.events, found.sessions)
+    };
+    assert_eq!(seen(Source::Raw).await, (67, 2));
+    assert_eq!(seen(Source::Archive).await, (61, 1));
     assert_eq!(shop.published(DAY).await, before);
     assert_eq!(fence().await, fence_before, "no lease was taken");
     assert!(shop.is_dirty(DAY).await);

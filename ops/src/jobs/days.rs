@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use dwell_batch_layer::WhatIf;
+use dwell_batch_layer::{Source, WhatIf};
 use dwell_batch_layer::report::RunReport;
 use dwell_batch_layer::spec::{RunSpec, Venues, What};
 use dwell_model::ids::VenueId;
@@ -33,6 +33,9 @@ struct Spec {
     /// Of a dry run of `recompute`: with the layout in force on this day.
     #[serde(default)]
     layout: Option<LocalDay>,
+    /// Of a dry run of `recompute`: from raw alone, the archive alone, or both.
+    #[serde(default)]
+    source: Source,
 }
 
 const REPAIR: &str = "repair";
@@ -71,7 +74,7 @@ impl JobKind for DaysJob {
             takes_dry_run: true,
             options: match self.what {
                 What::Verify => &["force", REPAIR, "from_backup"],
-                What::Recompute => &["force", "layout", "definitions"],
+                What::Recompute => &["force", "layout", "definitions", "source"],
                 What::Archive => &["force"],
             },
             required: &[],
@@ -80,11 +83,15 @@ impl JobKind for DaysJob {
 
     fn check(&self, request: &JobRequest) -> Result<(), JobRefusal> {
         let refuse = |why: String| Err(JobRefusal(why));
-        let (layout, version) = (request.options.get("layout"), request.options.get("definitions"));
-        if (layout.is_some() || version.is_some()) && !request.dry_run {
+        let option = |name: &str| request.options.get(name);
+        let (layout, version, source) = (option("layout"), option("definitions"), option("source"));
+        if [layout, version, source].iter().any(Option::is_some) && !request.dry_run {
             return refuse(
-                "layout and definitions are for looking at the difference: add dry_run".to_owned(),
+                "layout, definitions and source are for looking at the difference: add dry_run".to_owned(),
             );
+        }
+        if source.is_some_and(|source| Source::deserialize(source).is_err()) {
+            return refuse("source is raw, archive or both".to_owned());
         }
         let is_day =
             |day: &serde_json::Value| day.as_str().is_some_and(|day| day.parse::<LocalDay>().is_ok());
@@ -172,6 +179,7 @@ async fn dry_run(
         .collect();
     let what_if = WhatIf {
         layout_of: spec.layout,
+        source: spec.source,
         buckets_max: COMPARED_BUCKETS_MAX,
     };
     let (mut differences, total) = (Vec::new(), days.len().min(COMPARED_DAYS_MAX));

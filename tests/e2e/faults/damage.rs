@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::is_elsewhere;
 use super::site::Site;
 use crate::harness::{eventually, json as command};
+use crate::walkers::Event;
 
 /// Bytes of a page of Dwell's databases.
 const PAGE: usize = 8_192;
@@ -176,6 +177,82 @@ fn a_damaged_log_loses_only_what_it_names() {
     site.check();
     assert!(site.stop());
     command(&["doctor"], &site.data_dir());
+}
+
+#[test]
+fn of_a_log_that_is_damaged_in_the_middle_all_that_can_be_read_counts_and_the_rest_is_named() {
+    if is_elsewhere() {
+        return;
+    }
+    let mut site = Site::configured(&[2], "[batch]\nnightly = false\n");
+    site.kill();
+    // Nothing is copied into the tables: the log alone has it.
+    site.start_with(&[("DWELL_FAILPOINTS", "raw_writer.before_apply=error")]);
+    // Each is a record of the log, in this order.
+    let batches = site.batches(0, 25, 36, 100);
+    site.post_all(&batches);
+    site.kill();
+    // Reads the file, and brings all of it from the WAL into its place.
+    command(&["doctor"], &site.data_dir());
+    let log_db = site.data_dir().join("log.db");
+    let mut bytes = std::fs::read(&log_db).expect("a file");
+    let leaves: Vec<(usize, Vec<usize>)> = (1..bytes.len() / PAGE)
+        .map(|page| (page * PAGE, rows_of_leaf(&bytes[page * PAGE..(page + 1) * PAGE])))
+        .filter(|(_, rows)| rows.len() > 1 && rows.iter().all(|row| *row + 20 < batches.len()))
+        .collect();
+    let (page, lost) = &leaves[leaves.len() / 2];
+    bytes[*page..page + 64].iter_mut().for_each(|byte| *byte ^= 0xff);
+    std::fs::write(&log_db, bytes).expect("a file");
+
+    site.start();
+    let damaged = || site.metric("dwell_raw_writer_damaged_records_total");
+    eventually("each record that is lost is counted", || {
+        damaged() == Some(lost.len() as f64)
+    });
+    eventually("all others are copied", || {
+        let partitions = command(&["log", "positions"], &site.data_dir());
+        partitions[0]["copied_to"] == partitions[0]["end"]
+    });
+    let left = |(number, batch): (usize, &Vec<Event>)| (!lost.contains(&number)).then(|| batch.clone());
+    let left: Vec<Event> = batches.iter().enumerate().filter_map(left).flatten().collect();
+    site.expect_only(&left);
+    site.check();
+    // The sender has them still.
+    lost.iter().for_each(|number| site.post(&batches[*number]));
+    assert_eq!(site.expected().len(), distinct(&batches));
+    site.check();
+}
+
+/// Events of batches, those that come again left out.
+fn distinct(batches: &[Vec<Event>]) -> usize {
+    let lines: std::collections::HashSet<String> = batches.iter().flatten().map(Event::ndjson).collect();
+    lines.len()
+}
+
+/// The row numbers that a leaf page of a SQLite table holds, by the format's description; none of any other page.
+fn rows_of_leaf(page: &[u8]) -> Vec<usize> {
+    if page[0] != 0x0d {
+        return Vec::new();
+    }
+    let number = |at: usize| usize::from(page[at]) << 8 | usize::from(page[at + 1]);
+    // Seven bits in each byte, the highest says whether another one follows.
+    let varint = |mut at: usize| {
+        let mut value = 0;
+        loop {
+            value = value << 7 | usize::from(page[at] & 0x7f);
+            at += 1;
+            if page[at - 1] & 0x80 == 0 {
+                return (value, at);
+            }
+        }
+    };
+    let cells = (0..number(3)).map(|cell| number(8 + 2 * cell));
+    cells
+        .map(|cell| {
+            let (_, behind_length) = varint(cell);
+            varint(behind_length).0
+        })
+        .collect()
 }
 
 #[test]

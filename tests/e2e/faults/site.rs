@@ -151,6 +151,11 @@ impl Site {
         Some(told)
     }
 
+    /// Takes these events alone for those that must be there.
+    pub(crate) fn expect_only(&mut self, events: &[Event]) {
+        self.acknowledged = events.to_vec();
+    }
+
     /// Counts events that came by another road.
     pub(crate) fn has_got(&mut self, events: &[Event]) {
         self.acknowledged.extend_from_slice(events);

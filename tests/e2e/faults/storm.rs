@@ -132,31 +132,31 @@ impl Storm {
 
     /// A file of the archive is damaged or gone: named, and written anew.
     fn hurt_the_archive(&mut self, is_removed: bool) {
-        let files = archived(&self.site.folder().join("archive"));
-        let named = json(
-            &["jobs", "run", "vacuum", "--dry-run", "--wait"],
-            &self.site.data_dir(),
-        );
-        drop(named);
-        let file = files[self.dice.below(files.len() as u64) as usize].clone();
-        match is_removed {
-            true => std::fs::remove_file(&file).expect("a file"),
-            false => flip(&file, 0.5),
-        }
+        let data_dir = self.site.data_dir();
         let verify = ["jobs", "run", "verify", "--venue", "all", "--wait"];
-        let found = run(&verify, &self.site.data_dir());
-        if found.status.success() {
-            // A file that another has replaced: nobody reads it.
+        let mut files = archived(&self.site.folder().join("archive"));
+        let first = self.dice.below(files.len() as u64) as usize;
+        files.rotate_left(first);
+        for file in files {
+            let bytes = std::fs::read(&file).expect("a file");
+            match is_removed {
+                true => std::fs::remove_file(&file).expect("a file"),
+                false => flip(&file, 0.5),
+            }
+            let found = run(&verify, &data_dir);
+            if found.status.success() {
+                // Others have taken its place, and nobody reads it any more: the next one.
+                std::fs::write(&file, bytes).expect("a file");
+                continue;
+            }
+            let name = file.file_name().and_then(|name| name.to_str()).expect("a name");
+            let said = String::from_utf8_lossy(&found.stderr).into_owned();
+            assert!(said.contains(name), "{name} is named: {said}");
+            json(&[&verify[..], &["--option", "repair=true"]].concat(), &data_dir);
+            json(&verify, &data_dir);
             return;
         }
-        let name = file.file_name().and_then(|name| name.to_str()).expect("a name");
-        let said = String::from_utf8_lossy(&found.stderr).into_owned();
-        assert!(said.contains(name), "{name} is named: {said}");
-        json(
-            &[&verify[..], &["--option", "repair=true"]].concat(),
-            &self.site.data_dir(),
-        );
-        json(&verify, &self.site.data_dir());
+        panic!("no file of the archive is missed");
     }
 }
 

@@ -25,10 +25,6 @@ mod three_nodes;
 #[path = "../e2e/harness.rs"]
 #[allow(dead_code, reason = "shared with the end-to-end suite")]
 mod harness;
-#[cfg(target_os = "linux")]
-#[path = "../e2e/faults/machine.rs"]
-#[allow(dead_code, reason = "shared with the end-to-end suite")]
-mod machine;
 #[path = "../e2e/oracle.rs"]
 #[allow(dead_code, reason = "shared with the end-to-end suite")]
 mod oracle;

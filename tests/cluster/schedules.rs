@@ -103,50 +103,6 @@ fn two_workers_on_one_venue_day_end_in_one_generation() {
     shop.check();
 }
 
-/// The clocks of two workers are forty minutes apart: to the one ahead every lease of the other has run out.
-#[cfg(target_os = "linux")]
-#[test]
-fn two_workers_whose_clocks_differ_publish_each_day_once_and_right() {
-    const TWENTY_MINUTES_MS: i64 = 20 * 60_000;
-    let Some(stack) = Stack::take() else { return };
-    let (behind, ahead) = (crate::machine::Machine::new(), crate::machine::Machine::new());
-    behind.set_clock(-TWENTY_MINUTES_MS);
-    ahead.set_clock(TWENTY_MINUTES_MS);
-    let mut shop = Shop::open(&stack);
-    for role in ["ingest", "raw-writer", "serve"] {
-        shop.start(role);
-    }
-    let batches = shop.batches(20, 24);
-    let (first, rest) = batches.split_at(batches.len() / 2);
-    shop.post_all(first);
-    let mut env = behind.env();
-    env.push(("DWELL_FAILPOINTS", "batch.before_publish=1*pause:8s"));
-    shop.start_with("batch/behind", &env);
-    let (_, created) = post_job(&shop);
-    eventually("the one behind computes", || {
-        state_of(&shop, &created) == "running"
-    });
-    std::thread::sleep(Duration::from_secs(2));
-    // It takes the job and the day from the other, which is in the middle of it.
-    shop.start_with("batch/ahead", &ahead.env());
-    eventually("the job ends", || state_of(&shop, &created) == "succeeded");
-    let published = shop.export();
-    assert_equal(&published, &shop.expected());
-    std::thread::sleep(Duration::from_secs(8));
-    assert_eq!(shop.export(), published, "the one that was late changed nothing");
-    // From here on they work beside each other.
-    shop.post_all(rest);
-    for _ in 0..4 {
-        let (_, created) = post_job(&shop);
-        eventually("the job ends", || {
-            let state = state_of(&shop, &created);
-            assert_ne!(state, "failed");
-            state != "queued" && state != "running"
-        });
-    }
-    shop.check();
-}
-
 /// A speed layer stands still past the group's session; others take over its shards, and it wakes.
 #[test]
 fn a_speed_layer_that_wakes_after_a_rebalance_does_no_harm() {

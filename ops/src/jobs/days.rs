@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
-use dwell_batch_layer::{Source, WhatIf};
 use dwell_batch_layer::report::RunReport;
 use dwell_batch_layer::spec::{RunSpec, Venues, What};
+use dwell_batch_layer::{Source, WhatIf};
 use dwell_model::ids::VenueId;
 use dwell_model::time::LocalDay;
 use dwell_serving_api::{DeclaredJob, JobRefusal, JobRequest};

@@ -241,7 +241,7 @@ mod tests {
             .await
             .unwrap();
         // As a version did that left deleted rows' bytes where they were.
-        with_connection(&paths.data_db, |database| {
+        with_connection(&paths.data_db, None, |database| {
             database.execute_batch(
                 "PRAGMA secure_delete = OFF;
                  CREATE TABLE scratch (text TEXT);

@@ -283,10 +283,14 @@ impl Nightly {
         Ok(clean)
     }
 
-    /// Whether a venue's night is to be done: not done yet, and not tried a moment ago.
+    /// Whether a venue's night is to be done: not done yet, and not tried a moment ago (a clock that was set back since
+    /// makes that moment lie ahead).
     fn is_wanted(&self, venue: &VenueKey, day: LocalDay, now: TsMs) -> bool {
+        let latest = now.saturating_add(self.layer.config().retry_after.as_ms());
         match self.lock().nights.get(venue) {
-            Some(night) if night.day == day => !night.done && night.retry_at <= now,
+            Some(night) if night.day == day => {
+                !night.done && (night.retry_at <= now || night.retry_at > latest)
+            }
             _ => true,
         }
     }

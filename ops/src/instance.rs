@@ -31,7 +31,8 @@ impl InstanceFile {
         }
     }
 
-    /// The instance that runs on a folder now: its file is there and the folder's lock is held.
+    /// The instance that runs on a folder now: its file is there and it holds the folder's lock. A file that an instance
+    /// left which died says nothing of who has the folder since: a command, say.
     pub(crate) fn of_running(data_dir: &Path) -> Result<Option<Self>> {
         let paths = DataPaths::new(data_dir);
         let bytes = match std::fs::read(&paths.instance) {
@@ -44,9 +45,11 @@ impl InstanceFile {
         if !is_locked(&paths) {
             return Ok(None);
         }
-        let file = serde_json::from_slice(&bytes)
+        let file: Self = serde_json::from_slice(&bytes)
             .with_context(|| format!("{} is damaged", paths.instance.display()))?;
-        Ok(Some(file))
+        let holder = std::fs::read_to_string(&paths.lock).ok();
+        let holder = holder.and_then(|text| text.trim().parse::<u32>().ok());
+        Ok(holder.is_none_or(|pid| pid == file.pid).then_some(file))
     }
 }
 
@@ -86,4 +89,37 @@ pub(crate) fn read_admin_key(data_dir: &Path) -> Result<String> {
         )
     })?;
     Ok(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use dwell_storage::lock::DataDirLock;
+
+    use super::*;
+
+    #[test]
+    fn an_instance_is_running_while_it_holds_the_lock_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = DataPaths::new(dir.path());
+        paths.create().unwrap();
+        let instance = |pid| InstanceFile {
+            pid,
+            url: "http://127.0.0.1:1".to_owned(),
+            admin_url: "http://127.0.0.1:2".to_owned(),
+        };
+        let found = || {
+            InstanceFile::of_running(dir.path())
+                .unwrap()
+                .map(|found| found.pid)
+        };
+        assert_eq!(found(), None);
+        instance(std::process::id()).write(&paths).unwrap();
+        assert_eq!(found(), None, "nobody holds the lock");
+        let lock = DataDirLock::acquire(&paths).unwrap();
+        assert_eq!(found(), Some(std::process::id()));
+        // One that died left its file, and another process has the folder.
+        instance(std::process::id() + 1).write(&paths).unwrap();
+        assert_eq!(found(), None);
+        drop(lock);
+    }
 }

@@ -33,7 +33,7 @@ use dwell_runtime::clock::SharedClock;
 use dwell_runtime::limits::HumanDuration;
 use dwell_runtime::shutdown::ShutdownToken;
 use dwell_storage::api::{AuditEntry, Flip, Job, JobProgress, JobState, Stores, audit};
-use dwell_storage::error::StorageError;
+use dwell_storage::error::{ErrorKind, StorageError};
 use dwell_storage::resolver::EngineSettings;
 use serde_json::json;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -337,7 +337,8 @@ fn retry_after(job: &Job, error: &anyhow::Error) -> Option<i64> {
     let passes = error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<StorageError>())
-        .any(|cause| cause.kind().is_retryable());
+        // Room is made without us, as an engine comes back without us.
+        .any(|cause| cause.kind().is_retryable() || cause.kind() == ErrorKind::Full);
     let doublings = job.attempts.saturating_sub(1).min(16);
     (passes && job.attempts < ATTEMPTS_MAX && !job.cancel_requested)
         .then(|| (RETRY_MS << doublings).min(RETRY_MS_MAX))

@@ -38,6 +38,14 @@ const ENGINE_UP: MetricDef = MetricDef::gauge(
     "1 while the engine (event log, tables, archive) answers this process, else 0.",
 );
 
+/// Whether a folder of an embedded installation is in trouble.
+const FOLDER_TROUBLE: MetricDef = MetricDef::gauge(
+    "dwell_folder_trouble",
+    Unit::Count,
+    "1 while a folder of an embedded installation (data, archive) is full or unwritable, or a database file in it is damaged or \
+     not_flushed, else 0.",
+);
+
 /// How late a schedule is.
 const SCHEDULE_OVERDUE: MetricDef = MetricDef::gauge(
     "dwell_schedule_overdue_seconds",
@@ -82,6 +90,7 @@ pub(crate) const DEFINITIONS: &[MetricDef] = &[
     OLDEST_JOB,
     STORED,
     ENGINE_UP,
+    FOLDER_TROUBLE,
     SCHEDULE_OVERDUE,
     SCHEDULE_HELD,
     SCHEDULE_FAILED,
@@ -107,6 +116,11 @@ pub(crate) fn log_reader(reader: &'static str, behind_ms: i64, at_risk: bool) {
 /// So many erasures are not proven.
 pub(crate) fn erasures_unproven(count: u64) {
     metrics::gauge!(ERASURES_UNPROVEN.name).set(count as f64);
+}
+
+/// A folder is in trouble, or is not.
+pub(crate) fn folder_trouble(folder: &'static str, trouble: &'static str, is_so: bool) {
+    metrics::gauge!(FOLDER_TROUBLE.name, "folder" => folder, "trouble" => trouble).set(f64::from(is_so));
 }
 
 /// An engine answered, or did not.

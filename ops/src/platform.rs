@@ -8,6 +8,7 @@
 
 mod base;
 mod engines;
+mod folder;
 mod housekeeping;
 mod no_live_view;
 mod pinned;

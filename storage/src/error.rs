@@ -51,6 +51,26 @@ impl ErrorKind {
     }
 }
 
+/// Whether an error, or what caused it, is a disk without room.
+pub(crate) fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |&error| {
+        match error.downcast_ref::<std::io::Error>() {
+            // One that wraps another shows the causes of that one, not itself.
+            Some(io) => io.get_ref().map(|inner| inner as _),
+            None => error.source(),
+        }
+    });
+    causes.any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| {
+            matches!(
+                io.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            )
+        })
+    })
+}
+
 /// A failure of a store: its kind, what was being done, and the engine's own error.
 #[derive(Debug)]
 pub struct StorageError {
@@ -107,5 +127,23 @@ impl fmt::Display for StorageError {
 impl std::error::Error for StorageError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_without_room_is_found_below_what_wraps_it() {
+        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let wrapped = std::io::Error::other(StorageError::with_source(ErrorKind::Busy, "write", full()));
+        assert!(is_full(&full()));
+        assert!(is_full(&StorageError::with_source(
+            ErrorKind::Unavailable,
+            "commit",
+            wrapped
+        )));
+        assert!(!is_full(&std::io::Error::other("a full house")));
     }
 }

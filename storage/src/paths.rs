@@ -26,6 +26,8 @@ pub struct DataPaths {
     pub admin_key: PathBuf,
     /// Address and process of the running instance.
     pub instance: PathBuf,
+    /// Written now and then to see whether there is room, and removed at once.
+    pub room: PathBuf,
     /// Locked by the process that has the directory open (see [`DataDirLock`](crate::lock::DataDirLock)).
     pub lock: PathBuf,
 }
@@ -44,6 +46,7 @@ impl DataPaths {
             uploads: inside("uploads"),
             admin_key: inside("admin.key"),
             instance: inside("instance.json"),
+            room: inside("room"),
             lock: inside("lock"),
             root,
         }

@@ -312,6 +312,21 @@ impl Instance {
         ends.into_iter().all(|clean| clean)
     }
 
+    /// What `/readyz` of the first process says.
+    pub(crate) fn ready(&self) -> (u16, Value) {
+        self.processes[0].ready()
+    }
+
+    /// The id of the first process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.processes[0].id()
+    }
+
+    /// The admin port of the first process.
+    pub(crate) fn admin_url(&self) -> &str {
+        &self.processes[0].admin_url
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.processes.iter_mut().all(Process::is_running)
     }

@@ -12,6 +12,8 @@
 mod crash;
 mod erasure;
 mod erasure_kept;
+#[cfg(target_os = "linux")]
+mod faults;
 #[allow(dead_code, reason = "shared with the suite of the cluster")]
 mod harness;
 mod layouts;

@@ -13,6 +13,8 @@ use crate::platform::{Base, Engines};
 
 /// Good findings of an engine that are shown one by one; more are counted. `--json` shows all.
 const GOOD_SHOWN: usize = 4;
+/// What to do about a damaged database.
+const MEND: &str = "keep a copy of the file, then mend it as docs/faults.md says";
 
 /// What `migrate` did.
 #[derive(Debug, Serialize)]
@@ -89,7 +91,7 @@ pub(crate) async fn doctor(args: &EngineArgs) -> Result<()> {
     let clock = SystemClock::shared();
     let mut findings = Vec::new();
     match settings.is_embedded() {
-        true => findings.push(embedded(&config).await),
+        true => embedded(&config, &mut findings).await,
         false => {
             log(&settings, &mut findings).await?;
             tables(&settings, &clock, &mut findings).await?;
@@ -147,22 +149,37 @@ fn human(findings: &[Finding]) -> String {
     table(&["engine", "", "found", "what to do"], &[], rows)
 }
 
-async fn embedded(config: &crate::config::Config) -> Finding {
+/// Opens the folder and reads every page of its databases.
+async fn embedded(config: &crate::config::Config, findings: &mut Vec<Finding>) {
     let folder = config.data_dir.display();
-    let opened = Engines::open(config, &Base::new()).await;
-    let (health, what, remedy) = match opened {
-        Ok(engines) => {
-            engines.hold.release();
-            (Health::Good, format!("log and tables in {folder}"), None)
-        }
-        Err(error) => (Health::Wrong, format!("{error:#}"), None),
-    };
-    Finding {
+    let finding = |health, what, remedy: Option<&str>| Finding {
         engine: "folder",
         health,
         what,
-        remedy,
+        remedy: remedy.map(str::to_owned),
+    };
+    let engines = match Engines::open(config, &Base::new()).await {
+        Ok(engines) => engines,
+        Err(error) => {
+            findings.push(finding(Health::Wrong, format!("{error:#}"), None));
+            return;
+        }
+    };
+    match &engines.stores.files {
+        Some(files) => match files.inspect().await {
+            Ok(troubles) if troubles.is_empty() => {
+                let what = format!("log and tables in {folder}: every page is sound");
+                findings.push(finding(Health::Good, what, None));
+            }
+            Ok(troubles) => findings.extend(troubles.into_iter().map(|trouble| {
+                let what = format!("{}: {}", trouble.file.display(), trouble.what);
+                finding(Health::Wrong, what, Some(MEND))
+            })),
+            Err(error) => findings.push(finding(Health::Wrong, error.to_string(), None)),
+        },
+        None => findings.push(finding(Health::Good, format!("log and tables in {folder}"), None)),
     }
+    engines.hold.release();
 }
 
 async fn log(settings: &EngineSettings, findings: &mut Vec<Finding>) -> Result<()> {

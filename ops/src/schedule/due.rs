@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeZone, Utc};
 use chrono_tz::Tz;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds};
-use dwell_model::time::TsMs;
+use dwell_model::time::{DAY_MS, TsMs};
 use dwell_serving_api::JobRefusal;
 
 /// The times of a cron expression in a zone.
@@ -38,8 +38,14 @@ impl Timetable {
         Ok(Self { cron, zone })
     }
 
-    /// What is to be done at `now`, when everything up to and including `answered` has been done.
+    /// What is to be done at `now`, when everything up to and including `answered` has been done. A time answered that
+    /// is more than a day ahead was that of a clock which has been set back since: it says nothing of what was done, and
+    /// the schedule does not stand still until it has come round again.
     pub(crate) fn due(&self, answered: TsMs, now: TsMs) -> Due {
+        let answered = match answered > now.saturating_add(DAY_MS) {
+            true => TsMs::MIN,
+            false => answered,
+        };
         let latest = self
             .local(now)
             .and_then(|now| self.cron.find_previous_occurrence(&now, true).ok())

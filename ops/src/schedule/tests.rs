@@ -61,6 +61,21 @@ fn a_timetable_says_what_is_due_in_its_zone() {
             "2026-03-29T12:00:00Z",
             Ok("2026-03-29T01:00:00Z"),
         ),
+        // The clock has been ahead: by less than a day nothing is done twice, by more it is begun anew.
+        (
+            "0 5 * * *",
+            "Etc/UTC",
+            "2026-11-22T05:00:00Z",
+            "2026-11-21T12:00:00Z",
+            Err("2026-11-22T05:00:00Z"),
+        ),
+        (
+            "0 5 * * *",
+            "Etc/UTC",
+            "2026-12-21T05:00:00Z",
+            "2026-11-21T12:00:00Z",
+            Ok("2026-11-21T05:00:00Z"),
+        ),
         // 2026-10-25 02:30 comes twice: it is due once.
         (
             "30 2 * * *",

@@ -198,8 +198,13 @@ pub(crate) async fn choose(
     wanted: Wanted<'_>,
 ) -> Result<Sources, Problem> {
     let mut published = state.stores().venue_days.list(venue, first, last).await?;
+    let now = state.now_ms();
     for row in &mut published {
         row.published = row.published.take().filter(|info| info.calendar == *calendar);
+        if let Some(info) = &mut row.published {
+            // A day that goes on is not final, whatever a clock that was ahead has made of it.
+            info.provisional |= calendar.bounds(row.day).1 > now;
+        }
     }
     let mut days = match wanted {
         Wanted::Current => current(

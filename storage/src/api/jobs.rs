@@ -141,7 +141,9 @@ pub trait Jobs: Send + Sync {
     async fn list(&self, tenant: Option<&TenantId>, before: Option<&str>, limit: usize) -> Result<Vec<Job>>;
 
     /// Gives the oldest job that is queued, or running with an expired lease, to a worker until `now + ttl_ms`:
-    /// raises its fence and attempts. Conditional write. `None` when there is none.
+    /// raises its fence and attempts. A lease that ends more than
+    /// [`LEASE_AHEAD_MS_MAX`](super::LEASE_AHEAD_MS_MAX) after `now + ttl_ms` counts as expired. Conditional write. `None`
+    /// when there is none.
     async fn claim(&self, now: TsMs, ttl_ms: i64) -> Result<Option<Job>>;
 
     /// Stores a claimed job's parameters, state, progress and report, conditional on its fence; `cancel_requested` is kept as

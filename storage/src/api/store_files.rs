@@ -1,5 +1,7 @@
 //! The files of embedded stores, as bytes: for those who have to show that something is nowhere in them.
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 
 use crate::error::Result;
@@ -17,4 +19,31 @@ pub trait StoreFiles: Send + Sync {
     /// Writes the database of a file that [`find`](Self::find) named anew, so that no free space of a page holds what
     /// stood there. Takes as long, and as much disk, as copying the file.
     async fn rewrite(&self, file: &str) -> Result<()>;
+
+    /// Reads every page of the databases and names what is damaged. Takes as long as reading the files.
+    async fn inspect(&self) -> Result<Vec<FileTrouble>>;
+
+    /// What has gone wrong with the files since they were opened, and does not mend itself: told again and again until
+    /// they are opened anew. Cheap; touches no file.
+    fn troubles(&self) -> Vec<FileTrouble>;
+}
+
+/// Something wrong with a database file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileTrouble {
+    /// The file.
+    pub file: PathBuf,
+    /// What to do about it.
+    pub kind: FileTroubleKind,
+    /// What was being done, and the engine's own words.
+    pub what: String,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FileTroubleKind {
+    /// A flush to the disk failed: nothing more is written to the file until it is opened anew.
+    NotFlushed,
+    /// Bytes in it are damaged: what can be read is read on; it has to be mended.
+    Damaged,
 }

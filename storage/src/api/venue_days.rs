@@ -221,11 +221,15 @@ pub enum Flip {
     Lost,
 }
 
+/// A lease that ends so long after one given now would was given by a clock that has been set back since, and counts as
+/// expired: nobody waits until the time has come round again. Milliseconds; longer than any lease.
+pub const LEASE_AHEAD_MS_MAX: i64 = 3_600_000;
+
 /// Writing venue-days.
 #[async_trait]
 pub trait VenueDaysWriter: Send + Sync {
     /// Takes the lease of a day for `ttl_ms`: raises the fence by a conditional write. `None` while another holder's
-    /// lease has not expired at `now`. The same holder may take it again: the fence rises, the former lease is lost.
+    /// lease has not expired at `now`; one that ends more than [`LEASE_AHEAD_MS_MAX`] after `now + ttl_ms` has. The same holder may take it again: the fence rises, the former lease is lost.
     async fn acquire(
         &self,
         venue: &VenueKey,

@@ -15,7 +15,10 @@ use super::reader::{DayFileReader, DeliveryColumns};
 use super::unite::Sums;
 use super::writer::{DayFileWriter, SortedRows};
 use crate::api::{DeliveredRows, Projection};
-use crate::error::{ErrorKind, Result, StorageError};
+use crate::error::{ErrorKind, Result, StorageError, is_full};
+
+/// How the system's refusal for want of room ends in words (ENOSPC).
+const NO_SPACE: &str = "(os error 28)";
 
 /// Keys of a footer's metadata, and of an added file's tags in the log.
 pub(super) mod footer {
@@ -374,17 +377,15 @@ fn reads_back_wrong(name: &Path) -> StorageError {
 }
 
 fn not_written(name: &Path, error: ParquetError) -> StorageError {
-    let full = |error: &std::io::Error| {
-        matches!(
-            error.kind(),
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-        )
-    };
     let kind = match &error {
-        ParquetError::External(source) => match source.downcast_ref::<std::io::Error>() {
-            Some(error) if full(error) => ErrorKind::Full,
-            _ => ErrorKind::Unavailable,
-        },
+        full if is_full(full) => ErrorKind::Full,
+        // Of a failure to write the end of a file the library keeps the words alone.
+        ParquetError::General(words) if words.starts_with("fail to get inner writer") => {
+            match words.contains(NO_SPACE) {
+                true => ErrorKind::Full,
+                false => ErrorKind::Unavailable,
+            }
+        }
         ParquetError::General(_) => ErrorKind::Invalid,
         _ => ErrorKind::Unavailable,
     };

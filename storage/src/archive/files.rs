@@ -16,7 +16,7 @@ use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
 
 use super::reader::{FileBytes, unreadable};
-use crate::error::{ErrorKind, Result, StorageError};
+use crate::error::{ErrorKind, Result, StorageError, is_full};
 
 /// Bytes of a part of an upload: stores want 5 MiB at least, and all but the last of one size.
 const UPLOAD_PART_BYTES: usize = 8 << 20;
@@ -338,6 +338,7 @@ pub(super) fn store_failed(doing: &str, name: &StorePath, error: object_store::E
         object_store::Error::InvalidPath { .. } | object_store::Error::NotSupported { .. } => {
             ErrorKind::Invalid
         }
+        other if is_full(other) => ErrorKind::Full,
         _ => ErrorKind::Unavailable,
     };
     StorageError::with_source(kind, format!("{doing} archive file {name}"), error)

@@ -31,7 +31,7 @@ use url::Url;
 use super::day_files::{FooterFacts, footer, parse_sum, sum_text};
 use super::layout::{PARTITION_COLUMNS, TableName, partition};
 use super::parquet_schema::{FileSchema, Stored};
-use crate::error::{ErrorKind, Result, StorageError};
+use crate::error::{ErrorKind, Result, StorageError, is_full};
 
 /// Commits between two checkpoints.
 const CHECKPOINT_EVERY: u64 = 100;
@@ -520,6 +520,7 @@ fn failed(name: &TableName, error: DeltaTableError) -> StorageError {
         DeltaTableError::InvalidJsonLog { .. } | DeltaTableError::InvalidStatsJson { .. } => {
             ErrorKind::Damaged
         }
+        other if is_full(other) => ErrorKind::Full,
         _ => ErrorKind::Unavailable,
     };
     StorageError::with_source(kind, format!("archive table {name}"), error)

@@ -10,6 +10,7 @@
 
 mod aggregates;
 mod checkpoints;
+mod condition;
 mod connection;
 mod documents;
 mod event_log;
@@ -91,12 +92,11 @@ impl SqliteStores {
     pub fn open_blocking(paths: &DataPaths, clock: SharedClock) -> Result<Self> {
         paths.create()?;
         let data = Database::open(&paths.data_db, DATA_OPTIONS)?;
+        let log = SqliteEventLog::open(&paths.log_db, AppendLimits::default(), SharedClock::clone(&clock))?;
+        let keys = SqlitePseudonymKeys::open(&paths.keys_db)?;
+        let others = [log.condition(), keys.condition()];
         Ok(Self {
-            log: Arc::new(SqliteEventLog::open(
-                &paths.log_db,
-                AppendLimits::default(),
-                SharedClock::clone(&clock),
-            )?),
+            log: Arc::new(log),
             raw: Arc::new(SqliteRawEvents::new(data.clone(), clock)),
             sessions: Arc::new(SqliteSessions::new(data.clone())),
             aggregates: Arc::new(SqliteAggregates::new(data.clone())),
@@ -105,10 +105,10 @@ impl SqliteStores {
             jobs: Arc::new(SqliteJobs::new(data.clone())),
             quarantine: Arc::new(SqliteQuarantine::new(data.clone())),
             registry: Arc::new(SqliteRegistry::new(data.clone())),
-            pseudonym_keys: Arc::new(SqlitePseudonymKeys::open(&paths.keys_db)?),
+            pseudonym_keys: Arc::new(keys),
             imports: Arc::new(SqliteImports::new(data.clone())),
             documents: Arc::new(SqliteDocuments::new(data.clone())),
-            files: Arc::new(SqliteFiles::new(paths, data)),
+            files: Arc::new(SqliteFiles::new(paths, data, others)),
         })
     }
 

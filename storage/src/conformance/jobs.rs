@@ -24,6 +24,7 @@ where
             jobs_are_listed_newest_first_in_pages,
             the_oldest_queued_job_is_claimed_first,
             a_running_job_is_claimed_again_when_its_lease_has_expired,
+            a_job_leased_by_a_clock_that_was_set_back_is_claimed_again,
             workers_at_the_same_time_get_different_jobs,
             an_update_needs_the_fence,
             an_update_keeps_what_was_decided_and_what_was_asked,
@@ -151,6 +152,17 @@ async fn a_running_job_is_claimed_again_when_its_lease_has_expired(store: Arc<dy
     );
     assert_eq!(second.leased_until, Some(DAY_START + 3 * TTL));
     assert_eq!(store.update(&first).await.unwrap(), Flip::Lost);
+}
+
+async fn a_job_leased_by_a_clock_that_was_set_back_is_claimed_again(store: Arc<dyn Jobs>) {
+    const HOUR: i64 = 3_600_000;
+    store.create(&job("01", "acme")).await.unwrap();
+    let ahead = store.claim(DAY_START + HOUR, TTL).await.unwrap().unwrap();
+    // Within an hour it may be another machine's clock.
+    assert_eq!(store.claim(DAY_START, TTL).await.unwrap(), None);
+    let next = store.claim(DAY_START - 1, TTL).await.unwrap().unwrap();
+    assert!(next.fence > ahead.fence);
+    assert_eq!(store.update(&ahead).await.unwrap(), Flip::Lost);
 }
 
 async fn workers_at_the_same_time_get_different_jobs(store: Arc<dyn Jobs>) {

@@ -28,6 +28,7 @@ where
             a_day_that_was_never_leased_is_not_there,
             every_lease_has_a_higher_fence,
             a_lease_keeps_others_out_until_it_expires,
+            a_lease_from_a_clock_that_was_set_back_keeps_nobody_out,
             of_many_who_ask_at_once_one_gets_the_lease,
             the_same_holder_may_take_its_lease_again_and_loses_the_former,
             renewing_needs_the_highest_fence,
@@ -221,6 +222,16 @@ async fn a_lease_keeps_others_out_until_it_expires(store: Arc<dyn VenueDays>) {
     );
     let second = lease(&*store, "b", 1_000 + TTL).await;
     assert!(second.fence > first.fence);
+}
+
+async fn a_lease_from_a_clock_that_was_set_back_keeps_nobody_out(store: Arc<dyn VenueDays>) {
+    const HOUR: i64 = 3_600_000;
+    let ahead = lease(&*store, "a", 24 * HOUR).await;
+    // Within an hour it may be another machine's clock.
+    assert_eq!(lease_at(&*store, "b", 23 * HOUR).await, None);
+    let next = lease(&*store, "b", 23 * HOUR - 1).await;
+    assert!(next.fence > ahead.fence);
+    assert_eq!(store.renew(&ahead, 24 * HOUR + 1, TTL).await.unwrap(), Flip::Lost);
 }
 
 async fn of_many_who_ask_at_once_one_gets_the_lease(store: Arc<dyn VenueDays>) {

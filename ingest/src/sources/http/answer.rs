@@ -161,7 +161,8 @@ impl From<StorageError> for Problem {
             }
             ErrorKind::Full => {
                 tracing::error!(%error, "there is no room to store events");
-                let detail = "there is no room to store events; an operator has to make some";
+                let detail =
+                    "the disk that keeps events is full; send the same again when an operator has made room";
                 unavailable("full", "There is no room to store this", detail, 60)
             }
             ErrorKind::Conflict => {
@@ -173,11 +174,13 @@ impl From<StorageError> for Problem {
                     1,
                 )
             }
-            ErrorKind::NotFound
-            | ErrorKind::Gap
-            | ErrorKind::Damaged
-            | ErrorKind::Invalid
-            | ErrorKind::Bug => {
+            ErrorKind::Damaged => {
+                tracing::error!(%error, "events cannot be stored: a store is damaged");
+                let detail = "a store is damaged and has to be mended; send the same again then, it will not be \
+                              counted twice";
+                unavailable("damaged", "A store is damaged", detail, 60)
+            }
+            ErrorKind::NotFound | ErrorKind::Gap | ErrorKind::Invalid | ErrorKind::Bug => {
                 tracing::error!(%error, "events could not be stored");
                 Problem::internal()
             }

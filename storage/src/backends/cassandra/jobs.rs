@@ -17,7 +17,7 @@ use super::contention::{Contention, Stamp, is_stamp, stamp};
 use super::encoding::{from_json, to_json};
 use super::several;
 use super::values::{damaged_value, to_stored};
-use crate::api::{Flip, Job, JobState, Jobs};
+use crate::api::{Flip, Job, JobState, Jobs, LEASE_AHEAD_MS_MAX};
 use crate::error::{ErrorKind, Result, StorageError};
 
 const READ: Cql = Cql::read(
@@ -158,7 +158,7 @@ impl CassandraJobs {
     async fn claim_one(&self, found: StoredJob, now: TsMs, ttl_ms: i64) -> Result<Option<Job>> {
         let mut contention = Contention::new(&self.cluster, "claim a job");
         let mut found = Some(found);
-        while let Some(before) = found.filter(|stored| is_claimable(&stored.job, now)) {
+        while let Some(before) = found.filter(|stored| is_claimable(&stored.job, now, ttl_ms)) {
             let mut job = before.job.clone();
             job.state = JobState::Running;
             job.started_at = job.started_at.or(Some(now));
@@ -364,10 +364,13 @@ impl Jobs for CassandraJobs {
     }
 }
 
-fn is_claimable(job: &Job, now: TsMs) -> bool {
+fn is_claimable(job: &Job, now: TsMs, ttl_ms: i64) -> bool {
+    let ahead = now.saturating_add(ttl_ms).saturating_add(LEASE_AHEAD_MS_MAX);
     match job.state {
         JobState::Queued => true,
-        JobState::Running => job.leased_until.is_some_and(|until| until <= now),
+        JobState::Running => job
+            .leased_until
+            .is_some_and(|until| until <= now || until > ahead),
         _ => false,
     }
 }

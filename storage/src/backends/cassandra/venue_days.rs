@@ -25,8 +25,8 @@ use super::encoding::{from_json, to_json};
 use super::several;
 use super::values::{damaged_value, date, day as day_from, from_stored, to_stored};
 use crate::api::{
-    Flip, Generation, GenerationInfo, Lease, Marks, RestoredDay, VenueDay, VenueDaysReader, VenueDaysWriter,
-    refuse_published,
+    Flip, Generation, GenerationInfo, LEASE_AHEAD_MS_MAX, Lease, Marks, RestoredDay, VenueDay,
+    VenueDaysReader, VenueDaysWriter, refuse_published,
 };
 use crate::error::{ErrorKind, Result, StorageError};
 
@@ -200,7 +200,7 @@ impl VenueDaysWriter for CassandraVenueDays {
                     (self.cluster.conditional(FIRST_LEASE, row, read_back).await?, 1)
                 }
                 Some(row) => {
-                    if row.is_held_against(holder, now) {
+                    if row.is_held_against(holder, now, expires_at) {
                         return Ok(None);
                     }
                     let fence = row.fence + 1;
@@ -491,10 +491,11 @@ impl VenueDaysReader for CassandraVenueDays {
 }
 
 impl LeaseRow {
-    /// Whether another holder's lease has not expired.
-    fn is_held_against(&self, holder: &str, now: TsMs) -> bool {
+    /// Whether another holder's lease has not expired. `until`: when one given now would.
+    fn is_held_against(&self, holder: &str, now: TsMs, until: TsMs) -> bool {
         let others = self.holder.as_ref().is_some_and(|known| known != holder);
-        others && self.expires_at.is_some_and(|at| at > now)
+        let ahead = until.saturating_add(LEASE_AHEAD_MS_MAX);
+        others && self.expires_at.is_some_and(|at| at > now && at <= ahead)
     }
 }
 

@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dwell_runtime::tasks;
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::Semaphore;
 
+use super::condition::{FileCondition, flush_left_over};
 use super::failure::{Failure, damaged, describe_sql};
 use crate::error::{ErrorKind, Result, StorageError};
 use crate::migrations::{self, MigrationError, Schema};
@@ -50,6 +52,7 @@ pub(super) struct Database {
 #[derive(Debug)]
 struct Readers {
     path: PathBuf,
+    condition: Arc<FileCondition>,
     options: DatabaseOptions,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
@@ -58,11 +61,18 @@ struct Readers {
 impl Database {
     /// Opens a database file, making it or bringing its schema up to date first. Blocking.
     pub(super) fn open(path: &Path, options: DatabaseOptions) -> Result<Self> {
-        let writer = open_writer(path, &options)?;
+        flush_left_over(path)?;
+        let condition = FileCondition::new(path);
+        let writer = open_writer(path, &options, &condition)?;
         Ok(Self {
             writer: Arc::new(tokio::sync::Mutex::new(writer)),
-            readers: Readers::new(path, options),
+            readers: Readers::new(condition, options),
         })
+    }
+
+    /// What is known of the file.
+    pub(super) fn condition(&self) -> Arc<FileCondition> {
+        Arc::clone(&self.readers.condition)
     }
 
     /// Runs `work` in a transaction that is durable when this returns; an error undoes all of it. A caller that goes
@@ -75,8 +85,10 @@ impl Database {
         let writer = Arc::clone(&self.writer).lock_owned().await;
         let readers = Arc::clone(&self.readers);
         run_blocking(doing, move || {
+            let condition = &readers.condition;
+            condition.check()?;
             in_transaction(&writer, TransactionBehavior::Immediate, work)
-                .map_err(|failure| failure.into_error(doing, &readers.path))
+                .map_err(|failure| condition.describe(doing, failure))
         })
         .await
     }
@@ -106,7 +118,7 @@ impl Database {
                         readers.path.display()
                     ),
                 )),
-                Err(error) => Err(Failure::Sql(error).into_error(doing, &readers.path)),
+                Err(error) => Err(readers.condition.describe(doing, Failure::Sql(error))),
             }
         })
         .await
@@ -119,8 +131,13 @@ pub(super) struct ReadOnly(Arc<Readers>);
 
 impl ReadOnly {
     /// Readers of a file that [`open_writer`] has opened.
-    pub(super) fn new(path: &Path, options: DatabaseOptions) -> Self {
-        Self(Readers::new(path, options))
+    pub(super) fn new(condition: Arc<FileCondition>, options: DatabaseOptions) -> Self {
+        Self(Readers::new(condition, options))
+    }
+
+    /// What is known of the file.
+    pub(super) fn condition(&self) -> Arc<FileCondition> {
+        Arc::clone(&self.0.condition)
     }
 
     /// See [`Database::read`].
@@ -134,10 +151,11 @@ impl ReadOnly {
 }
 
 impl Readers {
-    fn new(path: &Path, options: DatabaseOptions) -> Arc<Self> {
+    fn new(condition: Arc<FileCondition>, options: DatabaseOptions) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(options.readers));
         Arc::new(Self {
-            path: path.to_owned(),
+            path: condition.path().to_owned(),
+            condition,
             options,
             permits,
             idle: Mutex::new(Vec::new()),
@@ -164,14 +182,18 @@ impl Readers {
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(connection);
             drop(permit);
-            outcome.map_err(|failure| failure.into_error(doing, &self.path))
+            outcome.map_err(|failure| self.condition.describe(doing, failure))
         })
         .await
     }
 }
 
 /// Opens a file for writing, making it or bringing its schema up to date first. Blocking.
-pub(super) fn open_writer(path: &Path, options: &DatabaseOptions) -> Result<Connection> {
+pub(super) fn open_writer(
+    path: &Path,
+    options: &DatabaseOptions,
+    condition: &Arc<FileCondition>,
+) -> Result<Connection> {
     let doing = format!("open the {} {}", options.schema.name, path.display());
     create_private(path).map_err(|error| {
         let doing = format!("{doing}: check the path and its permissions");
@@ -179,14 +201,13 @@ pub(super) fn open_writer(path: &Path, options: &DatabaseOptions) -> Result<Conn
     })?;
     let sql_failure = |error| describe_sql(error, &doing);
     let mut connection = open_connection(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sql_failure)?;
-    let prepare = || -> rusqlite::Result<()> {
+    let mut prepare = || -> rusqlite::Result<()> {
         // Only a new file takes its page size from here.
         connection.pragma_update(None, "page_size", PAGE_BYTES)?;
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "cache_size", -options.writer_cache_kib)?;
-        connection
-            .pragma_update_and_check(None, "wal_autocheckpoint", options.checkpoint_pages, |_| Ok(()))?;
+        checkpoint_after(&mut connection, options.checkpoint_pages, Arc::clone(condition))?;
         // A WAL that had to grow beside a long read is cut back to this afterwards.
         let wal_bytes = options.checkpoint_pages * PAGE_BYTES * 2;
         connection.pragma_update_and_check(None, "journal_size_limit", wal_bytes, |_| Ok(()))?;
@@ -199,6 +220,27 @@ pub(super) fn open_writer(path: &Path, options: &DatabaseOptions) -> Result<Conn
         refused => damaged(&doing, refused),
     })?;
     Ok(connection)
+}
+
+/// Copies the WAL into the database whenever a commit leaves it longer than so many pages: SQLite's own way of doing so
+/// keeps to itself that a flush has failed. Any other failure is made good by a later checkpoint.
+fn checkpoint_after(
+    connection: &mut Connection,
+    pages_max: i64,
+    condition: Arc<FileCondition>,
+) -> rusqlite::Result<()> {
+    let checkpoint = move |wal: &mut Wal, pages: std::ffi::c_int| {
+        if i64::from(pages) >= pages_max
+            && condition.check().is_ok()
+            && let Err(error) = wal.checkpoint()
+        {
+            condition.note(&error);
+            tracing::debug!(file = %condition.path().display(), %error, "the WAL was not copied into the database");
+        }
+        // What was committed is: it lies flushed in the WAL.
+        Ok(())
+    };
+    connection.wal_hook(Some(checkpoint))
 }
 
 fn open_reader(path: &Path, options: &DatabaseOptions) -> Result<Connection> {

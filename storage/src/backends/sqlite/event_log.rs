@@ -9,7 +9,7 @@ mod queue;
 mod record;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use self::appender::{Appender, Tail};
 pub use self::queue::AppendLimits;
+use super::condition::{FileCondition, flush_left_over};
 use super::connection::{DatabaseOptions, ReadOnly, open_writer};
 use super::failure::Failure;
 use super::values::from_stored;
@@ -57,25 +58,36 @@ pub struct SqliteEventLog {
     readers: ReadOnly,
     epoch: u64,
     clock: SharedClock,
-    path: PathBuf,
 }
 
 impl SqliteEventLog {
     /// Opens the log, making it where it is missing. Blocking.
     pub fn open(path: &Path, limits: AppendLimits, clock: SharedClock) -> Result<Self> {
-        let connection = open_writer(path, &OPTIONS)?;
+        flush_left_over(path)?;
+        let condition = FileCondition::new(path);
+        let connection = open_writer(path, &OPTIONS, &condition)?;
         let begun = begin_life(&connection, clock.now_ms())
             .and_then(|epoch| Ok((epoch, Tail::load(&connection)?)))
-            .map_err(|failure| failure.into_error("open the event log", path));
+            .map_err(|failure| condition.describe("open the event log", failure));
         let (epoch, tail) = begun?;
-        let appender = Appender::start(connection, path, tail, limits, SharedClock::clone(&clock))?;
+        let appender = Appender::start(
+            connection,
+            Arc::clone(&condition),
+            tail,
+            limits,
+            SharedClock::clone(&clock),
+        )?;
         Ok(Self {
             appender,
-            readers: ReadOnly::new(path, OPTIONS),
+            readers: ReadOnly::new(condition, OPTIONS),
             epoch,
             clock,
-            path: path.to_owned(),
         })
+    }
+
+    /// What is known of the file.
+    pub(super) fn condition(&self) -> Arc<FileCondition> {
+        self.readers.condition()
     }
 }
 
@@ -204,18 +216,19 @@ impl EventLogAdmin for SqliteEventLog {
     }
 
     async fn begin_new_life(&self) -> Result<u64> {
-        let (path, now) = (self.path.clone(), self.clock.now_ms());
+        let (condition, now) = (self.condition(), self.clock.now_ms());
         let doing = "begin a new life of the event log";
         let begin = move || {
             // A connection of its own: the appender's belongs to its thread, and waits for this one no longer than for
             // any other writer.
-            let log = open_writer(&path, &OPTIONS)?;
+            condition.check()?;
+            let log = open_writer(condition.path(), &OPTIONS, &condition)?;
             let raised = new_epoch(now).and_then(|epoch| {
                 log.execute("UPDATE life SET epoch = max(epoch + 1, ?1)", [epoch])?;
                 let epoch: i64 = log.query_row("SELECT epoch FROM life", [], |row| row.get(0))?;
                 from_stored(epoch)
             });
-            raised.map_err(|failure| failure.into_error(doing, &path))
+            raised.map_err(|failure| condition.describe(doing, failure))
         };
         let raised = blocking(doing, begin).await;
         raised.map_err(|error| StorageError::with_source(ErrorKind::Bug, doing, error))?

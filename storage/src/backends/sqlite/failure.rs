@@ -73,7 +73,7 @@ fn advice(error: &SqlError) -> (ErrorKind, &'static str) {
             ),
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => (
                 ErrorKind::Damaged,
-                "the file is damaged: stop, and restore it from a backup",
+                "the file is damaged: docs/faults.md says how to mend it",
             ),
             ErrorCode::SystemIoFailure => (
                 ErrorKind::Unavailable,
@@ -95,7 +95,7 @@ fn advice(error: &SqlError) -> (ErrorKind, &'static str) {
         | SqlError::InvalidColumnType(..)
         | SqlError::Utf8Error(..) => (
             ErrorKind::Damaged,
-            "a stored value has a wrong type: restore from a backup",
+            "a stored value has a wrong type: docs/faults.md says how to mend the file",
         ),
         _ => (ErrorKind::Bug, "the database was not used as it must be"),
     }

@@ -3,17 +3,21 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use dwell_runtime::tasks;
 use rusqlite::{Connection, OpenFlags};
 
+use super::condition::FileCondition;
 use super::connection::Database;
 use super::failure::Failure;
-use crate::api::StoreFiles;
+use crate::api::{FileTrouble, FileTroubleKind, StoreFiles};
 use crate::error::{ErrorKind, Result, StorageError};
 use crate::paths::DataPaths;
 
+/// Things wrong with a database that are named.
+const FINDINGS_MAX: usize = 20;
 /// Bytes read at a time.
 const BLOCK: usize = 1 << 20;
 
@@ -22,14 +26,25 @@ const BLOCK: usize = 1 << 20;
 pub struct SqliteFiles {
     paths: DataPaths,
     data: Database,
+    /// Of all databases.
+    conditions: Vec<Arc<FileCondition>>,
 }
 
 impl SqliteFiles {
-    pub(super) fn new(paths: &DataPaths, data: Database) -> Self {
+    /// `others`: what is known of the databases beside `data`.
+    pub(super) fn new(paths: &DataPaths, data: Database, others: [Arc<FileCondition>; 2]) -> Self {
+        let conditions = std::iter::once(data.condition()).chain(others).collect();
         Self {
             paths: paths.clone(),
             data,
+            conditions,
         }
+    }
+
+    /// What is known of a database.
+    fn condition_of(&self, path: &Path) -> Option<Arc<FileCondition>> {
+        let mut conditions = self.conditions.iter();
+        conditions.find(|condition| condition.path() == path).cloned()
     }
 }
 
@@ -38,9 +53,10 @@ impl StoreFiles for SqliteFiles {
     async fn settle(&self) -> Result<()> {
         self.data.empty_wal("settle the tables").await?;
         let log = self.paths.log_db.clone();
+        let condition = self.condition_of(&log);
         off_runtime(move || {
             // The log's writer has a connection of its own; any other may tend the WAL as well.
-            let busy = with_connection(&log, |log| {
+            let busy = with_connection(&log, condition.as_deref(), |log| {
                 log.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
             })?;
             match busy {
@@ -94,18 +110,69 @@ impl StoreFiles for SqliteFiles {
             let what = format!("{file} is no database that can be written anew");
             return Err(StorageError::new(ErrorKind::Invalid, what));
         };
-        off_runtime(move || with_connection(&path, |database| database.execute_batch("VACUUM"))).await?;
+        let condition = self.condition_of(&path);
+        off_runtime(move || {
+            with_connection(&path, condition.as_deref(), |database| {
+                database.execute_batch("VACUUM")
+            })
+        })
+        .await?;
         self.settle().await
+    }
+
+    async fn inspect(&self) -> Result<Vec<FileTrouble>> {
+        let conditions = self.conditions.clone();
+        off_runtime(move || {
+            let mut troubles = Vec::new();
+            for condition in conditions {
+                match with_connection(condition.path(), Some(&condition), check_pages) {
+                    Ok(found) => troubles.extend(found.into_iter().map(|what| FileTrouble {
+                        file: condition.path().to_owned(),
+                        kind: FileTroubleKind::Damaged,
+                        what,
+                    })),
+                    Err(error) if error.kind() == ErrorKind::Damaged => troubles.extend(condition.troubles()),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(troubles)
+        })
+        .await
+    }
+
+    fn troubles(&self) -> Vec<FileTrouble> {
+        self.conditions
+            .iter()
+            .flat_map(|condition| condition.troubles())
+            .collect()
     }
 }
 
-fn with_connection<T>(path: &Path, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+fn with_connection<T>(
+    path: &Path,
+    condition: Option<&FileCondition>,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> Result<T> {
+    condition.map_or(Ok(()), FileCondition::check)?;
     let run = || {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.busy_timeout(std::time::Duration::from_secs(30))?;
         work(&connection)
     };
-    run().map_err(|error| Failure::Sql(error).into_error("tend a database file", path))
+    let doing = "tend a database file";
+    run().map_err(|error| match condition {
+        Some(condition) => condition.describe(doing, Failure::Sql(error)),
+        None => Failure::Sql(error).into_error(doing, path),
+    })
+}
+
+/// What SQLite finds wrong with the pages of a database.
+fn check_pages(database: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut check = database.prepare(&format!("PRAGMA quick_check({FINDINGS_MAX})"))?;
+    let found = check.query_map([], |row| row.get::<_, String>(0))?;
+    found
+        .filter(|line| !line.as_ref().is_ok_and(|line| line == "ok"))
+        .collect()
 }
 
 /// How often `bytes` stand in a file.
@@ -174,7 +241,7 @@ mod tests {
             .await
             .unwrap();
         // As a version did that left deleted rows' bytes where they were.
-        with_connection(&paths.data_db, |database| {
+        with_connection(&paths.data_db, None, |database| {
             database.execute_batch(
                 "PRAGMA secure_delete = OFF;
                  CREATE TABLE scratch (text TEXT);

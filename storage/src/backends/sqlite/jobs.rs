@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::connection::Database;
 use super::failure::Failure;
 use super::values::{from_json, sql_limit, to_json, to_stored};
-use crate::api::{Flip, Job, JobState, Jobs};
+use crate::api::{Flip, Job, JobState, Jobs, LEASE_AHEAD_MS_MAX};
 use crate::error::{ErrorKind, Result};
 
 /// The embedded jobs table.
@@ -77,10 +77,11 @@ impl Jobs for SqliteJobs {
             .write("claim a job", move |data| {
                 let mut select = data.prepare_cached(
                     "SELECT job FROM jobs
-                     WHERE state IN ('queued', 'running') AND (state = 'queued' OR leased_until <= ?1)
+                     WHERE state IN ('queued', 'running') AND (state = 'queued' OR leased_until <= ?1 OR leased_until > ?2)
                      ORDER BY id LIMIT 1",
                 )?;
-                let found: Option<String> = select.query_row([now], |row| row.get(0)).optional()?;
+                let ahead = now.saturating_add(ttl_ms).saturating_add(LEASE_AHEAD_MS_MAX);
+                let found: Option<String> = select.query_row([now, ahead], |row| row.get(0)).optional()?;
                 let Some(found) = found else { return Ok(None) };
                 let mut job: Job = from_json(&found)?;
                 job.state = JobState::Running;

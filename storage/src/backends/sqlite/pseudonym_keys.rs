@@ -4,12 +4,14 @@
 //! emptied. The table grows at its end only, so that no page is split and no copy of a key is left behind in one.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{LocalDay, TsMs};
 use rusqlite::{Connection, OptionalExtension};
 
+use super::condition::FileCondition;
 use super::connection::{Database, DatabaseOptions};
 use super::failure::Failure;
 use crate::api::{PseudonymKey, PseudonymKeys, SecretKey, StoredPseudonymKey};
@@ -37,6 +39,11 @@ impl SqlitePseudonymKeys {
         Ok(Self {
             keys: Database::open(path, OPTIONS)?,
         })
+    }
+
+    /// What is known of the file.
+    pub(super) fn condition(&self) -> Arc<FileCondition> {
+        self.keys.condition()
     }
 }
 

@@ -11,8 +11,8 @@ use super::connection::Database;
 use super::failure::Failure;
 use super::values::{day_from, find_venue, from_json, from_stored, intern_venue, to_json, to_stored};
 use crate::api::{
-    Flip, Generation, GenerationInfo, Lease, Marks, RestoredDay, VenueDay, VenueDaysReader, VenueDaysWriter,
-    refuse_published,
+    Flip, Generation, GenerationInfo, LEASE_AHEAD_MS_MAX, Lease, Marks, RestoredDay, VenueDay,
+    VenueDaysReader, VenueDaysWriter, refuse_published,
 };
 use crate::error::{ErrorKind, Result, StorageError};
 
@@ -52,10 +52,11 @@ impl VenueDaysWriter for SqliteVenueDays {
                 let mut upsert = data.prepare_cached(
                     "INSERT INTO venue_days (venue_ref, day, fence, holder, expires_at) VALUES (?1, ?2, 1, ?3, ?4)
                      ON CONFLICT DO UPDATE SET fence = fence + 1, holder = ?3, expires_at = ?4
-                     WHERE holder IS NULL OR holder = ?3 OR expires_at <= ?5
+                     WHERE holder IS NULL OR holder = ?3 OR expires_at <= ?5 OR expires_at > ?6
                      RETURNING fence",
                 )?;
-                let row = (venue_ref, day.to_epoch_days(), &lease.holder, expires_at, now);
+                let ahead = expires_at.saturating_add(LEASE_AHEAD_MS_MAX);
+                let row = (venue_ref, day.to_epoch_days(), &lease.holder, expires_at, now, ahead);
                 let fence: Option<i64> = upsert.query_row(row, |row| row.get(0)).optional()?;
                 let Some(fence) = fence else { return Ok(None) };
                 lease.fence = from_stored(fence)?;

@@ -7,7 +7,6 @@
 //! its own while the others wait for the next: so after a commit that several calls shared, the thread lets the queue
 //! fill for a tenth of the time that the commit took.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use dwell_runtime::tasks;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use tokio::sync::{oneshot, watch};
 
+use super::super::condition::FileCondition;
 use super::super::failure::Failure;
 use super::PARTITION;
 use super::queue::{Append, AppendLimits, Command, Hope, Queue, Rewrites, Trim, stopped};
@@ -78,7 +78,7 @@ pub(super) struct Appender {
 impl Appender {
     pub(super) fn start(
         connection: Connection,
-        path: &Path,
+        condition: Arc<FileCondition>,
         tail: Tail,
         limits: AppendLimits,
         clock: SharedClock,
@@ -88,7 +88,7 @@ impl Appender {
         let worker = Worker {
             queue: Arc::clone(&queue),
             connection,
-            path: path.to_owned(),
+            condition,
             tail: None,
             data_version: None,
             clock,
@@ -153,7 +153,7 @@ impl Drop for Appender {
 struct Worker {
     queue: Arc<Queue>,
     connection: Connection,
-    path: PathBuf,
+    condition: Arc<FileCondition>,
     /// `None` until it is read, and after a failure, when the file has to be asked again.
     tail: Option<Tail>,
     /// SQLite's number that changes when another connection writes.
@@ -211,6 +211,7 @@ impl Worker {
     /// Positions, and the counts of events before a record, stay: a reader's lag may name a few events too many.
     fn rewrite(&mut self, rewrites: &[Rewrite]) -> Result<()> {
         let write = || -> Result<(), Failure> {
+            self.condition.check()?;
             let log = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
             {
                 let mut update =
@@ -221,7 +222,10 @@ impl Worker {
             }
             Ok(log.commit()?)
         };
-        write().map_err(|failure| failure.into_error("rewrite records of the event log", &self.path))
+        write().map_err(|failure| {
+            self.condition
+                .describe("rewrite records of the event log", failure)
+        })
     }
 
     fn append(&mut self, appends: Vec<Append>) {
@@ -241,7 +245,7 @@ impl Worker {
             }
             Err(failure) => {
                 self.tail = None;
-                let error = failure.into_error("append to the event log", &self.path);
+                let error = self.condition.describe("append to the event log", failure);
                 tracing::error!(%error, kind = error.kind().word(), calls = appends.len(), "commit of the event log failed");
                 for append in appends {
                     let _ = append
@@ -254,6 +258,7 @@ impl Worker {
 
     /// Writes all records in one transaction.
     fn commit_group(&mut self, appends: &[Append]) -> Result<(Tail, Vec<Vec<Appended>>), Failure> {
+        self.condition.check()?;
         let log = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         let data_version: i64 = log
             .prepare_cached("PRAGMA data_version")?
@@ -302,10 +307,11 @@ impl Worker {
 
     fn trim(&mut self, before: TsMs, keep_from: Position) -> Result<(u64, bool)> {
         self.trim_step(before, keep_from)
-            .map_err(|failure| failure.into_error("trim the event log", &self.path))
+            .map_err(|failure| self.condition.describe("trim the event log", failure))
     }
 
     fn trim_step(&mut self, before: TsMs, keep_from: Position) -> Result<(u64, bool), Failure> {
+        self.condition.check()?;
         let log = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         let mut last: Option<Tail> = None;
         let mut deleted = 0;

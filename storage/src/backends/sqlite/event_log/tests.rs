@@ -17,7 +17,8 @@ fn batch(number: u128) -> Vec<LogRecord> {
 /// A log whose file cannot grow beyond some pages, as on a disk that fills.
 fn open_small(path: &Path, pages: i64) -> SqliteEventLog {
     let clock = ManualClock::at_ms(DAY_START).shared();
-    let connection = open_writer(path, &OPTIONS).unwrap();
+    let condition = FileCondition::new(path);
+    let connection = open_writer(path, &OPTIONS, &condition).unwrap();
     connection
         .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
         .unwrap();
@@ -25,7 +26,7 @@ fn open_small(path: &Path, pages: i64) -> SqliteEventLog {
     let tail = Tail::load(&connection).unwrap();
     let appender = Appender::start(
         connection,
-        path,
+        Arc::clone(&condition),
         tail,
         AppendLimits::default(),
         SharedClock::clone(&clock),
@@ -33,10 +34,9 @@ fn open_small(path: &Path, pages: i64) -> SqliteEventLog {
     .unwrap();
     SqliteEventLog {
         appender,
-        readers: ReadOnly::new(path, OPTIONS),
+        readers: ReadOnly::new(condition, OPTIONS),
         epoch,
         clock,
-        path: path.to_owned(),
     }
 }
 

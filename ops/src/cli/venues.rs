@@ -153,12 +153,33 @@ fn applied(answer: &Value) -> String {
         &[2],
         venues.iter().map(row),
     );
-    let dirty = venues.iter().any(|venue| venue["affected"]["count"] != 0);
+    let recuts: String = venues
+        .iter()
+        .filter(|venue| venue["recut"].is_object())
+        .map(|venue| recut_line(venue, answer["dry_run"] == true))
+        .collect();
+    let shown = format!("{shown}{recuts}");
+    let dirty = venues
+        .iter()
+        .any(|venue| venue["affected"]["count"] != 0 && !venue["recut"].is_object());
     match (dirty, answer["dry_run"] == true) {
         (false, _) => shown,
         (true, true) => format!("{shown}\nnothing was stored: this was a dry run"),
         (true, false) => format!(
             "{shown}\nthe next night computes them anew; to have them now: dwell jobs run recompute --venue all"
+        ),
+    }
+}
+
+/// What becomes of a venue whose time zone or day start is another in the file.
+fn recut_line(venue: &Value, is_dry_run: bool) -> String {
+    let (id, recut) = (text(&venue["id"]), &venue["recut"]);
+    let cut = format!("{}, days from {}:00", text(&recut["tz"]), text(&recut["day_start_hour"]));
+    match is_dry_run {
+        true => format!("\n{id}: a job would cut its days anew ({cut})"),
+        false => format!(
+            "\n{id}: job {} cuts its days anew ({cut}); until it has ended all answers are by the former ones",
+            text(&recut["job"])
         ),
     }
 }

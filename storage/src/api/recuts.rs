@@ -21,6 +21,8 @@ use super::documents::{self, DocumentKind, Documents, Stored};
 use super::{Generation, Marks, StagedDay, VenueDay, VenueDaysReader};
 use crate::error::{ErrorKind, Result, StorageError};
 
+/// The kind of the jobs that carry recuts out.
+pub const JOB_KIND: &str = "recut";
 /// Former cuts that are remembered: further back `as_of` is answered by the oldest of them.
 const FORMER_MAX: usize = 256;
 

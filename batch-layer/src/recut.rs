@@ -180,7 +180,11 @@ impl BatchLayer {
             first: None,
             last: None,
             taken_over: 0,
-            events: known.archive.values().map(|held| held.events_checksum().rows).sum(),
+            events: known
+                .archive
+                .values()
+                .map(|held| held.events_checksum().rows)
+                .sum(),
             united: 0,
         };
         if from != to {
@@ -237,7 +241,8 @@ impl BatchLayer {
         }
         if published != recut.from {
             return Err(Error::Recut(
-                "the venue's time zone or day start was written by somebody else: apply the file again".to_owned(),
+                "the venue's time zone or day start was written by somebody else: apply the file again"
+                    .to_owned(),
             ));
         }
         self.refuse_closed(venue).await?;
@@ -280,7 +285,8 @@ impl BatchLayer {
                 return Err(held.lost());
             };
             failpoint!("recut.after_decision");
-            let mut report = RecutReport::of(&decided, RecutOutcome::Flipped).naming(staged.days.keys().copied());
+            let mut report =
+                RecutReport::of(&decided, RecutOutcome::Flipped).naming(staged.days.keys().copied());
             report.events = events;
             report.taken_over = staged.taken_over;
             Ok((decided, report))
@@ -312,7 +318,11 @@ impl BatchLayer {
         let is_closed = |row: &dwell_storage::api::VenueDay| {
             row.published.as_ref().is_some_and(|info| !info.provisional) && closed.close(venue, row.day)
         };
-        match rows.doing("list the venue's days")?.iter().find(|row| is_closed(row)) {
+        match rows
+            .doing("list the venue's days")?
+            .iter()
+            .find(|row| is_closed(row))
+        {
             Some(row) => Err(Error::Recut(format!(
                 "{} is in a closed period, and another time zone or day start changes the numbers of all days: open the \
                  period (dwell periods open), have the days cut anew, close it again",
@@ -342,8 +352,8 @@ impl Held {
             match stands {
                 Some(stands) if stands.is_staged_by(&self.holder) => return Ok(()),
                 Some(stands)
-                    if stands.number == self.number
-                        && matches!(stands.phase, RecutPhase::Staging { .. }) => {}
+                    if stands.number == self.number && matches!(stands.phase, RecutPhase::Staging { .. }) => {
+                }
                 _ => return Err(self.lost()),
             }
             progress(told(0, 0, "waits for another worker's try to end"));
@@ -422,18 +432,17 @@ async fn lease_of(
         if let Some(lease) = taken.doing("take the lease")? {
             return Ok(lease);
         }
-        progress(told(done, total, &format!("waits for {day}, which another worker holds")));
+        progress(told(
+            done,
+            total,
+            &format!("waits for {day}, which another worker holds"),
+        ));
         layer.clock().sleep(TRY_AGAIN).await;
     }
 }
 
 /// Raises the fence of every day that was ever leased: who held a lease, run out or not, can publish no more.
-async fn fence_out(
-    layer: &BatchLayer,
-    venue: &VenueKey,
-    stop: &Stop,
-    progress: Progress<'_>,
-) -> Result<()> {
+async fn fence_out(layer: &BatchLayer, venue: &VenueKey, stop: &Stop, progress: Progress<'_>) -> Result<()> {
     let (first, last) = LocalDay::first_and_last();
     let rows = layer.stores().venue_days.list(venue, first, last).await;
     let rows = rows.doing("list the venue's days")?;

@@ -244,7 +244,10 @@ impl AppState {
             _ => documents::all(documents, tenant).await?,
         };
         for recut in recuts {
-            if let Some(stored) = venues.iter_mut().find(|stored| stored.venue.id.as_str() == recut.id) {
+            if let Some(stored) = venues
+                .iter_mut()
+                .find(|stored| stored.venue.id.as_str() == recut.id)
+            {
                 stored.venue.calendar = recut.value.cut_at(stored.venue.calendar, ts);
             }
         }

@@ -1,6 +1,7 @@
 //! Which days of two cuts share events. Pure.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use dwell_model::time::{LocalDay, TsMs, VenueCalendar};
 
@@ -28,17 +29,24 @@ pub enum Make {
 }
 
 impl TwoCuts {
-    /// What is made of a day.
+    /// What is made of a day, as far as the cuts tell.
     pub fn make(&self, day: LocalDay) -> Make {
         let (_, end) = self.to.bounds(day);
-        let (still_open, _) = self.from.bounds(self.from.day_of(self.now));
         if self.now < end {
             Make::Files
-        } else if end > still_open {
+        } else if !self.in_raw_alone(day).is_empty() {
             Make::Provisional
         } else {
             Make::Final
         }
+    }
+
+    /// The part of a day that belongs to a day of the published cut which has not ended: its events are in raw and not
+    /// in the archive.
+    pub fn in_raw_alone(&self, day: LocalDay) -> Range<TsMs> {
+        let (start, end) = self.to.bounds(day);
+        let (still_open, _) = self.from.bounds(self.from.day_of(self.now));
+        start.max(still_open)..end
     }
 
     /// The days of the published cut that overlap a day of the wanted one, ascending.

@@ -100,7 +100,8 @@ impl Publishing<'_> {
         .await
         .doing("finish the recut")?;
         (self.progress)(told(total, total, ""));
-        let mut report = RecutReport::of(self.recut, RecutOutcome::Flipped).naming(self.decided.keys().copied());
+        let mut report =
+            RecutReport::of(self.recut, RecutOutcome::Flipped).naming(self.decided.keys().copied());
         report.united = united;
         Ok(report)
     }
@@ -146,7 +147,10 @@ impl Publishing<'_> {
         for (&day, &fence) in &self.decided {
             let found = recuts::staged_day(documents, self.venue, day).await;
             let found = found.doing("read what was staged of a day")?;
-            if let Some(found) = found.map(|stored| stored.value).filter(|found| found.fence == fence) {
+            if let Some(found) = found
+                .map(|stored| stored.value)
+                .filter(|found| found.fence == fence)
+            {
                 staged.insert(day, found);
             }
         }
@@ -184,7 +188,15 @@ impl Publishing<'_> {
 
     /// Writes a day once more, with what somebody put into its archive after the decision.
     async fn unite(&self, staged: &StagedDay) -> Result<StagedDay> {
-        let lease = lease_of(self.layer, self.venue, staged.day, &self.stop, self.progress, (0, 0)).await?;
+        let lease = lease_of(
+            self.layer,
+            self.venue,
+            staged.day,
+            &self.stop,
+            self.progress,
+            (0, 0),
+        )
+        .await?;
         let written = async {
             let run = DayRun::of_cut(
                 self.layer,
@@ -195,7 +207,12 @@ impl Publishing<'_> {
                 self.stop.clone(),
             )
             .await?;
-            let now = self.layer.stores().archive.day(self.venue, staged.kind, staged.day).await;
+            let now = self
+                .layer
+                .stores()
+                .archive
+                .day(self.venue, staged.kind, staged.day)
+                .await;
             let now = now.doing("look a day up in the archive")?;
             let sources = DaySources {
                 layer: self.layer,
@@ -249,7 +266,9 @@ impl Publishing<'_> {
         if before != Some(staged.fence) {
             let documents = stores.documents.as_ref();
             let days = stores.venue_days.as_ref();
-            publications::announce(documents, days, self.venue, day, staged.fence, before)
+            // Compared with nothing: an hour that went to a neighbouring day must not be told as gone by this one, so the
+            // entry replaces the day as a whole.
+            publications::announce(documents, days, self.venue, day, staged.fence, None)
                 .await
                 .doing("announce the generation")?;
             failpoint!("recut.after_announce");

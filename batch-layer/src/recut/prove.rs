@@ -24,15 +24,22 @@ type Sums = BTreeMap<Kind, (Checksum, Checksum)>;
 pub(super) async fn prove(held: &Held, staging: &Staging<'_>, staged: &Staged) -> Result<u64> {
     let files = || staged.days.values().flat_map(|day| &day.files);
     for ((day, kind), before) in &staging.known.archive {
-        let is_replaced = files().any(|staged| {
-            (staged.day, staged.kind) == (*day, *kind) && staged.replaces == *before
-        });
+        let is_replaced =
+            files().any(|staged| (staged.day, staged.kind) == (*day, *kind) && staged.replaces == *before);
         if !is_replaced {
-            return Err(busy(format!("the archive of {day} was rewritten by others meanwhile")));
+            return Err(busy(format!(
+                "the archive of {day} was rewritten by others meanwhile"
+            )));
         }
     }
     let made = sums(files().map(|staged| (staged.kind, &staged.holds)));
-    let held_before = sums(staging.known.archive.iter().map(|((_, kind), held)| (*kind, held)));
+    let held_before = sums(
+        staging
+            .known
+            .archive
+            .iter()
+            .map(|((_, kind), held)| (*kind, held)),
+    );
     if made != held_before {
         let within_bounds = former_days(held, staging).await?;
         if made != within_bounds {

@@ -59,7 +59,11 @@ async fn known_with(
         .into_iter()
         .map(|row| (row.day, row))
         .collect();
-    let archived = stores.archive.days(venue).await.doing("list the archive's days")?;
+    let archived = stores
+        .archive
+        .days(venue)
+        .await
+        .doing("list the archive's days")?;
     // A day may have superseded rows alone; then it has a generation, too.
     let published = rows.values().filter(|row| row.published.is_some());
     let known: BTreeSet<LocalDay> = archived
@@ -183,7 +187,7 @@ impl<'a> Staging<'a> {
     async fn day(&self, lease: &Lease, carry: &mut Carry) -> Result<(StagedCutDay, bool)> {
         let (held, day) = (self.held, lease.day);
         let layer = &held.layer;
-        let make = self.cuts.make(day);
+        let make = self.make(day).await?;
         let mut run = DayRun::of_cut(
             layer,
             lease.clone(),
@@ -249,6 +253,23 @@ impl<'a> Staging<'a> {
         Ok((staged, false))
     }
 
+    /// What is made of a day. Where raw has nothing of the part that belongs to a former day which goes on, all that there
+    /// is of the day is in the archive.
+    async fn make(&self, day: LocalDay) -> Result<Make> {
+        let make = self.cuts.make(day);
+        if make != Make::Provisional {
+            return Ok(make);
+        }
+        let open = self.cuts.in_raw_alone(day);
+        let counted = self.held.layer.stores().raw.count(&self.held.venue, open).await;
+        let rows: u64 = counted
+            .doing("count raw events")?
+            .iter()
+            .map(|(_, rows)| rows)
+            .sum();
+        Ok(if rows == 0 { Make::Final } else { make })
+    }
+
     /// What a day is to be made of.
     fn input(&self, run: &DayRun) -> CutDayInput {
         let day = run.request.day;
@@ -256,7 +277,9 @@ impl<'a> Staging<'a> {
         for source in self.cuts.sources(day).into_iter().chain([day]) {
             for kind in Kind::ALL {
                 let held = self.known.archive.get(&(source, kind));
-                let files = held.iter().flat_map(|held| held.events.iter().chain(&held.superseded));
+                let files = held
+                    .iter()
+                    .flat_map(|held| held.events.iter().chain(&held.superseded));
                 sources.extend(files.map(|file| file.path.clone()));
             }
         }
@@ -379,7 +402,11 @@ async fn archive_former_days(held: &Held, progress: Progress<'_>) -> Result<()> 
             archive_only: true,
             ..DayRequest::recompute(day)
         });
-        for report in held.layer.run_group(&held.venue, requests.collect(), &cancel).await {
+        for report in held
+            .layer
+            .run_group(&held.venue, requests.collect(), &cancel)
+            .await
+        {
             if report.outcome != Outcome::Archived {
                 let what = format!("{} cannot be archived: {}", report.day, report.reason);
                 return Err(match report.retryable {

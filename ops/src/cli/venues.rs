@@ -12,7 +12,7 @@ use super::TargetArgs;
 use super::changes::differing;
 use super::jobs::wait_for;
 use super::target::{create_job, with_target};
-use crate::client::escape;
+use crate::client::{Client, escape};
 use crate::output::{Output, table};
 
 /// `dwell venues …`
@@ -56,6 +56,9 @@ pub(crate) struct ApplyArgs {
     /// Only check, and say what would change
     #[arg(long)]
     dry_run: bool,
+    /// Wait until days of which the time zone or day start is another are cut anew
+    #[arg(long, conflicts_with = "dry_run")]
+    wait: bool,
     #[command(flatten)]
     target: TargetArgs,
 }
@@ -131,7 +134,11 @@ async fn apply(args: &ApplyArgs) -> Result<()> {
             "/v1/venues"
         };
         let answer: Value = target.client().json(Method::PUT, path, Some(&venues)).await?;
-        output.result(&answer, || applied(&answer))
+        output.result(&answer, || applied(&answer))?;
+        if args.wait {
+            wait_for_recuts(target.client(), &answer, output).await?;
+        }
+        Ok(())
     })
     .await
 }
@@ -171,10 +178,31 @@ fn applied(answer: &Value) -> String {
     }
 }
 
+/// Waits for the jobs that cut days anew; fails with the first that does.
+async fn wait_for_recuts(client: &Client, answer: &Value, output: Output) -> Result<()> {
+    let venues = answer["venues"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for id in venues.iter().filter_map(|venue| venue["recut"]["job"].as_str()) {
+        let job: Value = client.get(&format!("/v1/jobs/{}", escape(id))).await?;
+        let job = wait_for(client, job, output).await?;
+        if job["state"] != "succeeded" {
+            bail!(
+                "job {id} is {}: {}",
+                text(&job["state"]),
+                job["error"].as_str().unwrap_or("see its report")
+            );
+        }
+    }
+    Ok(())
+}
+
 /// What becomes of a venue whose time zone or day start is another in the file.
 fn recut_line(venue: &Value, is_dry_run: bool) -> String {
     let (id, recut) = (text(&venue["id"]), &venue["recut"]);
-    let cut = format!("{}, days from {}:00", text(&recut["tz"]), text(&recut["day_start_hour"]));
+    let cut = format!(
+        "{}, days from {}:00",
+        text(&recut["tz"]),
+        text(&recut["day_start_hour"])
+    );
     match is_dry_run {
         true => format!("\n{id}: a job would cut its days anew ({cut})"),
         false => format!(

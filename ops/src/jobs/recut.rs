@@ -124,7 +124,9 @@ async fn wanted(worker: &JobWorker, venue: &VenueKey, spec: &Spec) -> Result<Ven
     let stored = worker.stores.registry.venue(venue).await?;
     let published = stored.context("the venue is not there any more")?.venue.calendar;
     let pending = recuts::load(worker.stores.documents.as_ref(), venue).await?;
-    let pending = pending.map(|stored| stored.value).filter(|recut| recut.is_pending());
+    let pending = pending
+        .map(|stored| stored.value)
+        .filter(|recut| recut.is_pending());
     let base = pending.map_or(published, |recut| recut.to);
     if spec.tz.is_none() && spec.day_start_hour.is_none() && base == published {
         bail!(
@@ -166,9 +168,7 @@ fn outcome(venue: &VenueId, report: RecutReport) -> Outcome {
 }
 
 fn report_of(venue: &VenueId, report: &RecutReport) -> serde_json::Value {
-    let cut = |calendar: &VenueCalendar| {
-        json!({ "tz": calendar.tz().name(), "day_start_hour": calendar.day_start_hour() })
-    };
+    let cut = |calendar: &VenueCalendar| json!({ "tz": calendar.tz().name(), "day_start_hour": calendar.day_start_hour() });
     json!({
         "venue": venue,
         "outcome": report.outcome,

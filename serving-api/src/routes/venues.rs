@@ -292,7 +292,8 @@ async fn planned_recut(
 ) -> Result<Option<RecutDto>, Problem> {
     if before.calendar == after.calendar {
         let recut = recuts::load(state.stores().documents.as_ref(), venue).await?;
-        let is_pending = recut.is_some_and(|recut| recut.value.is_pending() && recut.value.to != after.calendar);
+        let is_pending =
+            recut.is_some_and(|recut| recut.value.is_pending() && recut.value.to != after.calendar);
         return Ok(is_pending.then(|| RecutDto::new(None, after.calendar)));
     }
     let is_needed = has_days || !state.stores().archive.days(venue).await?.is_empty();

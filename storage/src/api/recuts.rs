@@ -182,9 +182,8 @@ pub async fn ask(documents: &dyn Documents, venue: &VenueKey, wish: &Wish) -> Re
     let mut was = None;
     let stored = documents::update::<Recut>(documents, &venue.tenant, venue.venue.as_str(), |there| {
         was = there.cloned();
-        let may_replace = there.is_none_or(|there| {
-            there.job < wish.job && !matches!(there.phase, RecutPhase::Flipping { .. })
-        });
+        let may_replace = there
+            .is_none_or(|there| there.job < wish.job && !matches!(there.phase, RecutPhase::Flipping { .. }));
         may_replace.then(|| Recut {
             number: there.map_or(0, |there| there.number) + 1,
             job: wish.job.clone(),
@@ -198,7 +197,10 @@ pub async fn ask(documents: &dyn Documents, venue: &VenueKey, wish: &Wish) -> Re
     })
     .await?;
     let Some(stands) = stored.map(|stored| stored.value) else {
-        return Err(StorageError::new(ErrorKind::Bug, "a wish for a recut left nothing"));
+        return Err(StorageError::new(
+            ErrorKind::Bug,
+            "a wish for a recut left nothing",
+        ));
     };
     Ok(match was {
         Some(was) if was == stands && stands.job == wish.job => Asked::Standing(stands),
@@ -244,9 +246,7 @@ pub async fn pause_staging(
     holder: &str,
 ) -> Result<Option<Recut>> {
     change(documents, venue, number, |there| {
-        there
-            .is_staged_by(holder)
-            .then(|| there.step(RecutPhase::Asked))
+        there.is_staged_by(holder).then(|| there.step(RecutPhase::Asked))
     })
     .await
 }
@@ -361,8 +361,30 @@ pub struct StagedCutDay {
     pub has_generation: bool,
     /// What it was made of: where that is something else now, it is staged anew.
     pub made_of: CutDayInput,
-    /// Its files, each kind of which there is, or was, anything.
+    /// Its files, each kind of which there is, or was, anything. Kept as text: their checksums are longer than the
+    /// numbers of a JSON document.
+    #[serde(with = "as_text")]
     pub files: Vec<StagedDay>,
+}
+
+mod as_text {
+    use serde::de::Error as _;
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::StagedDay;
+
+    pub(super) fn serialize<S: Serializer>(files: &[StagedDay], serializer: S) -> Result<S::Ok, S::Error> {
+        let text = serde_json::to_string(files).map_err(S::Error::custom)?;
+        serializer.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<StagedDay>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        serde_json::from_str(&text).map_err(D::Error::custom)
+    }
 }
 
 /// What a staged day was made of.

@@ -514,9 +514,7 @@ impl VenueDaysWriter for Failing<dyn VenueDays> {
         staged: Generation,
         published_at: TsMs,
     ) -> Result<Flip> {
-        let call = self
-            .inner
-            .promote(lease, published_before, staged, published_at);
+        let call = self.inner.promote(lease, published_before, staged, published_at);
         self.faults.call("venue_days.promote", call).await
     }
 

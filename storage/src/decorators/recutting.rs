@@ -19,10 +19,7 @@ use crate::error::Result;
 
 /// The stores as everybody uses them, whoever cuts anew included.
 pub fn honour_recuts(stores: Stores) -> Stores {
-    let venue_days = RecuttingVenueDays {
-        inner: stores.venue_days,
-        documents: Arc::clone(&stores.documents),
-    };
+    let venue_days = RecuttingVenueDays::new(stores.venue_days, Arc::clone(&stores.documents));
     Stores {
         venue_days: Arc::new(venue_days),
         ..stores
@@ -30,12 +27,23 @@ pub fn honour_recuts(stores: Stores) -> Stores {
 }
 
 /// Venue-days of which those that are being cut anew are held.
-struct RecuttingVenueDays {
+pub struct RecuttingVenueDays {
     inner: Arc<dyn VenueDays>,
     documents: Arc<dyn Documents>,
 }
 
+impl std::fmt::Debug for RecuttingVenueDays {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecuttingVenueDays").finish_non_exhaustive()
+    }
+}
+
 impl RecuttingVenueDays {
+    /// Venue-days, and the documents that say what is being cut anew.
+    pub fn new(inner: Arc<dyn VenueDays>, documents: Arc<dyn Documents>) -> Self {
+        Self { inner, documents }
+    }
+
     async fn is_kept_from(&self, venue: &VenueKey, holder: &str, now: TsMs) -> Result<bool> {
         let recut = recuts::load(self.documents.as_ref(), venue).await?;
         Ok(recut.is_some_and(|recut| recut.value.keeps_away(holder, now)))

@@ -27,11 +27,7 @@ fn check_sources(cuts: &TwoCuts, of: &str, expected: &[&str]) {
 #[test]
 fn a_zone_to_the_west_takes_from_the_day_and_the_next_one() {
     // Lisbon's midnight is 01:00 in Madrid, all year: both change their clocks at the same instant.
-    let cuts = cuts(
-        ("Europe/Madrid", 0),
-        ("Europe/Lisbon", 0),
-        "2026-12-01T00:00:00Z",
-    );
+    let cuts = cuts(("Europe/Madrid", 0), ("Europe/Lisbon", 0), "2026-12-01T00:00:00Z");
     for (of, next) in [
         ("2026-03-28", "2026-03-29"),
         ("2026-03-29", "2026-03-30"),
@@ -45,11 +41,7 @@ fn a_zone_to_the_west_takes_from_the_day_and_the_next_one() {
 #[test]
 fn another_day_start_takes_from_the_day_and_the_one_before() {
     // Days from 04:00 to 04:00 are corrected to days from midnight: 00:00–04:00 belonged to the day before.
-    let cuts = cuts(
-        ("Europe/Madrid", 4),
-        ("Europe/Madrid", 0),
-        "2026-12-01T00:00:00Z",
-    );
+    let cuts = cuts(("Europe/Madrid", 4), ("Europe/Madrid", 0), "2026-12-01T00:00:00Z");
     check_sources(&cuts, "2026-03-10", &["2026-03-09", "2026-03-10"]);
     // The day of 23 hours and the one of 25.
     check_sources(&cuts, "2026-03-29", &["2026-03-28", "2026-03-29"]);
@@ -59,11 +51,7 @@ fn another_day_start_takes_from_the_day_and_the_one_before() {
 #[test]
 fn zones_that_change_their_clocks_on_other_days_meet_and_part() {
     // London and Accra have one time in winter. From 2026-03-29 01:00Z London's days begin at 23:00Z of the day before.
-    let cuts = cuts(
-        ("Europe/London", 0),
-        ("Africa/Accra", 0),
-        "2026-12-01T00:00:00Z",
-    );
+    let cuts = cuts(("Europe/London", 0), ("Africa/Accra", 0), "2026-12-01T00:00:00Z");
     check_sources(&cuts, "2026-03-27", &["2026-03-27"]);
     check_sources(&cuts, "2026-03-28", &["2026-03-28"]);
     // London's 29th has 23 hours, and ends an hour before Accra's.
@@ -105,13 +93,13 @@ fn the_days_to_be_made_cover_all_that_is_known_and_empty_what_is_left() {
 #[test]
 fn a_day_is_made_of_files_raw_or_both() {
     // 00:30 in Madrid on the 11th is 23:30 in Lisbon on the 10th, which has not ended.
-    let west = cuts(
-        ("Europe/Madrid", 0),
-        ("Europe/Lisbon", 0),
-        "2026-03-10T23:30:00Z",
-    );
+    let west = cuts(("Europe/Madrid", 0), ("Europe/Lisbon", 0), "2026-03-10T23:30:00Z");
     assert_eq!(west.make(day("2026-03-10")), Make::Files);
-    assert_eq!(west.make(day("2026-03-09")), Make::Final, "all of it lies in Madrid's 9th and 10th, which are over");
+    assert_eq!(
+        west.make(day("2026-03-09")),
+        Make::Final,
+        "all of it lies in Madrid's 9th and 10th, which are over"
+    );
     // An hour later it has ended; its last hour lies in Madrid's 11th, which goes on.
     let later = TwoCuts {
         now: ts("2026-03-11T00:30:00Z"),
@@ -120,11 +108,7 @@ fn a_day_is_made_of_files_raw_or_both() {
     assert_eq!(later.make(day("2026-03-10")), Make::Provisional);
     assert_eq!(later.make(day("2026-03-11")), Make::Files);
     // To the east days end sooner: half past midnight in Athens, half past eleven in Madrid.
-    let east = cuts(
-        ("Europe/Madrid", 0),
-        ("Europe/Athens", 0),
-        "2026-03-10T22:30:00Z",
-    );
+    let east = cuts(("Europe/Madrid", 0), ("Europe/Athens", 0), "2026-03-10T22:30:00Z");
     assert_eq!(east.make(day("2026-03-10")), Make::Provisional);
     assert_eq!(east.make(day("2026-03-09")), Make::Final);
     assert_eq!(east.make(day("2026-03-11")), Make::Files);

@@ -137,6 +137,16 @@ async fn rewrite(day: &DayRun, sources: &DaySources<'_>) -> Result<Rewrite> {
     .await
 }
 
+/// Writes a kind beside the archive, as all that the day is to hold of it.
+pub(crate) async fn replace(day: &DayRun, sources: &DaySources<'_>) -> Result<StagedDay> {
+    let archive = &sources.layer.stores().archive;
+    let (venue, kind, fence) = (&day.venue, sources.kind, day.lease.fence);
+    feed(day, sources, |incoming| {
+        archive.replace_day(venue, kind, day.request.day, fence, incoming)
+    })
+    .await
+}
+
 /// Writes a kind of which files are broken beside the archive, from raw and what can be read.
 pub(crate) async fn rebuild(
     day: &DayRun,
@@ -170,7 +180,7 @@ where
     let (parts, incoming) = mpsc::channel(1);
     let incoming = Box::new(Incoming {
         parts: incoming,
-        remaining: sources.raw_rows,
+        remaining: sources.rows(),
     });
     let (produced, written) = tokio::join!(
         async {

@@ -71,6 +71,9 @@ pub enum Error {
     /// A proposed generation cannot be approved; the text says why and what to do.
     #[error("not approved: {0}")]
     NotApproved(String),
+    /// A venue's days cannot be cut anew; the text says why and what to do.
+    #[error("not cut anew: {0}")]
+    Recut(String),
     /// Somebody asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -114,6 +117,7 @@ impl Error {
             Error::NotApproved(_) => "not_approved",
             Error::Cancelled => "cancelled",
             Error::Blocking(_) => "panic",
+            Error::Recut(_) => "recut",
             Error::Injected(_) => "injected",
         }
     }

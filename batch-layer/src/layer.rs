@@ -65,6 +65,21 @@ impl BatchLayer {
         }
     }
 
+    /// The same layer, taking its leases under a name.
+    pub(crate) fn under(&self, name: String) -> Self {
+        let inner = Inner {
+            stores: self.inner.stores.clone(),
+            clock: SharedClock::clone(&self.inner.clock),
+            config: self.inner.config.clone(),
+            erasures: Arc::clone(&self.inner.erasures),
+            live: self.inner.live.clone(),
+            name,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
     /// The settings.
     pub fn config(&self) -> &Config {
         &self.inner.config

@@ -18,6 +18,7 @@
 //! - [`plan`] and [`spec`]: what to do. [`report`]: what was done.
 //! - [`ready`]: whether the raw writer has come far enough for a day to be computed.
 //! - [`excluding`]: what an exclusion does to a venue's days. [`totals`]: a day's numbers in a few lines.
+//! - [`recut`]: a corrected time zone or day start, in one flip.
 //! - [`drift`]: how far the live view was off. [`BatchLayer::verify_day`]: whether the archive still holds what was
 //!   published.
 //!
@@ -43,6 +44,7 @@ mod proposal;
 mod publish;
 pub mod ready;
 mod recompute;
+pub mod recut;
 pub mod repair;
 pub mod report;
 mod rows;

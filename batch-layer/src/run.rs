@@ -19,7 +19,7 @@ use dwell_model::time::{DayCut, LocalDay, TsMs, VenueCalendar};
 use dwell_runtime::clock::Stopwatch;
 use dwell_runtime::failpoint;
 use dwell_storage::api::periods::Proposal;
-use dwell_storage::api::{ArchivedDay, Generation, GenerationInfo, Lease, Marks, VenueDay};
+use dwell_storage::api::{ArchivedDay, Flip, Generation, GenerationInfo, Lease, Marks, VenueDay};
 use dwell_storage::erasure::ErasureFilter;
 use tokio_util::sync::CancellationToken;
 
@@ -255,6 +255,45 @@ impl DayRun {
         }
     }
 
+    /// A day of a cut that is not the published one, under its lease: its archive is being written anew, and what is
+    /// computed of it is staged. With `unites_raw` its events are those of raw, too, and the generation is provisional.
+    pub(crate) async fn of_cut(
+        layer: &BatchLayer,
+        lease: Lease,
+        calendar: VenueCalendar,
+        marks: Marks,
+        unites_raw: bool,
+        stop: Stop,
+    ) -> Result<Self> {
+        let mut run = Self {
+            venue: lease.venue.clone(),
+            request: DayRequest::recompute(lease.day),
+            cut: calendar.cut(lease.day),
+            lease,
+            stop,
+            calendar,
+            open: unites_raw,
+            before: None,
+            closed: false,
+            proposal: None,
+            marks,
+            venue_exclusions: Vec::new(),
+            exclusions: DayExclusions::default(),
+            unites_raw,
+            archived: BTreeMap::new(),
+            erasures: layer
+                .erasures()
+                .read_on()
+                .await
+                .doing("read the ledger of erasures")?,
+            recut: false,
+            stopwatch: Stopwatch::start(),
+        };
+        let in_force = layer.exclusions(&run.venue).await?;
+        run.exclude(in_force);
+        Ok(run)
+    }
+
     /// Applies these exclusions of the venue.
     pub(crate) fn exclude(&mut self, in_force: Vec<Exclusion>) {
         self.exclusions = DayExclusions::of(&in_force, &self.range());
@@ -406,11 +445,11 @@ impl DayRun {
         Ok(near)
     }
 
-    /// Removes rows that runs wrote who died before they could publish: their fences can never publish any more.
+    /// Removes rows that runs wrote who died before they could publish: their fences can never publish any more. So may
+    /// what a recut staged and did not publish: while it can, nobody else gets the lease.
     async fn remove_orphans(&self, layer: &BatchLayer) -> Result<()> {
         let published = self.before.as_ref().map_or(0, |before| before.generation);
-        let first = (published + 1).max(self.lease.fence.saturating_sub(ORPHANS_MAX));
-        if first >= self.lease.fence {
+        if published + 1 >= self.lease.fence {
             return Ok(());
         }
         let day = self.request.day;
@@ -420,6 +459,18 @@ impl DayRun {
             .history(&self.venue, day)
             .await
             .doing("read the day's history")?;
+        let (staged, kept): (Vec<_>, Vec<_>) = kept.into_iter().partition(|info| info.generation > published);
+        if !staged.is_empty() {
+            let staged: Vec<Generation> = staged.iter().map(|info| info.generation).collect();
+            let forgotten = layer.stores().venue_days.forget(&self.lease, &staged).await;
+            if forgotten.doing("forget staged generations")? == Flip::Lost {
+                return Err(Error::LeaseLost);
+            }
+            for generation in staged {
+                self.remove_rows(layer, generation).await?;
+            }
+        }
+        let first = (published + 1).max(self.lease.fence.saturating_sub(ORPHANS_MAX));
         for fence in first..self.lease.fence {
             let is_proposed = |proposal: &Proposal| proposal.info.generation == fence;
             if kept.iter().all(|info| info.generation != fence)

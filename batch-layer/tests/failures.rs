@@ -367,6 +367,20 @@ impl VenueDaysWriter for Doubtful {
         Err(Self::lost())
     }
 
+    async fn stage(&self, lease: &Lease, info: GenerationInfo) -> StorageResult<Flip> {
+        self.inner.stage(lease, info).await
+    }
+
+    async fn promote(
+        &self,
+        lease: &Lease,
+        before: Option<u64>,
+        staged: u64,
+        published_at: TsMs,
+    ) -> StorageResult<Flip> {
+        self.inner.promote(lease, before, staged, published_at).await
+    }
+
     async fn raise_marks(
         &self,
         lease: &Lease,

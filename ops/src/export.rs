@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use dwell_model::ids::{TenantId, VenueId, VenueKey};
 use dwell_model::time::LocalDay;
-use dwell_storage::api::{RowFilter, SessionCursor, Stores, VenueDay};
+use dwell_storage::api::{RowFilter, SessionCursor, Stores, VenueDay, recuts};
 use serde::Serialize;
 
 use rows::{push_row, push_session};
@@ -129,7 +129,14 @@ pub(crate) async fn export(
             continue;
         }
         let key = VenueKey::new(selection.tenant.clone(), stored.venue.id.clone());
-        let days = stores.venue_days.list(&key, selection.from, selection.to).await?;
+        let days = recuts::list_under(
+            stores.venue_days.as_ref(),
+            &key,
+            &stored.venue.calendar,
+            selection.from,
+            selection.to,
+        )
+        .await?;
         let published: Vec<_> = days.iter().filter_map(published_generation).collect();
         venue_days += published.len() as u64;
         for (table, sheet) in sheets.iter_mut().filter(|(table, _)| *table == Table::Sessions) {

@@ -9,6 +9,7 @@ mod backups;
 mod days;
 mod erase;
 mod kinds;
+mod recut;
 mod repair;
 mod replay;
 mod restore;

@@ -36,6 +36,7 @@ use dwell_serving_api::{AppState, JobCatalogue, Parts};
 use dwell_storage::access::{self, KeyVerifier};
 use dwell_storage::api::{EventLog, LiveView, RawEvents, Role as KeyRole, Stores};
 use dwell_storage::decorators::erasing::honour_erasures;
+use dwell_storage::decorators::recutting::honour_recuts;
 use dwell_storage::erasure::ErasureWatch;
 use dwell_storage::paths::DataPaths;
 use tokio::sync::Notify;
@@ -92,6 +93,8 @@ impl Platform {
             embedded,
             hold,
         } = engines;
+        // Whose days are being cut anew, nobody works on them: the eraser neither.
+        let stores = honour_recuts(stores);
         // Everybody but the eraser works with stores that leave out whom the ledger names.
         let bare = stores.clone();
         let watch = ErasureWatch::new(

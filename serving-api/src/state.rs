@@ -7,6 +7,8 @@ use dwell_runtime::clock::{Clock, SharedClock};
 use dwell_runtime::limits::{Gate, RateLimit, RateLimiter};
 use dwell_runtime::shutdown::ShutdownSignal;
 use dwell_storage::access::KeyVerifier;
+use dwell_storage::api::documents::{self, Stored};
+use dwell_storage::api::recuts::{self, Recut};
 use dwell_storage::api::{
     AggregatesReader, ArchiveReader, Documents, Jobs, LiveView, Quarantine, RawEventsReader, Registry,
     SessionsReader, StoredVenue, Stores, VenueDaysReader,
@@ -15,6 +17,7 @@ use dwell_storage::api::{
 use crate::config::Config;
 use crate::job_catalogue::JobCatalogue;
 use crate::problem::Problem;
+use crate::query::as_of::AsOf;
 use crate::stale::KeptAnswers;
 use crate::views::sources::WholeGenerations;
 
@@ -206,5 +209,48 @@ impl AppState {
             .venue(&VenueKey::new(tenant.clone(), venue))
             .await?;
         found.ok_or_else(|| Problem::not_found("venue", id))
+    }
+
+    /// The same as it cut time at an instant, where one is given: a later time zone or day start is not that of then.
+    pub(crate) async fn venue_as_of(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        as_of: Option<AsOf>,
+    ) -> Result<StoredVenue, Problem> {
+        let stored = self.venue(tenant, id).await?;
+        let mut venues = [stored];
+        self.cuts_as_of(tenant, &mut venues, as_of).await?;
+        let [stored] = venues;
+        Ok(stored)
+    }
+
+    /// Gives venues the cuts that they had at an instant, where one is given.
+    pub(crate) async fn cuts_as_of(
+        &self,
+        tenant: &TenantId,
+        venues: &mut [StoredVenue],
+        as_of: Option<AsOf>,
+    ) -> Result<(), Problem> {
+        let Some(AsOf::Moment(ts)) = as_of else {
+            return Ok(());
+        };
+        let documents = self.stores().documents.as_ref();
+        let recuts: Vec<Stored<Recut>> = match &venues {
+            [one] => {
+                let key = VenueKey::new(tenant.clone(), one.venue.id.clone());
+                recuts::load(documents, &key).await?.into_iter().collect()
+            }
+            _ => documents::all(documents, tenant).await?,
+        };
+        for recut in recuts {
+            if let Some(stored) = venues
+                .iter_mut()
+                .find(|stored| stored.venue.id.as_str() == recut.id)
+            {
+                stored.venue.calendar = recut.value.cut_at(stored.venue.calendar, ts);
+            }
+        }
+        Ok(())
     }
 }

@@ -21,6 +21,7 @@ mod pseudonym_keys;
 pub mod publications;
 mod quarantine;
 mod raw_events;
+pub mod recuts;
 mod registry;
 mod sessions;
 mod store_files;
@@ -44,8 +45,8 @@ pub use raw_events::*;
 pub use registry::*;
 pub use sessions::*;
 pub use store_files::*;
-pub(crate) use venue_days::refuse_published;
 pub use venue_days::*;
+pub(crate) use venue_days::{refuse_not_staged, refuse_other_fence, refuse_published};
 
 use std::sync::Arc;
 

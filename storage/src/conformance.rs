@@ -27,6 +27,7 @@ pub mod pseudonym_keys;
 mod publications;
 pub mod quarantine;
 pub mod raw_events;
+mod recuts;
 pub mod registry;
 pub mod samples;
 pub mod sessions;

@@ -92,11 +92,15 @@ fn a_corrected_time_zone_cuts_all_days_anew() {
         "{:?}",
         wrong.daily.keys()
     );
-    let applied = apply(&data_dir, &venues("Europe/Madrid"), false);
+    let madrid = file(&data_dir, "madrid.json", &venues("Europe/Madrid"));
+    let applied = json(
+        &["venues", "apply", madrid.to_str().expect("a path"), "--wait"],
+        &data_dir,
+    );
+    let applied = &applied["venues"][0];
     assert_eq!(
         (&applied["recomputes_all"], &applied["affected"]["count"]),
         (&Value::Bool(true), &Value::from(3))
     );
-    recompute(&data_dir);
     assert_equal(&export(&data_dir), &expected(&zones()));
 }

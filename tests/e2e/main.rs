@@ -20,6 +20,7 @@ mod layouts;
 mod loss;
 mod nonsense;
 mod oracle;
+mod recut;
 mod restatement;
 mod retention;
 mod reverts;

@@ -10,13 +10,15 @@ use dwell_model::metrics::{AggregateRow, Carry};
 use dwell_model::time::LocalDay;
 use dwell_runtime::failpoint;
 use dwell_storage::api::{
-    AppliedExclusions, ArchiveFile, ArchivedDay, Flip, GenerationInfo, RowFilter, exclusions,
+    AppliedExclusions, ArchiveFile, ArchivedDay, Drift, Flip, GenerationInfo, LateLedger, RowFilter,
+    exclusions,
 };
 
 use super::DayRun;
 use crate::drift::drift;
 use crate::error::{Doing, Error, Result};
 use crate::layer::BatchLayer;
+use crate::plan::Cause;
 use crate::recompute::{self, Computed};
 use crate::report::{DayReport, Outcome};
 use crate::{metrics, publish, rows};
@@ -69,6 +71,45 @@ impl DayRun {
             self.remove_own_rows(layer).await;
         }
         published
+    }
+
+    /// Folds a day of another cut and stores what it comes to under the lease's fence, published nowhere. `former` is
+    /// what is published of the day, to be compared with.
+    pub(crate) async fn compute_staged(
+        &mut self,
+        layer: &BatchLayer,
+        carry_in: Carry,
+        former: Option<&GenerationInfo>,
+    ) -> Result<GenerationInfo> {
+        let venue = layer.venue(&self.venue).await?;
+        let layout = venue.layout_on(self.request.day).clone();
+        let bearing: BTreeSet<String> = exclusion::bearing(&self.venue_exclusions, self.request.day)
+            .map(|exclusion| exclusion.id.clone())
+            .collect();
+        let computed = recompute::compute(layer, self, &layout, carry_in.clone()).await?;
+        let found = self.write_down_exclusions(layer, &bearing, &computed).await?;
+        let mut inputs = Inputs {
+            layout: layout.fingerprint(),
+            definitions: recompute::DEFINITIONS_VERSION,
+            carry_in,
+            files: Vec::new(),
+            exclusions: AppliedExclusions::default(),
+        };
+        self.apply(&mut inputs, &found);
+        inputs.exclusions.excluded = computed.excluded.events.clone();
+        inputs.exclusions.restored = computed.excluded.restored;
+        self.stop.check()?;
+        let outcome = Replacing {
+            former,
+            drift: None,
+            late: LateLedger::default(),
+            reason: match (&self.request.reason, former) {
+                (None, None) => Cause::NeverComputed.to_string(),
+                (None, Some(_)) => Cause::CutChanged.to_string(),
+                (Some(asked), _) => format!("{} (asked for: {asked})", Cause::CutChanged),
+            },
+        };
+        self.write(layer, &layout, &inputs, computed, outcome).await
     }
 
     /// The counters' samples that the nearest earlier computed day hands on.
@@ -188,76 +229,24 @@ impl DayRun {
         inputs: &Inputs,
         computed: Computed,
     ) -> Result<DayReport> {
-        let (stores, day, generation) = (layer.stores(), self.request.day, self.lease.fence);
-        let Computed {
-            rows: aggregates,
-            sessions,
-            carry,
-            events,
-            conflicts,
-            late,
-            excluded: _,
-        } = computed;
-        let changed = match &self.before {
-            None => None,
-            Some(before) => {
-                let all = RowFilter::default();
-                let former = stores
-                    .aggregates
-                    .read(&self.venue, day, before.generation, &all)
-                    .await;
-                Some(rows::change(
-                    &former.doing("read the generation before")?,
-                    &aggregates,
-                ))
-            }
-        };
+        let reason = publish::reason(self, inputs, &computed.events, &computed.late);
+        let exclusions_changed = publish::exclusions_changed(self, inputs);
+        let before = self.before.as_ref();
+        let ledger = publish::ledger(before, &computed.events, &computed.late, exclusions_changed);
+        let late_events = ledger.events - before.map_or(0, |before| before.late.events);
         let found = self
             .live_rows(layer, inputs.layout)
             .await
-            .map(|live| drift(&live, &aggregates));
-        let session_count = sessions.len() as u64;
-        let row_count = aggregates.len() as u64;
-        stores
-            .sessions
-            .write(&self.venue, day, generation, sessions)
-            .await
-            .doing("write sessions")?;
-        stores
-            .aggregates
-            .write(&self.venue, day, generation, aggregates)
-            .await
-            .doing("write aggregates")?;
-        failpoint!("batch.after_rows");
-        let reason = publish::reason(self, inputs, &events, &late);
-        let exclusions_changed = publish::exclusions_changed(self, inputs);
-        let ledger = publish::ledger(self.before.as_ref(), &events, &late, exclusions_changed);
-        let late_events = ledger.events - self.before.as_ref().map_or(0, |before| before.late.events);
-        let info = GenerationInfo {
-            generation,
-            published_at: layer.now_ms(),
-            duration_ms: self.duration_ms(),
-            provisional: self.open,
-            lagging: self.request.lagging,
-            reason: reason.clone(),
-            calendar: self.calendar,
-            day_start: self.cut.start,
-            day_end: self.cut.end,
-            layout: layout.fingerprint(),
-            definitions: inputs.definitions,
-            marks: self.marks.clone(),
-            events,
-            conflicts,
-            rows: row_count,
-            sessions: session_count,
-            files: inputs.files.clone(),
-            late: ledger,
+            .map(|live| drift(&live, &computed.rows));
+        let replacing = Replacing {
+            former: before,
             drift: found.clone(),
-            changed: changed.clone(),
-            carry,
-            carry_in: inputs.carry_in.clone(),
-            exclusions: inputs.exclusions.clone(),
+            late: ledger,
+            reason: reason.clone(),
         };
+        let info = self.write(layer, layout, inputs, computed, replacing).await?;
+        let (generation, changed) = (info.generation, info.changed.clone());
+        let (row_count, session_count) = (info.rows, info.sessions);
         let event_count = info.events.values().map(|sum| sum.rows).sum();
         if self.closed {
             let mut report = self.propose(layer, info).await?;
@@ -283,6 +272,79 @@ impl DayRun {
         Ok(report)
     }
 
+    /// Stores a generation's sessions and rows under the lease's fence, and says what it is.
+    async fn write(
+        &self,
+        layer: &BatchLayer,
+        layout: &Layout,
+        inputs: &Inputs,
+        computed: Computed,
+        replacing: Replacing<'_>,
+    ) -> Result<GenerationInfo> {
+        let (stores, day, generation) = (layer.stores(), self.request.day, self.lease.fence);
+        let Computed {
+            rows: aggregates,
+            sessions,
+            carry,
+            events,
+            conflicts,
+            late: _,
+            excluded: _,
+        } = computed;
+        let changed = match replacing.former {
+            None => None,
+            Some(before) => {
+                let all = RowFilter::default();
+                let former = stores
+                    .aggregates
+                    .read(&self.venue, day, before.generation, &all)
+                    .await;
+                Some(rows::change(
+                    &former.doing("read the generation before")?,
+                    &aggregates,
+                ))
+            }
+        };
+        let session_count = sessions.len() as u64;
+        let row_count = aggregates.len() as u64;
+        stores
+            .sessions
+            .write(&self.venue, day, generation, sessions)
+            .await
+            .doing("write sessions")?;
+        stores
+            .aggregates
+            .write(&self.venue, day, generation, aggregates)
+            .await
+            .doing("write aggregates")?;
+        failpoint!("batch.after_rows");
+        Ok(GenerationInfo {
+            generation,
+            published_at: layer.now_ms(),
+            duration_ms: self.duration_ms(),
+            provisional: self.open,
+            lagging: self.request.lagging,
+            reason: replacing.reason,
+            calendar: self.calendar,
+            day_start: self.cut.start,
+            day_end: self.cut.end,
+            layout: layout.fingerprint(),
+            definitions: inputs.definitions,
+            marks: self.marks.clone(),
+            events,
+            conflicts,
+            rows: row_count,
+            sessions: session_count,
+            files: inputs.files.clone(),
+            late: replacing.late,
+            drift: replacing.drift,
+            changed,
+            carry,
+            carry_in: inputs.carry_in.clone(),
+            exclusions: inputs.exclusions.clone(),
+        })
+    }
+
     /// What the live view shows of the day, if it was made with the same layout. A view that cannot be read costs the
     /// comparison, not the run.
     async fn live_rows(&self, layer: &BatchLayer, layout: u64) -> Option<Arc<Vec<AggregateRow>>> {
@@ -299,6 +361,15 @@ impl DayRun {
             .find(|day| day.day == self.request.day && day.layout == layout)?;
         Some(Arc::clone(&day.rows))
     }
+}
+
+/// What a generation says of the one that it replaces.
+struct Replacing<'a> {
+    /// The one whose rows it is compared with.
+    former: Option<&'a GenerationInfo>,
+    drift: Option<Drift>,
+    late: LateLedger,
+    reason: String,
 }
 
 /// What a generation is made of besides events.

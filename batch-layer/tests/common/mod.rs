@@ -22,6 +22,7 @@ use dwell_storage::api::{
 };
 use dwell_storage::archive::DeltaArchive;
 use dwell_storage::backends::sqlite::SqliteStores;
+use dwell_storage::decorators::recutting::honour_recuts;
 use dwell_storage::paths::DataPaths;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -71,7 +72,7 @@ impl Shop {
         let paths = DataPaths::new(folder.path());
         let stores = SqliteStores::open(&paths, clock.shared()).await.unwrap();
         let archive = DeltaArchive::local(&paths.archive, clock.shared()).unwrap();
-        let stores = stores.with_archive(Arc::new(archive));
+        let stores = honour_recuts(stores.with_archive(Arc::new(archive)));
         let layer = BatchLayer::new(stores.clone(), clock.shared(), config, "test").unwrap();
         let tenant = TenantId::new("acme").unwrap();
         stores.registry.create_tenant(&tenant).await.unwrap();

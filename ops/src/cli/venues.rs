@@ -12,7 +12,7 @@ use super::TargetArgs;
 use super::changes::differing;
 use super::jobs::wait_for;
 use super::target::{create_job, with_target};
-use crate::client::escape;
+use crate::client::{Client, escape};
 use crate::output::{Output, table};
 
 /// `dwell venues …`
@@ -56,6 +56,9 @@ pub(crate) struct ApplyArgs {
     /// Only check, and say what would change
     #[arg(long)]
     dry_run: bool,
+    /// Wait until days of which the time zone or day start is another are cut anew
+    #[arg(long, conflicts_with = "dry_run")]
+    wait: bool,
     #[command(flatten)]
     target: TargetArgs,
 }
@@ -131,7 +134,11 @@ async fn apply(args: &ApplyArgs) -> Result<()> {
             "/v1/venues"
         };
         let answer: Value = target.client().json(Method::PUT, path, Some(&venues)).await?;
-        output.result(&answer, || applied(&answer))
+        output.result(&answer, || applied(&answer))?;
+        if args.wait {
+            wait_for_recuts(target.client(), &answer, output).await?;
+        }
+        Ok(())
     })
     .await
 }
@@ -153,12 +160,54 @@ fn applied(answer: &Value) -> String {
         &[2],
         venues.iter().map(row),
     );
-    let dirty = venues.iter().any(|venue| venue["affected"]["count"] != 0);
+    let recuts: String = venues
+        .iter()
+        .filter(|venue| venue["recut"].is_object())
+        .map(|venue| recut_line(venue, answer["dry_run"] == true))
+        .collect();
+    let shown = format!("{shown}{recuts}");
+    let dirty = venues
+        .iter()
+        .any(|venue| venue["affected"]["count"] != 0 && !venue["recut"].is_object());
     match (dirty, answer["dry_run"] == true) {
         (false, _) => shown,
         (true, true) => format!("{shown}\nnothing was stored: this was a dry run"),
         (true, false) => format!(
             "{shown}\nthe next night computes them anew; to have them now: dwell jobs run recompute --venue all"
+        ),
+    }
+}
+
+/// Waits for the jobs that cut days anew; fails with the first that does.
+async fn wait_for_recuts(client: &Client, answer: &Value, output: Output) -> Result<()> {
+    let venues = answer["venues"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for id in venues.iter().filter_map(|venue| venue["recut"]["job"].as_str()) {
+        let job: Value = client.get(&format!("/v1/jobs/{}", escape(id))).await?;
+        let job = wait_for(client, job, output).await?;
+        if job["state"] != "succeeded" {
+            bail!(
+                "job {id} is {}: {}",
+                text(&job["state"]),
+                job["error"].as_str().unwrap_or("see its report")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What becomes of a venue whose time zone or day start is another in the file.
+fn recut_line(venue: &Value, is_dry_run: bool) -> String {
+    let (id, recut) = (text(&venue["id"]), &venue["recut"]);
+    let cut = format!(
+        "{}, days from {}:00",
+        text(&recut["tz"]),
+        text(&recut["day_start_hour"])
+    );
+    match is_dry_run {
+        true => format!("\n{id}: a job would cut its days anew ({cut})"),
+        false => format!(
+            "\n{id}: job {} cuts its days anew ({cut}); until it has ended all answers are by the former ones",
+            text(&recut["job"])
         ),
     }
 }

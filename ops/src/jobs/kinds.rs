@@ -14,7 +14,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::backups::BackupJob;
-use super::{JobWorker, Progress, approve, days, erase, replay, restore, retention, revert, uploads, vacuum};
+use super::{
+    JobWorker, Progress, approve, days, erase, recut, replay, restore, retention, revert, uploads, vacuum,
+};
 
 /// All kinds.
 const KINDS: &[&dyn JobKind] = &[
@@ -22,6 +24,7 @@ const KINDS: &[&dyn JobKind] = &[
     &days::ARCHIVE,
     &days::VERIFY,
     &approve::Approve,
+    &recut::Recut,
     &replay::Replay,
     &revert::Revert,
     &revert::Undo,

@@ -1,7 +1,7 @@
 //! Venues on the wire.
 
 use dwell_model::layout::{Layout, Line, LineRole, Sensor, TrackScope, Venue, Zone};
-use dwell_model::time::{LocalDay, TsMs};
+use dwell_model::time::{LocalDay, TsMs, VenueCalendar};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -46,6 +46,21 @@ pub(crate) struct VenueDetailDto {
     layouts_valid_from: Vec<Option<String>>,
     /// Raised by every change.
     version: u64,
+    /// There while the venue's days are being cut anew: the time zone and day start that it is to have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) recut: Option<RecutDto>,
+}
+
+/// A venue's days cut anew under another time zone or day start. Until the job has ended all answers are by the former
+/// ones.
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct RecutDto {
+    /// The job that does it; null in a dry run.
+    pub(crate) job: Option<String>,
+    /// IANA time zone.
+    tz: String,
+    /// Local hour at which a venue-day starts.
+    day_start_hour: u8,
 }
 
 /// What is where.
@@ -123,6 +138,10 @@ pub(crate) struct AppliedVenueDto {
     pub(crate) recomputes_all: bool,
     /// The computed days among them: each is dirty from now on and is computed anew by the next run.
     pub(crate) affected: AffectedDaysDto,
+    /// Another time zone or day start is not stored at once, where there is anything of the venue: this job cuts its days
+    /// anew and stores it with them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) recut: Option<RecutDto>,
 }
 
 /// Computed days that a change of a venue makes dirty.
@@ -134,6 +153,17 @@ pub(crate) struct AffectedDaysDto {
     pub(crate) first: Option<String>,
     /// See `first`.
     pub(crate) last: Option<String>,
+}
+
+impl RecutDto {
+    /// A wanted cut, and the job that makes it.
+    pub(crate) fn new(job: Option<String>, to: VenueCalendar) -> Self {
+        Self {
+            job,
+            tz: to.tz().name().to_owned(),
+            day_start_hour: to.day_start_hour(),
+        }
+    }
 }
 
 impl VenueDto {
@@ -176,6 +206,7 @@ impl VenueDetailDto {
                 .map(|layout| layout.valid_from.map(|day| day.to_string()))
                 .collect(),
             version,
+            recut: None,
         }
     }
 }

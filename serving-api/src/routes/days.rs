@@ -11,7 +11,7 @@ use dwell_model::ids::VenueKey;
 use dwell_model::layout::Venue;
 use dwell_model::time::{DAY_MS, LocalDay, MAX_TS, SLOT_MS};
 use dwell_storage::api::periods::{self, ClosedPeriods, Proposal};
-use dwell_storage::api::{Marks, VenueDay, exclusions};
+use dwell_storage::api::{Marks, VenueDay, exclusions, recuts};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -119,8 +119,14 @@ pub(crate) async fn get(
         Problem::parameter("day", detail)
     })?;
     let key = VenueKey::new(caller.tenant.clone(), stored.venue.id.clone());
-    let row = state.stores().venue_days.get(&key, day).await?;
-    let history = state.stores().venue_days.history(&key, day).await?;
+    let days = state.stores().venue_days.as_ref();
+    let rows = recuts::list_under(days, &key, &stored.venue.calendar, day, day).await?;
+    let row = rows.into_iter().next();
+    let mut history = state.stores().venue_days.history(&key, day).await?;
+    if let Some(current) = row.as_ref().and_then(|row| row.published.as_ref()) {
+        // What is staged for a recut was never published.
+        history.retain(|info| info.generation <= current.generation);
+    }
     let before = history.iter().skip(1).map(|info| Some(info.generation));
     let generations = history.iter().zip(before.chain([None]));
     let proposal = periods::proposal(state.stores().documents.as_ref(), &key, day).await?;
@@ -190,7 +196,7 @@ async fn describe(
         return Ok(Vec::new());
     };
     let stores = state.stores();
-    let rows = stores.venue_days.list(key, first, last).await?;
+    let rows = recuts::list_under(stores.venue_days.as_ref(), key, &venue.calendar, first, last).await?;
     let rows: BTreeMap<LocalDay, VenueDay> = rows.into_iter().map(|row| (row.day, row)).collect();
     let sources = sources::choose(state, key, &venue.calendar, (first, last), Wanted::Current).await?;
     let span = venue.calendar.bounds(first).0..venue.calendar.bounds(last).1;

@@ -84,12 +84,12 @@ pub(crate) async fn get(
     ApiQuery(params): ApiQuery<Params>,
 ) -> Result<Response, Problem> {
     let limit = paging::limit(state.config(), params.limit.as_deref())?;
-    let stored = state.venue(&caller.tenant, &venue_id).await?;
+    let as_of = AsOf::parse_option(params.as_of.as_deref(), state.now_ms())?;
+    let stored = state.venue_as_of(&caller.tenant, &venue_id, as_of).await?;
     let venue = &stored.venue;
     let key = VenueKey::new(caller.tenant.clone(), venue.id.clone());
     let definition = metric(params.metric.as_deref())?;
     let bucket = Bucket::read(&params, venue)?;
-    let as_of = AsOf::parse_option(params.as_of.as_deref(), state.now_ms())?;
     let query = QueryId::of(&[
         caller.tenant.as_str(),
         "explain",

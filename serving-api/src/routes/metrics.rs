@@ -87,9 +87,10 @@ pub(crate) async fn get(
         config.page_rows_default,
         config.page_rows_max,
     )?;
-    let stored = state.venue(&caller.tenant, &venue_id).await?;
-    let venue = &stored.venue;
     let now = state.now_ms();
+    let as_of = AsOf::parse_option(params.as_of.as_deref(), now)?;
+    let stored = state.venue_as_of(&caller.tenant, &venue_id, as_of).await?;
+    let venue = &stored.venue;
     let asked = Asked {
         metrics: metrics(params.metric.as_deref())?,
         selection: selection(&params)?,
@@ -99,7 +100,7 @@ pub(crate) async fn get(
             .hours
             .as_deref()
             .map_or(Ok(HoursOfDay::ALL), HoursOfDay::parse)?,
-        as_of: AsOf::parse_option(params.as_of.as_deref(), now)?,
+        as_of,
     };
     let query = query_id(caller.tenant.as_str(), &venue_id, &asked);
     let position = params

@@ -133,7 +133,10 @@ pub(crate) async fn post(
         .as_ref()
         .map(|text| cursor::decode::<Position>(query, text))
         .transpose()?;
-    let known = state.stores().registry.venues(&caller.tenant).await?;
+    let mut known = state.stores().registry.venues(&caller.tenant).await?;
+    state
+        .cuts_as_of(&caller.tenant, &mut known, question.as_of)
+        .await?;
     let venues = question.venues(&known)?;
     if let Some(position) = &position {
         let unchanged = position.venues.len() == venues.len()

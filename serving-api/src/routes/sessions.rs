@@ -81,7 +81,8 @@ pub(crate) async fn list(
     ApiQuery(params): ApiQuery<ListParams>,
 ) -> Result<Response, Problem> {
     let limit = paging::limit(state.config(), params.limit.as_deref())?;
-    let stored = state.venue(&caller.tenant, &venue_id).await?;
+    let as_of = AsOf::parse_option(params.as_of.as_deref(), state.now_ms())?;
+    let stored = state.venue_as_of(&caller.tenant, &venue_id, as_of).await?;
     let venue = &stored.venue;
     let key = VenueKey::new(caller.tenant.clone(), venue.id.clone());
     let range = range(&params, venue, state.now_ms())?;
@@ -105,7 +106,6 @@ pub(crate) async fn list(
         .zone
         .as_ref()
         .map_or_else(String::new, |zone| format!("={zone}"));
-    let as_of = AsOf::parse_option(params.as_of.as_deref(), state.now_ms())?;
     let pinned_by = format!("{as_of:?}");
     let query = QueryId::of(&[
         caller.tenant.as_str(),
@@ -178,7 +178,7 @@ pub(crate) async fn get(
     ApiQuery(params): ApiQuery<GetParams>,
 ) -> Result<Response, Problem> {
     let as_of = AsOf::parse_option(params.as_of.as_deref(), state.now_ms())?;
-    let stored = state.venue(&caller.tenant, &venue_id).await?;
+    let stored = state.venue_as_of(&caller.tenant, &venue_id, as_of).await?;
     let key = VenueKey::new(caller.tenant.clone(), stored.venue.id.clone());
     let unknown = || Problem::not_found("session", &session_id);
     // An id begins with its day.

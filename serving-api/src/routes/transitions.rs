@@ -45,7 +45,8 @@ pub(crate) async fn get(
     ApiPath(venue_id): ApiPath<String>,
     ApiQuery(params): ApiQuery<Params>,
 ) -> Result<Response, Problem> {
-    let stored = state.venue(&caller.tenant, &venue_id).await?;
+    let as_of = AsOf::parse_option(params.as_of.as_deref(), state.now_ms())?;
+    let stored = state.venue_as_of(&caller.tenant, &venue_id, as_of).await?;
     let venue = &stored.venue;
     if let Some(layer) = &params.layer
         && !venue
@@ -71,7 +72,7 @@ pub(crate) async fn get(
             range,
             family: Family::Transition,
             subject: params.layer.as_deref(),
-            as_of: AsOf::parse_option(params.as_of.as_deref(), state.now_ms())?,
+            as_of,
         },
     )
     .await?;

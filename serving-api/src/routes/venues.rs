@@ -5,14 +5,19 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use dwell_model::ids::{TenantId, VenueKey};
 use dwell_model::layout::{Venue, VenueSpec};
-use dwell_model::time::{LocalDay, MAX_TS, MIN_TS};
-use dwell_storage::api::{Flip, StoredVenue};
+use dwell_model::time::{LocalDay, MAX_TS, MIN_TS, VenueCalendar};
+use dwell_storage::api::recuts::{self, Asked, Wish};
+use dwell_storage::api::{Flip, Job, StoredVenue};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
 
-use crate::dto::{AffectedDaysDto, AppliedDto, AppliedVenueDto, VenueDetailDto, VenueDto, VenuesDto};
+use crate::dto::{
+    AffectedDaysDto, AppliedDto, AppliedVenueDto, RecutDto, VenueDetailDto, VenueDto, VenuesDto,
+};
 use crate::extract::{ApiPath, ApiQuery, Caller, JsonBytes};
+use crate::ids;
+use crate::job_catalogue::JobRequest;
 use crate::problem::{self, Problem, clip};
 use crate::query::text;
 use crate::respond::{self, Caching};
@@ -56,11 +61,13 @@ pub(crate) async fn get(
     ApiPath(id): ApiPath<String>,
 ) -> Result<Response, Problem> {
     let stored = state.venue(&caller.tenant, &id).await?;
-    respond::json(
-        &headers,
-        &VenueDetailDto::new(&stored.venue, stored.version, state.now_ms()),
-        Caching::SETTINGS,
-    )
+    let key = VenueKey::new(caller.tenant, stored.venue.id.clone());
+    let recut = recuts::load(state.stores().documents.as_ref(), &key).await?;
+    let mut answer = VenueDetailDto::new(&stored.venue, stored.version, state.now_ms());
+    answer.recut = recut
+        .filter(|recut| recut.value.is_pending())
+        .map(|recut| RecutDto::new(Some(recut.value.job), recut.value.to));
+    respond::json(&headers, &answer, Caching::SETTINGS)
 }
 
 /// How to apply.
@@ -104,7 +111,7 @@ pub(crate) async fn apply(
     }
     if !dry_run {
         for (spec, applied) in specs.iter().zip(&mut applied) {
-            *applied = store(&state, &caller.tenant, spec).await?;
+            *applied = store(&state, &caller.tenant, spec, &caller.key_id).await?;
             if applied.change != "unchanged" {
                 let action = format!("venue.{}", applied.change);
                 let details = json!({
@@ -112,6 +119,7 @@ pub(crate) async fn apply(
                     "recomputes_from": applied.recomputes_from,
                     "recomputes_all": applied.recomputes_all,
                     "affected": applied.affected,
+                    "recut": applied.recut,
                 });
                 audit::record(
                     &state,
@@ -173,17 +181,32 @@ fn to_venue(spec: &VenueSpec, existing: Option<&StoredVenue>) -> Result<Venue, P
 
 /// Stores a venue on top of what is there, which may be more than was there when the file was checked: an earlier layout
 /// of the same file, or what somebody else has stored meanwhile.
-async fn store(state: &AppState, tenant: &TenantId, spec: &VenueSpec) -> Result<AppliedVenueDto, Problem> {
+///
+/// Another time zone or day start of a venue of which there is anything is not stored: its days are cut anew by a job,
+/// whose end stores it.
+async fn store(
+    state: &AppState,
+    tenant: &TenantId,
+    spec: &VenueSpec,
+    by: &str,
+) -> Result<AppliedVenueDto, Problem> {
     let registry = &state.stores().registry;
     for _ in 0..TRIES {
         // Checked before: this finds the id that the check has found good.
         let id = to_venue(spec, None)?.id;
         let existing = registry.venue(&VenueKey::new(tenant.clone(), id)).await?;
-        let venue = to_venue(spec, existing.as_ref())?;
+        let mut venue = to_venue(spec, existing.as_ref())?;
         let before = existing.as_ref().map(|stored| &stored.venue);
-        let applied = plan_of(state, tenant, before, &venue).await?;
-        let version = existing.map(|stored| stored.version);
-        if applied.change == "unchanged" || registry.put_venue(tenant, &venue, version).await? == Flip::Done {
+        let mut applied = plan_of(state, tenant, before, &venue).await?;
+        if let (Some(planned), Some(before)) = (&mut applied.recut, before) {
+            let key = VenueKey::new(tenant.clone(), venue.id.clone());
+            let job = ask_for_recut(state, &key, before.calendar, venue.calendar, by).await?;
+            planned.job = Some(job);
+            venue.calendar = before.calendar;
+        }
+        let is_stored = before == Some(&venue);
+        let version = existing.as_ref().map(|stored| stored.version);
+        if is_stored || registry.put_venue(tenant, &venue, version).await? == Flip::Done {
             return Ok(applied);
         }
     }
@@ -194,6 +217,89 @@ async fn store(state: &AppState, tenant: &TenantId, spec: &VenueSpec) -> Result<
     Err(Problem::new(problem::CONFLICT, detail))
 }
 
+/// Has a venue's days cut anew; the job that does it, which may be one that was asked for before.
+async fn ask_for_recut(
+    state: &AppState,
+    venue: &VenueKey,
+    from: VenueCalendar,
+    to: VenueCalendar,
+    by: &str,
+) -> Result<String, Problem> {
+    let (documents, jobs) = (state.stores().documents.as_ref(), &state.stores().jobs);
+    let known = recuts::load(documents, venue).await?.map(|stored| stored.value);
+    if let Some(known) = known.filter(|known| known.is_pending() && known.to == to) {
+        let job = jobs.get(&venue.tenant, &known.job).await?;
+        if job.is_some_and(|job| !job.state.is_final()) {
+            return Ok(known.job);
+        }
+    }
+    let now = state.now_ms();
+    let request = JobRequest {
+        tenant: venue.tenant.clone(),
+        kind: recuts::JOB_KIND.to_owned(),
+        venues: Some(vec![venue.venue.clone()]),
+        from: None,
+        to: None,
+        dry_run: false,
+        reason: None,
+        options: serde_json::Map::from_iter([
+            ("tz".to_owned(), json!(to.tz().name())),
+            ("day_start_hour".to_owned(), json!(to.day_start_hour())),
+        ]),
+    };
+    let refused = |refusal: crate::job_catalogue::JobRefusal| Problem::new(problem::BAD_BODY, refusal.0);
+    let spec = state.jobs().decide(&request).map_err(refused)?;
+    let job = Job::queued(
+        ids::new_job_id(now)?,
+        venue.tenant.clone(),
+        recuts::JOB_KIND,
+        spec,
+        by.to_owned(),
+        None,
+        now,
+    );
+    let wish = Wish {
+        job: job.id.clone(),
+        from,
+        to,
+        by: by.to_owned(),
+        at: now,
+    };
+    match recuts::ask(documents, venue, &wish).await? {
+        Asked::New(_) | Asked::Standing(_) => {}
+        Asked::Superseded(_) | Asked::Flipping(_) => {
+            let detail = format!(
+                "the days of {:?} are being cut anew as another file has it; apply this one again when that is done",
+                clip(venue.venue.as_str())
+            );
+            return Err(Problem::new(problem::CONFLICT, detail));
+        }
+    }
+    jobs.create(&job).await?;
+    state.jobs().created(&job);
+    tracing::info!(job = job.id, %venue, "venue's days are to be cut anew");
+    Ok(job.id)
+}
+
+/// The recut that a change of a venue asks for: of the first events on, a venue's time zone and day start change by a
+/// recut only. A file with the published ones takes back one that waits.
+async fn planned_recut(
+    state: &AppState,
+    venue: &VenueKey,
+    before: &Venue,
+    after: &Venue,
+    has_days: bool,
+) -> Result<Option<RecutDto>, Problem> {
+    if before.calendar == after.calendar {
+        let recut = recuts::load(state.stores().documents.as_ref(), venue).await?;
+        let is_pending =
+            recut.is_some_and(|recut| recut.value.is_pending() && recut.value.to != after.calendar);
+        return Ok(is_pending.then(|| RecutDto::new(None, after.calendar)));
+    }
+    let is_needed = has_days || !state.stores().archive.days(venue).await?.is_empty();
+    Ok(is_needed.then(|| RecutDto::new(None, after.calendar)))
+}
+
 /// What a change comes to: which days' numbers depend on it, and which of those are computed already.
 async fn plan_of(
     state: &AppState,
@@ -202,15 +308,18 @@ async fn plan_of(
     after: &Venue,
 ) -> Result<AppliedVenueDto, Problem> {
     let mut applied = applied_dto(before, after);
-    let from = match (applied.recomputes_all, recomputes_from(before, after)) {
-        (true, _) => LocalDay::of_utc(MIN_TS).prev(),
-        (false, Some(from)) => from,
-        (false, None) => return Ok(applied),
-    };
     let Some(before) = before else {
         return Ok(applied);
     };
     let venue = VenueKey::new(tenant.clone(), after.id.clone());
+    let from = match (applied.recomputes_all, recomputes_from(Some(before), after)) {
+        (true, _) => LocalDay::of_utc(MIN_TS).prev(),
+        (false, Some(from)) => from,
+        (false, None) => {
+            applied.recut = planned_recut(state, &venue, before, after, false).await?;
+            return Ok(applied);
+        }
+    };
     let rows = state
         .stores()
         .venue_days
@@ -221,6 +330,8 @@ async fn plan_of(
         .filter(|row| row.published.is_some())
         .map(|row| row.day);
     applied.affected = affected(before, after, computed);
+    let has_days = applied.affected.count > 0;
+    applied.recut = planned_recut(state, &venue, before, after, has_days).await?;
     Ok(applied)
 }
 
@@ -256,6 +367,7 @@ fn applied_dto(before: Option<&Venue>, after: &Venue) -> AppliedVenueDto {
         recomputes_from: from.map(|day| day.to_string()),
         recomputes_all: all,
         affected: AffectedDaysDto::default(),
+        recut: None,
     }
 }
 

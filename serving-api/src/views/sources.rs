@@ -11,7 +11,7 @@ use std::sync::Arc;
 use dwell_model::ids::VenueKey;
 use dwell_model::metrics::AggregateRow;
 use dwell_model::time::{LocalDay, SLOT_MS, TsMs, VenueCalendar};
-use dwell_storage::api::{Generation, GenerationInfo, LiveDay, LiveVenue, RowFilter, VenueDay};
+use dwell_storage::api::{Generation, GenerationInfo, LiveDay, LiveVenue, RowFilter, VenueDay, recuts};
 use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
@@ -197,10 +197,10 @@ pub(crate) async fn choose(
     (first, last): (LocalDay, LocalDay),
     wanted: Wanted<'_>,
 ) -> Result<Sources, Problem> {
-    let mut published = state.stores().venue_days.list(venue, first, last).await?;
+    let days = state.stores().venue_days.as_ref();
+    let mut published = recuts::list_under(days, venue, calendar, first, last).await?;
     let now = state.now_ms();
     for row in &mut published {
-        row.published = row.published.take().filter(|info| info.calendar == *calendar);
         if let Some(info) = &mut row.published {
             // A day that goes on is not final, whatever a clock that was ahead has made of it.
             info.provisional |= calendar.bounds(row.day).1 > now;
@@ -216,8 +216,7 @@ pub(crate) async fn choose(
         Wanted::AsOf(AsOf::Moment(ts)) => {
             let mut days = BTreeMap::new();
             for day in &published {
-                let info = generation_as_of(state, venue, day, ts).await?;
-                if let Some(info) = info.filter(|info| info.calendar == *calendar) {
+                if let Some(info) = generation_as_of(state, venue, calendar, day, ts).await? {
                     days.insert(day.day, DaySource::Batch(Arc::new(info)));
                 }
             }
@@ -334,6 +333,7 @@ fn current(
 async fn generation_as_of(
     state: &AppState,
     venue: &VenueKey,
+    calendar: &VenueCalendar,
     day: &VenueDay,
     ts: TsMs,
 ) -> Result<Option<GenerationInfo>, Problem> {
@@ -343,8 +343,11 @@ async fn generation_as_of(
             let history = state.stores().venue_days.history(venue, day.day).await?;
             // Only a day's first generation has none to be compared with: retention forgets the oldest.
             let is_forgotten = history.last().is_some_and(|oldest| oldest.changed.is_some());
-            let found = history.into_iter().find(|info| info.published_at <= ts);
-            if found.is_none() && is_forgotten {
+            let is_any_known = history.iter().any(|info| info.published_at <= ts);
+            let found = history
+                .into_iter()
+                .find(|info| info.published_at <= ts && info.calendar == *calendar);
+            if !is_any_known && is_forgotten {
                 let detail = format!(
                     "what was published of {} at that time is no longer kept; ask for a later time",
                     day.day

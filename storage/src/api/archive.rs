@@ -43,7 +43,7 @@ pub enum Dataset {
 }
 
 /// What the archive holds of a venue-day's events of one kind.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ArchivedDay {
     /// Files of the winners.
     pub events: Vec<ArchiveFile>,
@@ -103,7 +103,7 @@ pub struct DayChunk<'a> {
 }
 
 /// A day written beside the archive, not yet part of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StagedDay {
     /// Whose day.
     pub venue: VenueKey,
@@ -284,6 +284,19 @@ pub trait ArchiveWriter: Send + Sync {
         fence: Generation,
         incoming: Box<dyn IncomingDay>,
     ) -> Result<Rewrite>;
+
+    /// Writes rows as all that a day is to hold: the files that it has are not read, and go with the
+    /// [`commit`](Self::commit). For a day that is cut anew from its former neighbours' rows, which need not be there: a
+    /// day without rows is to hold nothing. Otherwise as [`rewrite_day`](Self::rewrite_day): whom the ledger of erasures
+    /// names is left out, winners are resolved, files are verified by reading back, nothing is visible before the commit.
+    async fn replace_day(
+        &self,
+        venue: &VenueKey,
+        kind: Kind,
+        day: LocalDay,
+        fence: Generation,
+        incoming: Box<dyn IncomingDay>,
+    ) -> Result<StagedDay>;
 
     /// Makes staged days of one tenant part of the archive: superseded rows first, then the events of all days of a
     /// kind in one atomic commit. A day whose files are no longer those that were read is left out. `still_held` is

@@ -254,6 +254,23 @@ pub trait VenueDaysWriter: Send + Sync {
         info: GenerationInfo,
     ) -> Result<Flip>;
 
+    /// Keeps a generation that nobody is to be shown yet beside the published one: it goes to the day's generations, and
+    /// what is published stays. Its rows and sessions are written before. Conditional on the lease's fence being the
+    /// highest; its number is that fence, so it lies above the published one. Doing it again changes nothing. `Invalid`
+    /// when the number is not the fence.
+    async fn stage(&self, lease: &Lease, info: GenerationInfo) -> Result<Flip>;
+
+    /// Publishes a generation that was [staged](Self::stage), as of `published_at`: one atomic flip under the conditions
+    /// of [`publish`](Self::publish). `Done`, too, where it is the published one already. `Invalid` when the day has no
+    /// such generation above the published one.
+    async fn promote(
+        &self,
+        lease: &Lease,
+        published_before: Option<Generation>,
+        staged: Generation,
+        published_at: TsMs,
+    ) -> Result<Flip>;
+
     /// On unchanged input: raises the published generation's marks (and its state flags), under the same conditions.
     async fn raise_marks(
         &self,
@@ -274,6 +291,24 @@ pub trait VenueDaysWriter: Send + Sync {
     async fn restore(&self, venue: &VenueKey, day: RestoredDay) -> Result<Flip>;
 }
 
+/// The refusal to stage a generation under another lease than the one that it was computed under.
+pub(crate) fn refuse_other_fence(lease: &Lease, generation: Generation) -> StorageError {
+    let why = format!(
+        "stage a generation: that of {} {} is {generation}, its lease has the fence {}",
+        lease.venue, lease.day, lease.fence
+    );
+    StorageError::new(ErrorKind::Invalid, why)
+}
+
+/// The refusal to publish what is not staged.
+pub(crate) fn refuse_not_staged(lease: &Lease, generation: Generation) -> StorageError {
+    let why = format!(
+        "publish a staged generation: {} {} has no generation {generation} above the published one",
+        lease.venue, lease.day
+    );
+    StorageError::new(ErrorKind::Invalid, why)
+}
+
 /// The refusal to forget a published generation.
 pub(crate) fn refuse_published(lease: &Lease, generation: Generation) -> StorageError {
     let why = format!(
@@ -292,7 +327,8 @@ pub trait VenueDaysReader: Send + Sync {
     /// The days of a venue in a range, both ends included, ascending; days never leased are left out.
     async fn list(&self, venue: &VenueKey, from: LocalDay, to: LocalDay) -> Result<Vec<VenueDay>>;
 
-    /// All generations of a day that were ever published and are kept, newest first.
+    /// All generations of a day that are kept, newest first: those above the published one are
+    /// [staged](VenueDaysWriter::stage), the others were published once.
     async fn history(&self, venue: &VenueKey, day: LocalDay) -> Result<Vec<GenerationInfo>>;
 }
 

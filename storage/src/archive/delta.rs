@@ -372,6 +372,32 @@ impl ArchiveWriter for DeltaArchive {
             .await
     }
 
+    async fn replace_day(
+        &self,
+        venue: &VenueKey,
+        kind: Kind,
+        day: LocalDay,
+        fence: Generation,
+        incoming: Box<dyn IncomingDay>,
+    ) -> Result<StagedDay> {
+        let replaces = self.day(venue, kind, day).await?;
+        let nothing = ArchivedDay::default();
+        let written = self
+            .rewrite_over(venue, kind, day, fence, incoming, nothing)
+            .await?;
+        Ok(match written {
+            Rewrite::Staged(staged) => StagedDay { replaces, ..staged },
+            Rewrite::Unchanged(holds) => StagedDay {
+                venue: venue.clone(),
+                day,
+                kind,
+                fence,
+                replaces,
+                holds,
+            },
+        })
+    }
+
     async fn commit(
         &self,
         staged: Vec<StagedDay>,

@@ -1,6 +1,7 @@
 //! What [`Archive`] promises.
 
 mod keeping;
+mod replacing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -60,6 +61,7 @@ where
             a_repeated_rewrite_is_unchanged_and_writes_nothing,
             a_redelivery_changes_no_events_file,
             a_correction_covers_the_earlier_payload_and_a_stale_retry_changes_nothing,
+            replacing::a_replaced_day_holds_its_new_rows_and_nothing_of_before,
             of_two_first_commits_one_wins_and_nothing_is_lost,
             a_day_changed_by_somebody_else_is_stale,
             a_day_whose_fence_is_lost_is_left_out,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::samples::{day, shop, tenant};
-use super::{assert_kind, publications, run_cases};
+use super::{assert_kind, publications, recuts, run_cases};
 use crate::api::{
     DOCUMENT_BYTES_MAX, Document, DocumentKind, Documents, Flip, ListFrom, Pin, Pinned, documents, pins,
 };
@@ -31,6 +31,11 @@ where
             changes_of_many_are_all_made,
             a_pin_holds_until_it_ends_or_is_released,
             a_pin_is_renewed_by_its_holder_and_released_by_nobody_else,
+            recuts::the_newest_wish_stands_and_one_job_asks_once,
+            recuts::one_at_a_time_stages_and_keeps_others_away,
+            recuts::only_who_stages_decides_and_nobody_takes_that_back,
+            recuts::every_former_cut_is_remembered_with_its_end,
+            recuts::of_a_staged_day_the_highest_fence_stands,
             publications::a_venue_of_before_begins_with_what_is_published,
             publications::each_is_listed_once_whatever_dies_when,
             publications::entries_come_by_number_and_by_time,

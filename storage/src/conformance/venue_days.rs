@@ -40,6 +40,11 @@ where
             everything_in_a_generation_comes_back,
             the_history_has_all_generations_newest_first,
             forgotten_generations_leave_the_history_and_the_published_one_never_does,
+            a_staged_generation_is_kept_and_not_published,
+            staging_needs_the_highest_fence_which_is_the_number,
+            a_staged_generation_is_published_by_one_flip,
+            publishing_a_staged_generation_needs_the_fence_and_the_generation_before,
+            a_staged_generation_can_be_forgotten,
             raising_marks_never_lowers_them,
             raising_marks_needs_the_fence_and_the_published_generation,
             days_are_listed_in_order_both_ends_included,
@@ -442,6 +447,105 @@ async fn forgotten_generations_leave_the_history_and_the_published_one_never_doe
     assert_eq!(store.forget(&held, &[]).await.unwrap(), Flip::Done);
     assert_eq!(numbers().await, [newest, second]);
     assert_eq!(published(&*store).await, Some(newest));
+}
+
+/// Publishes a generation and stages another; the staged one's lease.
+async fn staged_beside_published(store: &dyn VenueDays) -> (Generation, Lease) {
+    let first = lease(store, "a", 0).await;
+    let flip = store.publish(&first, None, info(first.fence)).await.unwrap();
+    assert_eq!(flip, Flip::Done);
+    let held = lease(store, "a", 2 * TTL).await;
+    assert_eq!(store.stage(&held, info(held.fence)).await.unwrap(), Flip::Done);
+    (first.fence, held)
+}
+
+async fn a_staged_generation_is_kept_and_not_published(store: Arc<dyn VenueDays>) {
+    let (first, held) = staged_beside_published(&*store).await;
+    assert_eq!(published(&*store).await, Some(first));
+    let expected = [info(held.fence), info(first)];
+    assert_eq!(store.history(&shop(), day("2026-03-29")).await.unwrap(), expected);
+    // Again, by whoever does not know whether it happened.
+    assert_eq!(store.stage(&held, info(held.fence)).await.unwrap(), Flip::Done);
+    assert_eq!(store.history(&shop(), day("2026-03-29")).await.unwrap(), expected);
+    // A later generation is published in the ordinary way.
+    let next = lease(&*store, "a", 4 * TTL).await;
+    let flip = store.publish(&next, Some(first), info(next.fence)).await.unwrap();
+    assert_eq!(flip, Flip::Done);
+    assert_eq!(published(&*store).await, Some(next.fence));
+}
+
+async fn staging_needs_the_highest_fence_which_is_the_number(store: Arc<dyn VenueDays>) {
+    let (first, lost) = staged_beside_published(&*store).await;
+    let held = lease(&*store, "a", 4 * TTL).await;
+    assert_eq!(store.stage(&lost, info(lost.fence)).await.unwrap(), Flip::Lost);
+    assert_kind(store.stage(&held, info(held.fence + 1)).await, ErrorKind::Invalid);
+    assert_kind(store.stage(&held, info(lost.fence)).await, ErrorKind::Invalid);
+    // What is published is not staged.
+    let flip = store.publish(&held, Some(first), info(held.fence)).await.unwrap();
+    assert_eq!(flip, Flip::Done);
+    assert_eq!(store.stage(&held, info(held.fence)).await.unwrap(), Flip::Lost);
+}
+
+async fn a_staged_generation_is_published_by_one_flip(store: Arc<dyn VenueDays>) {
+    let (first, of_staged) = staged_beside_published(&*store).await;
+    let held = lease(&*store, "b", 4 * TTL).await;
+    let at = DAY_START + 77;
+    let before = Some(first);
+    for _ in 0..2 {
+        let flip = store.promote(&held, before, of_staged.fence, at).await.unwrap();
+        assert_eq!(flip, Flip::Done, "twice is once");
+        let expected = GenerationInfo {
+            published_at: at,
+            ..info(of_staged.fence)
+        };
+        let row = store.get(&shop(), day("2026-03-29")).await.unwrap().unwrap();
+        assert_eq!(row.published.as_ref(), Some(&expected));
+        let history = store.history(&shop(), day("2026-03-29")).await.unwrap();
+        assert_eq!(history, [expected, info(first)]);
+    }
+    // A day without a published one, too.
+    let other = day("2026-03-30");
+    let alone = store.acquire(&shop(), other, "a", 0, TTL).await.unwrap().unwrap();
+    assert_eq!(store.stage(&alone, info(alone.fence)).await.unwrap(), Flip::Done);
+    let row = store.get(&shop(), other).await.unwrap().unwrap();
+    assert_eq!(row.published, None);
+    let flip = store.promote(&alone, None, alone.fence, at).await.unwrap();
+    assert_eq!(flip, Flip::Done);
+    let row = store.get(&shop(), other).await.unwrap().unwrap();
+    assert_eq!(row.published.map(|info| info.generation), Some(alone.fence));
+}
+
+async fn publishing_a_staged_generation_needs_the_fence_and_the_generation_before(store: Arc<dyn VenueDays>) {
+    let (first, of_staged) = staged_beside_published(&*store).await;
+    let lost = lease(&*store, "b", 4 * TTL).await;
+    let held = lease(&*store, "b", 6 * TTL).await;
+    let staged = of_staged.fence;
+    let promote =
+        async |lease: &Lease, before, generation| store.promote(lease, before, generation, DAY_START).await;
+    assert_eq!(promote(&lost, Some(first), staged).await.unwrap(), Flip::Lost);
+    assert_eq!(promote(&held, None, staged).await.unwrap(), Flip::Lost);
+    assert_eq!(promote(&held, Some(staged), staged).await.unwrap(), Flip::Lost);
+    assert_kind(promote(&held, Some(first), held.fence).await, ErrorKind::Invalid);
+    assert_eq!(published(&*store).await, Some(first), "nothing was changed");
+    // One that lies below the published one is of the past.
+    let flip = store.publish(&held, Some(first), info(held.fence)).await.unwrap();
+    assert_eq!(flip, Flip::Done);
+    assert_kind(promote(&held, Some(held.fence), staged).await, ErrorKind::Invalid);
+}
+
+async fn a_staged_generation_can_be_forgotten(store: Arc<dyn VenueDays>) {
+    let (first, of_staged) = staged_beside_published(&*store).await;
+    let held = lease(&*store, "b", 4 * TTL).await;
+    assert_eq!(store.forget(&held, &[of_staged.fence]).await.unwrap(), Flip::Done);
+    assert_eq!(
+        store.history(&shop(), day("2026-03-29")).await.unwrap(),
+        [info(first)]
+    );
+    let promoted = store
+        .promote(&held, Some(first), of_staged.fence, DAY_START)
+        .await;
+    assert_kind(promoted, ErrorKind::Invalid);
+    assert_eq!(published(&*store).await, Some(first));
 }
 
 async fn raising_marks_never_lowers_them(store: Arc<dyn VenueDays>) {

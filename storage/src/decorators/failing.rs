@@ -501,6 +501,23 @@ impl VenueDaysWriter for Failing<dyn VenueDays> {
             .await
     }
 
+    async fn stage(&self, lease: &Lease, info: GenerationInfo) -> Result<Flip> {
+        self.faults
+            .call("venue_days.stage", self.inner.stage(lease, info))
+            .await
+    }
+
+    async fn promote(
+        &self,
+        lease: &Lease,
+        published_before: Option<Generation>,
+        staged: Generation,
+        published_at: TsMs,
+    ) -> Result<Flip> {
+        let call = self.inner.promote(lease, published_before, staged, published_at);
+        self.faults.call("venue_days.promote", call).await
+    }
+
     async fn raise_marks(
         &self,
         lease: &Lease,

@@ -77,6 +77,17 @@ impl ArchiveWriter for ReadOnlyArchive {
         refused("rewrite a day")
     }
 
+    async fn replace_day(
+        &self,
+        _: &VenueKey,
+        _: Kind,
+        _: LocalDay,
+        _: Generation,
+        _: Box<dyn IncomingDay>,
+    ) -> Result<StagedDay> {
+        refused("replace a day")
+    }
+
     async fn commit(&self, _: Vec<StagedDay>, _: &(dyn StillHeld + '_)) -> Result<Vec<Committed>> {
         refused("commit days")
     }

@@ -2,12 +2,18 @@
 
 use std::sync::Arc;
 
-use dwell_storage::api::{EventLog, EventLogReader, EventLogWriter, RawEvents, RawEventsWriter, RawWrite};
+use dwell_model::time::VenueCalendar;
+use dwell_storage::api::recuts::{self, Wish};
+use dwell_storage::api::{
+    Documents, EventLog, EventLogReader, EventLogWriter, RawEvents, RawEventsWriter, RawWrite, VenueDays,
+    VenueDaysReader, VenueDaysWriter,
+};
 use dwell_storage::conformance::event_log::LogUnderTest;
 use dwell_storage::conformance::samples::{DAY_START, position, record, shop};
-use dwell_storage::conformance::{event_log, raw_events};
+use dwell_storage::conformance::{event_log, raw_events, venue_days};
 use dwell_storage::decorators::failing::{Failing, Fault, Faults, Strike};
 use dwell_storage::decorators::instrumented::{InstrumentedEventLog, InstrumentedRawEvents};
+use dwell_storage::decorators::recutting::RecuttingVenueDays;
 use dwell_storage::error::ErrorKind;
 
 use super::Directories;
@@ -38,6 +44,72 @@ async fn a_decorated_raw_table_conforms() {
         instrumented
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn days_that_nobody_cuts_anew_conform() {
+    let directories = Directories::new();
+    venue_days::suite(async || {
+        let (stores, _) = directories.fresh_stores().await;
+        let days: Arc<dyn VenueDays> = Arc::new(RecuttingVenueDays::new(stores.venue_days, stores.documents));
+        days
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whose_days_are_being_cut_anew_gives_no_lease_to_others() {
+    let directories = Directories::new();
+    let stores = directories.fresh_stores().await.0;
+    let documents: Arc<dyn Documents> = stores.documents;
+    let days = RecuttingVenueDays::new(stores.venue_days, Arc::clone(&documents));
+    let documents = &*documents;
+    let (of, other) = ("2026-03-29".parse().unwrap(), "2026-03-30".parse().unwrap());
+    let cut = |tz: &str| VenueCalendar::from_names(tz, 0).unwrap();
+    let wish = Wish {
+        job: "1".to_owned(),
+        from: cut("Europe/Madrid"),
+        to: cut("Europe/Lisbon"),
+        by: "operator".to_owned(),
+        at: 0,
+    };
+    recuts::ask(documents, &shop(), &wish).await.unwrap();
+    let before = days.acquire(&shop(), of, "night", 0, 100).await.unwrap().unwrap();
+    recuts::begin_staging(documents, &shop(), 1, "cutter", 10, 110)
+        .await
+        .unwrap();
+    assert_eq!(
+        days.acquire(&shop(), other, "night", 50, 100).await.unwrap(),
+        None
+    );
+    assert_eq!(
+        days.get(&shop(), other).await.unwrap(),
+        None,
+        "no fence was given out"
+    );
+    let held = days.acquire(&shop(), of, "cutter/1", 50, 100).await.unwrap();
+    assert_eq!(held, None, "who was there before is waited for");
+    days.release(&before).await.unwrap();
+    assert!(
+        days.acquire(&shop(), of, "cutter/1", 50, 10)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    // Another venue's days go on, and so do these when nobody renews it.
+    let neighbour = dwell_storage::conformance::samples::strangers().remove(0);
+    assert!(
+        days.acquire(&neighbour, of, "night", 50, 100)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    assert!(
+        days.acquire(&shop(), of, "night", 110, 100)
+            .await
+            .unwrap()
+            .is_some()
+    );
 }
 
 #[tokio::test]

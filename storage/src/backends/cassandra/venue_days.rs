@@ -26,7 +26,7 @@ use super::several;
 use super::values::{damaged_value, date, day as day_from, from_stored, to_stored};
 use crate::api::{
     Flip, Generation, GenerationInfo, LEASE_AHEAD_MS_MAX, Lease, Marks, RestoredDay, VenueDay,
-    VenueDaysReader, VenueDaysWriter, refuse_published,
+    VenueDaysReader, VenueDaysWriter, refuse_not_staged, refuse_other_fence, refuse_published,
 };
 use crate::error::{ErrorKind, Result, StorageError};
 
@@ -83,6 +83,21 @@ const PUBLISH: Cql = Cql::conditional(
     "UPDATE {ks}.venue_days SET published = ?, info = ?, history[?] = ?, stamp = ?
      WHERE tenant = ? AND venue = ? AND year = ? AND day = ? IF fence = ? AND published = ?",
 );
+const STAGE: Cql = Cql::conditional(
+    "stage a generation",
+    "UPDATE {ks}.venue_days SET history[?] = ?, stamp = ?
+     WHERE tenant = ? AND venue = ? AND year = ? AND day = ? IF stamp = ?",
+);
+const READ_STAGED: Cql = Cql::read(
+    "read the generations of a venue-day",
+    "SELECT fence, published, history, stamp FROM {ks}.venue_days
+     WHERE tenant = ? AND venue = ? AND year = ? AND day = ?",
+);
+const PROMOTE: Cql = Cql::conditional(
+    "publish a staged generation",
+    "UPDATE {ks}.venue_days SET published = ?, info = ?, history[?] = ?, stamp = ?
+     WHERE tenant = ? AND venue = ? AND year = ? AND day = ? IF stamp = ?",
+);
 const RAISE_MARKS: Cql = Cql::conditional(
     "raise the marks of a generation",
     "UPDATE {ks}.venue_days SET info = ?, history[?] = ?, stamp = ?
@@ -128,6 +143,14 @@ struct LeaseRow {
     stamp: Option<Blob>,
 }
 
+/// What a row says of its generations.
+struct GenerationsRow {
+    fence: i64,
+    published: Option<i64>,
+    history: BTreeMap<i64, String>,
+    stamp: Option<Blob>,
+}
+
 impl CassandraVenueDays {
     pub(super) fn new(cluster: Cluster) -> Self {
         Self { cluster }
@@ -148,6 +171,25 @@ impl CassandraVenueDays {
                 holder,
                 expires_at: expires_at.map(|at| at.0),
                 published,
+                stamp,
+            })
+        })
+        .transpose()
+    }
+
+    async fn generations(&self, key: Key<'_>) -> Result<Option<GenerationsRow>> {
+        type Columns = (
+            Option<i64>,
+            Option<i64>,
+            Option<BTreeMap<i64, String>>,
+            Option<Blob>,
+        );
+        let row: Option<Columns> = self.cluster.first(READ_STAGED, key).await?;
+        row.map(|(fence, published, history, stamp)| {
+            Ok(GenerationsRow {
+                fence: fence.ok_or_else(|| damaged_value("a venue-day has no fence"))?,
+                published,
+                history: history.unwrap_or_default(),
                 stamp,
             })
         })
@@ -328,6 +370,102 @@ impl VenueDaysWriter for CassandraVenueDays {
             } else {
                 return Ok(Flip::Lost);
             }
+        }
+    }
+
+    async fn stage(&self, lease: &Lease, info: GenerationInfo) -> Result<Flip> {
+        if info.generation != lease.fence {
+            return Err(refuse_other_fence(lease, info.generation));
+        }
+        let key = key_of(&lease.venue, lease.day);
+        let (tenant, venue, year, day) = key;
+        let (generation, json) = (to_stored(info.generation)?, to_json(&info)?);
+        let mut contention = Contention::new(&self.cluster, STAGE.doing());
+        loop {
+            let found = self.generations(key).await?;
+            let Some(found) = found.filter(|found| found.fence == generation) else {
+                return Ok(Flip::Lost);
+            };
+            if found.published == Some(generation) {
+                return Ok(Flip::Lost);
+            }
+            if found.history.contains_key(&generation) {
+                return Ok(Flip::Done);
+            }
+            let mine = stamp()?;
+            let row = (
+                generation,
+                &json,
+                mine.as_slice(),
+                tenant,
+                venue,
+                year,
+                day,
+                found.stamp,
+            );
+            if self
+                .cluster
+                .conditional(STAGE, row, self.stands(key, &mine))
+                .await?
+            {
+                return Ok(Flip::Done);
+            }
+            contention.wait().await?;
+        }
+    }
+
+    async fn promote(
+        &self,
+        lease: &Lease,
+        published_before: Option<Generation>,
+        staged: Generation,
+        published_at: TsMs,
+    ) -> Result<Flip> {
+        let key = key_of(&lease.venue, lease.day);
+        let (tenant, venue, year, day) = key;
+        let (fence, generation) = (to_stored(lease.fence)?, to_stored(staged)?);
+        let before = published_before.map(to_stored).transpose()?;
+        let mut contention = Contention::new(&self.cluster, PROMOTE.doing());
+        loop {
+            let found = self.generations(key).await?;
+            let Some(mut found) = found.filter(|found| found.fence == fence) else {
+                return Ok(Flip::Lost);
+            };
+            if found.published == Some(generation) {
+                return Ok(Flip::Done);
+            }
+            if found.published != before {
+                return Ok(Flip::Lost);
+            }
+            let info = found.history.remove(&generation);
+            let Some(info) = info.filter(|_| found.published < Some(generation)) else {
+                return Err(refuse_not_staged(lease, staged));
+            };
+            let info = GenerationInfo {
+                published_at,
+                ..from_json(&info)?
+            };
+            let (json, mine) = (to_json(&info)?, stamp()?);
+            let row = (
+                generation,
+                &json,
+                generation,
+                &json,
+                mine.as_slice(),
+                tenant,
+                venue,
+                year,
+                day,
+                found.stamp,
+            );
+            if self
+                .cluster
+                .conditional(PROMOTE, row, self.stands(key, &mine))
+                .await?
+            {
+                return Ok(Flip::Done);
+            }
+            contention.wait().await?;
         }
     }
 

@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::values::{day_from, find_venue, from_json, from_stored, intern_venue, to_json, to_stored};
 use crate::api::{
     Flip, Generation, GenerationInfo, LEASE_AHEAD_MS_MAX, Lease, Marks, RestoredDay, VenueDay,
-    VenueDaysReader, VenueDaysWriter, refuse_published,
+    VenueDaysReader, VenueDaysWriter, refuse_not_staged, refuse_other_fence, refuse_published,
 };
 use crate::error::{ErrorKind, Result, StorageError};
 
@@ -138,6 +138,77 @@ impl VenueDaysWriter for SqliteVenueDays {
             .await
     }
 
+    async fn stage(&self, lease: &Lease, info: GenerationInfo) -> Result<Flip> {
+        if info.generation != lease.fence {
+            return Err(refuse_other_fence(lease, info.generation));
+        }
+        let lease = lease.clone();
+        self.data
+            .write("stage a generation", move |data| {
+                let venue_ref = intern_venue(data, &lease.venue)?;
+                let (day, generation) = (lease.day.to_epoch_days(), to_stored(info.generation)?);
+                match lease_row(data, venue_ref, day)? {
+                    Some((fence, published)) if fence == generation && published != Some(generation) => {}
+                    _ => return Ok(Flip::Lost),
+                }
+                data.prepare_cached(
+                    "INSERT INTO generations (venue_ref, day, generation, info) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT DO NOTHING",
+                )?
+                .execute((venue_ref, day, generation, to_json(&info)?))?;
+                Ok(Flip::Done)
+            })
+            .await
+    }
+
+    async fn promote(
+        &self,
+        lease: &Lease,
+        published_before: Option<Generation>,
+        staged: Generation,
+        published_at: TsMs,
+    ) -> Result<Flip> {
+        let lease = lease.clone();
+        self.data
+            .write("publish a staged generation", move |data| {
+                let venue_ref = intern_venue(data, &lease.venue)?;
+                let (day, generation) = (lease.day.to_epoch_days(), to_stored(staged)?);
+                let published = match lease_row(data, venue_ref, day)? {
+                    Some((fence, published)) if fence == to_stored(lease.fence)? => published,
+                    _ => return Ok(Flip::Lost),
+                };
+                if published == Some(generation) {
+                    return Ok(Flip::Done);
+                }
+                if published != published_before.map(to_stored).transpose()? {
+                    return Ok(Flip::Lost);
+                }
+                let info: Option<String> = data
+                    .prepare_cached(
+                        "SELECT info FROM generations WHERE venue_ref = ?1 AND day = ?2 AND generation = ?3",
+                    )?
+                    .query_row((venue_ref, day, generation), |row| row.get(0))
+                    .optional()?;
+                let Some(info) = info.filter(|_| published < Some(generation)) else {
+                    return Err(refuse_not_staged(&lease, staged).into());
+                };
+                let info = GenerationInfo {
+                    published_at,
+                    ..from_json(&info)?
+                };
+                data.prepare_cached(
+                    "UPDATE generations SET info = ?4 WHERE venue_ref = ?1 AND day = ?2 AND generation = ?3",
+                )?
+                .execute((venue_ref, day, generation, to_json(&info)?))?;
+                data.prepare_cached(
+                    "UPDATE venue_days SET published = ?3 WHERE venue_ref = ?1 AND day = ?2",
+                )?
+                .execute((venue_ref, day, generation))?;
+                Ok(Flip::Done)
+            })
+            .await
+    }
+
     async fn raise_marks(
         &self,
         lease: &Lease,
@@ -177,13 +248,7 @@ impl VenueDaysWriter for SqliteVenueDays {
             .write("forget generations", move |data| {
                 let venue_ref = intern_venue(data, &lease.venue)?;
                 let day = lease.day.to_epoch_days();
-                let row: Option<(i64, Option<i64>)> = data
-                    .prepare_cached(
-                        "SELECT fence, published FROM venue_days WHERE venue_ref = ?1 AND day = ?2",
-                    )?
-                    .query_row((venue_ref, day), |row| Ok((row.get(0)?, row.get(1)?)))
-                    .optional()?;
-                let published = match row {
+                let published = match lease_row(data, venue_ref, day)? {
                     Some((fence, published)) if fence == to_stored(lease.fence)? => published,
                     _ => return Ok(Flip::Lost),
                 };
@@ -308,13 +373,15 @@ fn holds(
     lease: &Lease,
     published: Option<Generation>,
 ) -> Result<bool, Failure> {
-    let mut select =
-        data.prepare_cached("SELECT fence, published FROM venue_days WHERE venue_ref = ?1 AND day = ?2")?;
-    let row: Option<(i64, Option<i64>)> = select
-        .query_row((venue_ref, lease.day.to_epoch_days()), |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .optional()?;
+    let row = lease_row(data, venue_ref, lease.day.to_epoch_days())?;
     let expected = (to_stored(lease.fence)?, published.map(to_stored).transpose()?);
     Ok(row == Some(expected))
+}
+
+/// A day's highest fence and published generation.
+fn lease_row(data: &Connection, venue_ref: i64, day: i32) -> Result<Option<(i64, Option<i64>)>, Failure> {
+    let mut select =
+        data.prepare_cached("SELECT fence, published FROM venue_days WHERE venue_ref = ?1 AND day = ?2")?;
+    let row = select.query_row((venue_ref, day), |row| Ok((row.get(0)?, row.get(1)?)));
+    Ok(row.optional()?)
 }

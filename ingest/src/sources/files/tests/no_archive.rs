@@ -33,6 +33,17 @@ impl ArchiveWriter for NoArchive {
         none()
     }
 
+    async fn replace_day(
+        &self,
+        _: &VenueKey,
+        _: Kind,
+        _: LocalDay,
+        _: u64,
+        _: Box<dyn IncomingDay>,
+    ) -> Result<StagedDay> {
+        none()
+    }
+
     async fn commit(&self, _: Vec<StagedDay>, _: &(dyn StillHeld + '_)) -> Result<Vec<Committed>> {
         none()
     }

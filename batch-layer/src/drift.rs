@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 
-use dwell_model::metrics::{AggregateRow, Grain, Value};
+use dwell_model::metrics::{AggregateRow, Grain, Slice, Value};
 use dwell_model::time::format_rfc3339;
 use dwell_storage::api::Drift;
 
@@ -38,13 +38,17 @@ pub fn drift(live: &[AggregateRow], batch: &[AggregateRow]) -> Drift {
     drift
 }
 
-/// A bucket's name for people: `zone/aisle-01@2026-10-24T10:00:00.000Z`.
+/// A bucket's name for people: `zone/aisle-01@2026-10-24T10:00:00.000Z`, with its slice if it is not of all events.
 fn bucket(row: &AggregateRow) -> String {
     let family = row.family.word();
     let day = if row.grain == Grain::Day { " (day)" } else { "" };
+    let slice = match row.slice {
+        Slice::All => String::new(),
+        slice => format!(" ({})", slice.word()),
+    };
     // Composite subjects are joined with a control character, which people should not meet.
     let subject = row.subject.replace('\u{1f}', "/");
-    format!("{family}/{subject}@{}{day}", format_rfc3339(row.start))
+    format!("{family}/{subject}@{}{day}{slice}", format_rfc3339(row.start))
 }
 
 /// The first field in which two values differ, as `name live≠batch`.
@@ -141,6 +145,14 @@ mod tests {
                 "line/c@1970-01-01T01:00:00.000Z only live",
                 "line/d@1970-01-01T01:00:00.000Z not live",
             ]
+        );
+        let open = AggregateRow {
+            slice: Slice::Open,
+            ..line_row("a", 0, 5, 2)
+        };
+        assert_eq!(
+            drift(&[open], &[]).examples,
+            ["line/a@1970-01-01T00:00:00.000Z (open) only live"]
         );
         let many: Vec<_> = (0..100)
             .map(|i| line_row(&format!("line-{i:03}"), 0, 1, 1))

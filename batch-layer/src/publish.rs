@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use dwell_model::event::{Checksum, Kind};
 use dwell_model::ids::VenueKey;
+use dwell_model::metrics::DaySlices;
 use dwell_runtime::failpoint;
 use dwell_storage::api::{Flip, GenerationInfo, LateArrivals, LateLedger, publications};
 use dwell_storage::error::StorageError;
@@ -115,6 +116,9 @@ pub(crate) fn reason(
     match &day.before {
         None => reasons.push(Cause::NeverComputed.to_string()),
         Some(before) => {
+            if before.slices.is_none() && inputs.slices != DaySlices::default() {
+                reasons.push("first slices".to_owned());
+            }
             let mut cause = |cause: Cause, holds: bool| {
                 if holds {
                     reasons.push(cause.to_string());

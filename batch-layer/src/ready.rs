@@ -50,7 +50,7 @@ impl NightTimes {
         let (_, day_end) = venue.calendar.bounds(closed);
         let next = closed.next();
         let opens = venue.layout_on(next).opening_hours.as_ref().and_then(|hours| {
-            let open = hours.open_intervals(&venue.calendar.cut(next), &venue.calendar);
+            let open = hours.open_intervals(&venue.calendar.cut(next));
             // A venue that is open at the day's end has no time before it opens.
             open.into_iter()
                 .map(|(opens, _)| opens)

@@ -32,5 +32,6 @@ pub(crate) fn generation() -> GenerationInfo {
         carry: Carry::default(),
         carry_in: Carry::default(),
         exclusions: Default::default(),
+        slices: None,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dwell_model::event::{Checksum, Kind};
 use dwell_model::layout::VENUE_ZONE;
-use dwell_model::metrics::{AggregateRow, Family, Grain, Number, evaluate};
+use dwell_model::metrics::{AggregateRow, Family, Grain, Number, Slice, evaluate};
 use serde::{Deserialize, Serialize};
 
 /// Metrics of a day that are told, as far as the venue has them.
@@ -42,7 +42,7 @@ pub(crate) fn totals(rows: &[AggregateRow], sessions: u64, events: &BTreeMap<Kin
     let mut metrics: BTreeMap<String, i64> = BTreeMap::new();
     let of_day = rows
         .iter()
-        .filter(|row| row.grain == Grain::Day)
+        .filter(|row| row.grain == Grain::Day && row.slice == Slice::All)
         .filter(|row| row.family != Family::Zone || row.subject == VENUE_ZONE);
     for row in of_day {
         for (metric, _) in TOLD.iter().filter(|(_, family)| *family == row.family) {
@@ -71,12 +71,16 @@ mod tests {
             grain: Grain::Day,
             ..line_row(subject, 0, inward, outward)
         };
-        let rows = [line_row("a", 0, 7, 7), day("a", 10, 4), day("b", 5, 6)];
+        let open = AggregateRow {
+            slice: Slice::Open,
+            ..day("a", 9, 3)
+        };
+        let rows = [line_row("a", 0, 7, 7), day("a", 10, 4), open, day("b", 5, 6)];
         let events = BTreeMap::from([(Kind::Crossing, Checksum { rows: 25, sum: 1 })]);
         let told = totals(&rows, 2, &events);
         assert_eq!(
             (told.buckets, told.sessions, told.events[&Kind::Crossing]),
-            (3, 2, 25)
+            (4, 2, 25)
         );
         let expected = [("in".to_owned(), 15), ("out".to_owned(), 10)];
         assert_eq!(told.metrics, expected.into());

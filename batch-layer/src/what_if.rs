@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use dwell_model::ids::VenueKey;
-use dwell_model::metrics::{AggregateRow, Number, Value, numbers, walk_rows};
+use dwell_model::metrics::{AggregateRow, Number, Slice, Value, numbers, walk_rows};
 use dwell_model::time::{LocalDay, format_rfc3339};
 use dwell_storage::api::{Generation, GenerationChange, RowFilter};
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,9 @@ pub struct ChangedBucket {
     pub family: &'static str,
     /// What it is about; parts of a composite subject with slashes between.
     pub subject: String,
+    /// The slice, if it is not that of all events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<Slice>,
     /// The numbers by metric now; `None`: there is no such bucket.
     pub before: Option<BTreeMap<&'static str, Number>>,
     /// The numbers as they would be.
@@ -147,6 +150,7 @@ fn changed(before: &[AggregateRow], after: &[AggregateRow], listed_max: usize) -
             start: format_rfc3339(row.start),
             family: row.family.word(),
             subject: row.subject.replace('\u{1f}', "/"),
+            slice: Some(row.slice).filter(|slice| *slice != Slice::All),
             before: before.map(numbers),
             after: after.map(numbers),
         });

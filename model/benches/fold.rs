@@ -23,8 +23,15 @@ const VENUE: &str = r#"{"id":"v","tz":"Europe/Madrid","zones":[
     {"id":"aisle-4","polygon":[[1.5,13],[6.5,13],[6.5,19],[1.5,19]]},
     {"id":"promo","polygon":[[10.1,9.9],[12.4,8.7],[14.9,10.2],[13.2,12.8],[10.9,12.1]]}]}"#;
 
+/// The day without slices, and with opening hours and staff.
 fn fold(c: &mut Criterion) {
-    let spec: VenueSpec = serde_json::from_str(VENUE).expect("a venue");
+    fold_day_of(c, "venue_day", VENUE);
+    let declared = r#""open":9,"close":21,"staff_tags":["e220a8397b1dcdaf"],"zones""#;
+    fold_day_of(c, "venue_day_sliced", &VENUE.replacen(r#""zones""#, declared, 1));
+}
+
+fn fold_day_of(c: &mut Criterion, name: &str, venue: &str) {
+    let spec: VenueSpec = serde_json::from_str(venue).expect("a venue");
     let venue = spec.to_venue(None).expect("a venue");
     let day = "2026-10-24".parse().expect("a day");
     let cut = venue.calendar.cut(day);
@@ -33,7 +40,7 @@ fn fold(c: &mut Criterion) {
     let rows = sort_by_key(&batch);
     let context = FoldContext::new(&cut, layout);
 
-    let mut group = c.benchmark_group("venue_day");
+    let mut group = c.benchmark_group(name);
     group.throughput(Throughput::Elements(batch.len() as u64));
     group.bench_function("sort", |b| b.iter(|| sort_by_key(&batch)));
     group.bench_function("fold", |b| {
@@ -49,6 +56,7 @@ fn fold(c: &mut Criterion) {
     });
     let mut day = DayAccumulator::new(&cut, layout);
     fold_day(&context, &batch, &rows, &mut day);
+    println!("{name}: {} rows", day.rows().len());
     group.bench_function("rows", |b| b.iter(|| day.rows()));
     group.finish();
 }

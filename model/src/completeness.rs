@@ -11,7 +11,9 @@
 //!
 //! The state of a bucket, in this order: `future`, if it has not begun; `pending`, if nothing has been computed for it;
 //! `closed`, if the venue was closed all through it and nothing was heard; `missing`, if nothing was heard; `partial`, if it is
-//! still open, or its completeness is below 1; else `ok`. Only a bucket in which some sensor was heard has zeros; in any
+//! still open, or its completeness is below 1; else `ok`. Of the slice `open` a bucket without a moment of opening is
+//! `closed` whatever was heard, and a day without declared opening hours `no-opening-hours`; of the slice `staff` one
+//! without staff tags `no-staff-tags`. Only a bucket in which some sensor was heard has zeros; in any
 //! other an absent number is unknown.
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +24,7 @@ use crate::time::TsMs;
 
 /// What is known of a bucket as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum BucketState {
     /// Sensors were heard, and nothing is known to be missing.
     Ok,
@@ -36,6 +38,10 @@ pub enum BucketState {
     Pending,
     /// Has not begun.
     Future,
+    /// Of the slice `open`: no opening hours are declared.
+    NoOpeningHours,
+    /// Of the slice `staff`: no staff tags are declared.
+    NoStaffTags,
 }
 
 impl BucketState {
@@ -48,6 +54,8 @@ impl BucketState {
             BucketState::Missing => "missing",
             BucketState::Pending => "pending",
             BucketState::Future => "future",
+            BucketState::NoOpeningHours => "no-opening-hours",
+            BucketState::NoStaffTags => "no-staff-tags",
         }
     }
 }

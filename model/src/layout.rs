@@ -7,10 +7,12 @@
 mod geometry;
 mod hours;
 mod spec;
+mod staff;
 
 pub use geometry::{MAX_COORDINATE_M, Polygon, PolygonError, ZoneIndex, ZoneSet};
-pub use hours::{OpenSpan, OpenSpanError, OpeningHours, Weekday, open_ms};
+pub use hours::{OpenSpan, OpenSpanError, OpeningHours, Weekday, is_open_at, open_ms};
 pub use spec::{DayStart, HoursSpec, LineSpec, SensorSpec, SpecError, VenueSpec, ZoneSpec};
+pub use staff::StaffTags;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,9 +56,9 @@ pub struct Layout {
     pub lines: Vec<Line>,
     /// Sorted by id (as bytes). Sensors that are not listed are taken with the defaults.
     pub sensors: Vec<Sensor>,
-    /// `None` when unknown: then no hour is `closed`.
+    /// `None` when unknown: then no hour is `closed`, and there is no slice `open`.
     pub opening_hours: Option<OpeningHours>,
-    /// Tracks of staff (for the slice `staff`).
+    /// Tracks of staff; without any there is no slice `staff`.
     pub staff_tags: Vec<String>,
     /// How events are folded.
     pub rules: FoldRules,

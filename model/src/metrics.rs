@@ -12,7 +12,11 @@ mod evaluate;
 mod exact;
 mod merge;
 mod other_kinds;
+mod parts;
 mod sketch;
+pub mod slices;
+mod tracks;
+mod traffic;
 mod zone_buckets;
 
 pub use accumulate::{Carry, CounterSample, DayAccumulator, HourSet};
@@ -22,6 +26,7 @@ pub use evaluate::{Number, conversion, evaluate};
 pub use exact::{exact_mean, nearest_rank, to_nano};
 pub use merge::{MergeError, Span, merge};
 pub use sketch::{SketchError, SubjectSketch};
+pub use slices::{DaySlices, Slice};
 
 use std::collections::BTreeMap;
 
@@ -39,22 +44,6 @@ pub enum Grain {
     Hour = 0,
     /// A venue-day.
     Day = 1,
-}
-
-/// Which part of the events a bucket covers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[repr(u8)]
-pub enum Slice {
-    /// All of them.
-    All = 0,
-}
-
-impl Slice {
-    /// A slice read back from its number, by which stores know it.
-    pub fn from_number(number: u8) -> Option<Self> {
-        (number == Self::All as u8).then_some(Self::All)
-    }
 }
 
 /// What kind of result a row is.
@@ -138,13 +127,13 @@ pub struct AggregateRow {
     pub grain: Grain,
     /// UTC start of the bucket.
     pub start: TsMs,
-    /// Length of the bucket.
+    /// Length of the bucket; in the slice `open` of what lies within opening hours.
     pub length_ms: i64,
     /// Kind of result.
     pub family: Family,
     /// What it is about (see [`Family`]).
     pub subject: String,
-    /// Part of the events.
+    /// Which part of the events counts.
     pub slice: Slice,
     /// The ingredients.
     pub value: Value,

@@ -66,6 +66,7 @@ pub trait SessionSink {
     /// A session has ended.
     fn session(&mut self, session: Session);
 
-    /// The subject stayed at a place from one event of a session to the next (for the heat map).
-    fn stay(&mut self, at: &PositionEvent<'_>, duration_ms: i64);
+    /// The subject stayed at a place from one event of a session to the next (for the heat map). `is_staff`: it is a
+    /// track that the layout's staff tags name.
+    fn stay(&mut self, at: &PositionEvent<'_>, duration_ms: i64, is_staff: bool);
 }

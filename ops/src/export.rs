@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use dwell_model::ids::{TenantId, VenueId, VenueKey};
+use dwell_model::metrics::Slice;
 use dwell_model::time::LocalDay;
 use dwell_storage::api::{RowFilter, SessionCursor, Stores, VenueDay, recuts};
 use serde::Serialize;
@@ -200,6 +201,7 @@ async fn export_aggregates(
     }
     let filter = RowFilter {
         families: Some(rows::FAMILIES.to_vec()),
+        slice: Some(Slice::All),
         ..RowFilter::default()
     };
     for days in published.chunks(DAYS_PER_READ) {

@@ -5,4 +5,5 @@ pub(crate) mod cursor;
 pub(crate) mod hours_of_day;
 pub(crate) mod paging;
 pub(crate) mod range;
+pub(crate) mod slice;
 pub(crate) mod text;

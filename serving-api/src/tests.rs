@@ -14,4 +14,5 @@ mod nonsense;
 mod paging;
 mod queries;
 mod resources;
+mod slices;
 mod stale;

@@ -2,6 +2,7 @@
 //!
 //! - [`sources`]: for each venue-day the batch generation or the live day that answers, with its rows.
 //! - [`rows`]: rows of some days, found by bucket.
+//! - [`slices`]: which slices the numbers of a day have. Pure.
 //! - [`series`]: which metrics of which subjects are asked for.
 //! - [`judge`]: the state and completeness of buckets. Pure.
 //! - [`fold`]: buckets made of the rows of their pieces, each with value, state and origin. Pure.
@@ -22,6 +23,7 @@ pub(crate) mod refold;
 pub(crate) mod restated;
 pub(crate) mod rows;
 pub(crate) mod series;
+pub(crate) mod slices;
 pub(crate) mod sources;
 pub(crate) mod spatial;
 pub(crate) mod trajectory;

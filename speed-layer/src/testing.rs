@@ -57,12 +57,16 @@ pub(crate) struct Shop {
     receipts: std::sync::atomic::AtomicU64,
 }
 
-/// A venue's description with the given zones.
+/// A venue's description with the given zones. It has opening hours, two nights' stretches among them, and staff, so that
+/// every comparison with the batch computation compares the slices too.
 pub(crate) fn venue_spec(tz: &str, zones: &str) -> Venue {
     let json = format!(
         r#"{{"id":"shop","tz":"{tz}","width":10,"height":8,"zones":[{zones}],
             "lines":[{{"id":"door","role":"entrance"}}],
-            "sensors":[{{"id":"own","track_scope":"sensor"}},{{"id":"s1","interval_ms":60000}}]}}"#
+            "sensors":[{{"id":"own","track_scope":"sensor"}},{{"id":"s1","interval_ms":60000}}],
+            "opening_hours":{{"weekly":{{"sat":[["09:30","12:10"],["23:45","02:20"]],"sun":[["10:00","23:59"]],
+                "mon":[["08:00","20:00"]],"tue":[["12:01","12:02"],["13:00","01:00"]]}}}},
+            "staff_tags":["t3","t1"]}}"#
     );
     serde_json::from_str::<VenueSpec>(&json)
         .unwrap()
@@ -242,6 +246,7 @@ impl Shop {
             carry,
             carry_in: Carry::default(),
             exclusions: Default::default(),
+            slices: None,
         };
         let flip = days
             .publish(&lease, before.map(|info| info.generation), info)
@@ -496,8 +501,12 @@ pub(crate) fn accumulate(
 /// Fails with the first row that differs, instead of printing all of them.
 #[track_caller]
 pub(crate) fn assert_same_rows(live: &[AggregateRow], batch: &[AggregateRow]) {
-    let key =
-        |row: &AggregateRow| format!("{:?} {} {:?} {:?}", row.grain, row.start, row.family, row.subject);
+    let key = |row: &AggregateRow| {
+        format!(
+            "{:?} {} {:?} {:?} {:?}",
+            row.grain, row.start, row.family, row.subject, row.slice
+        )
+    };
     for (a, b) in live.iter().zip(batch) {
         assert_eq!(
             key(a),

@@ -254,7 +254,7 @@ impl SessionSink for Gathered {
     }
 
     #[inline]
-    fn stay(&mut self, at: &PositionEvent<'_>, duration_ms: i64) {
-        self.accumulator.stay(at, duration_ms);
+    fn stay(&mut self, at: &PositionEvent<'_>, duration_ms: i64, is_staff: bool) {
+        self.accumulator.stay(at, duration_ms, is_staff);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dwell_model::event::{Checksum, Kind};
 use dwell_model::exclusion;
 use dwell_model::layout::Layout;
-use dwell_model::metrics::{AggregateRow, Carry};
+use dwell_model::metrics::{AggregateRow, Carry, DaySlices};
 use dwell_model::time::LocalDay;
 use dwell_runtime::failpoint;
 use dwell_storage::api::{
@@ -41,6 +41,7 @@ impl DayRun {
             carry_in: self.carry_in(layer).await?,
             files: Vec::new(),
             exclusions: AppliedExclusions::default(),
+            slices: DaySlices::of(&self.cut, &layout),
         };
         self.apply(&mut inputs, &bearing);
         if !self.open {
@@ -94,6 +95,7 @@ impl DayRun {
             carry_in,
             files: Vec::new(),
             exclusions: AppliedExclusions::default(),
+            slices: DaySlices::of(&self.cut, layout),
         };
         self.apply(&mut inputs, &found);
         inputs.exclusions.excluded = computed.excluded.events.clone();
@@ -189,6 +191,8 @@ impl DayRun {
                 && before.calendar == self.calendar
                 && before.carry_in == inputs.carry_in
                 && before.files == inputs.files
+                // One from before there were slices has all of them where the layout declares none.
+                && before.slices.clone().unwrap_or_default() == inputs.slices
                 && before.exclusions.fingerprint == inputs.exclusions.fingerprint
                 && events.is_none_or(|events| before.events == *events)
         };
@@ -342,6 +346,7 @@ impl DayRun {
             carry,
             carry_in: inputs.carry_in.clone(),
             exclusions: inputs.exclusions.clone(),
+            slices: Some(inputs.slices.clone()),
         })
     }
 
@@ -380,6 +385,7 @@ pub(crate) struct Inputs {
     pub(crate) carry_in: Carry,
     pub(crate) files: Vec<ArchiveFile>,
     pub(crate) exclusions: AppliedExclusions,
+    pub(crate) slices: DaySlices,
 }
 
 /// Checksums of the winners that the archive holds, kinds without any left out.

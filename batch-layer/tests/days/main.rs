@@ -10,4 +10,5 @@ mod exclusions;
 mod generations;
 mod roads;
 mod runs;
+mod slices;
 mod what_if;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::Datelike;
 use serde::{Deserialize, Serialize};
 
-use crate::time::{DayCut, LocalDay, TsMs, VenueCalendar};
+use crate::time::{DAY_MS, DayCut, LocalDay, MINUTE_MS, SECOND_MS, TsMs};
 
 /// Minutes of a day.
 const DAY_MINUTES: u16 = 24 * 60;
@@ -168,12 +168,13 @@ impl OpeningHours {
     /// A stretch that began on the date before and runs past midnight counts, so does what begins on the next date
     /// before the venue-day ends (with a day start at 04:00, say). A wall time that clock changes skip is the first
     /// instant after it; of one that comes twice, the first counts.
-    pub fn open_intervals(&self, cut: &DayCut, calendar: &VenueCalendar) -> Vec<(TsMs, TsMs)> {
+    pub fn open_intervals(&self, cut: &DayCut) -> Vec<(TsMs, TsMs)> {
         let mut open = Vec::new();
         for date in [cut.day.prev(), cut.day, cut.day.next()] {
+            let midnight = i64::from(date.to_epoch_days()) * DAY_MS;
+            let instant = |minute: u16| first_with_wall_time(cut, midnight + i64::from(minute) * MINUTE_MS);
             for span in self.spans_on(date) {
-                let from = calendar.instant_of(date, span.open_minute).max(cut.start);
-                let to = calendar.instant_of(date, span.close_minute).min(cut.end);
+                let (from, to) = (instant(span.open_minute), instant(span.close_minute));
                 if from < to {
                     open.push((from, to));
                 }
@@ -189,6 +190,24 @@ impl OpeningHours {
         }
         united
     }
+}
+
+/// The first instant of a day whose wall time, in milliseconds since 1970, is at or after `wall`; the day's end if it has
+/// none.
+fn first_with_wall_time(cut: &DayCut, wall: i64) -> TsMs {
+    for hour in &cut.hours {
+        let offset_ms = i64::from(hour.offset_s) * SECOND_MS;
+        if wall < hour.end + offset_ms {
+            return (wall - offset_ms).max(hour.start);
+        }
+    }
+    cut.end
+}
+
+/// Whether an instant lies within open intervals.
+pub fn is_open_at(open: &[(TsMs, TsMs)], ts: TsMs) -> bool {
+    let next = open.partition_point(|&(_, to)| to <= ts);
+    open.get(next).is_some_and(|&(from, _)| from <= ts)
 }
 
 /// Milliseconds of a bucket [start, end) that lie within open intervals; a bucket with none is closed.

@@ -11,7 +11,7 @@ use super::{
 use crate::ids::{VenueId, check_name};
 use crate::time::{LocalDay, VenueCalendar};
 
-/// Most lines and most sensors of a layout.
+/// Most lines, most sensors and most staff tags of a layout.
 const MAX_LISTED: usize = 10_000;
 /// Longest session gap and zone blink: a day.
 const MAX_GAP_MS: i64 = 86_400_000;
@@ -238,6 +238,9 @@ impl VenueSpec {
             return Err(self.refuse("heat_cell_cm", "give 1 to 10,000 centimetres"));
         }
         for (i, tag) in self.staff_tags.iter().enumerate() {
+            if i == MAX_LISTED {
+                return Err(self.refuse("staff_tags", format!("give at most {MAX_LISTED}")));
+            }
             self.name(format!("staff_tags[{i}]"), tag)?;
         }
         Ok(Layout {

@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::other_kinds::OtherKinds;
-use super::zone_buckets::{Bucket, Stay, ZoneBuckets, zone_value};
-use super::{
-    AggregateRow, CellValue, Family, FootfallSource, Grain, Slice, TrafficValue, Transition, Value, row_order,
-};
+use super::parts::{CurrentPart, DayParts};
+use super::tracks::{self, Tracks};
+use super::{AggregateRow, DaySlices, Family, Grain, Slice, Value, row_order, traffic};
 use crate::event::{EventBatch, StringId};
-use crate::layout::{Layout, LineRole, VENUE_ZONE};
-use crate::session::{PositionEvent, Session, SessionSink, ZoneVisit};
+use crate::layout::{Layout, StaffTags, open_ms};
+use crate::session::{PositionEvent, Session, SessionSink};
 use crate::time::{DayCut, TsMs};
 
 /// The last samples of cumulative counters, carried into the next day. By the counter's subject (see
@@ -61,28 +59,29 @@ impl HourSet {
     }
 }
 
-/// Key of a heat map cell: hour, column, row.
-type CellKey = (u8, i32, i32);
-type Cells = HashMap<CellKey, u64, foldhash::fast::FixedState>;
-
-/// Gathers a venue-day. Takes sessions (as a [`SessionSink`]) and events of the other kinds, in any order and any split.
+/// Gathers a venue-day. Takes sessions (as a [`SessionSink`]) and events of the other kinds, in any order and any split,
+/// and gives the rows of every slice that the layout declares (see [`Slice`]).
 #[derive(Debug, Clone)]
 pub struct DayAccumulator {
-    cut: DayCut,
-    layout: Layout,
-    /// Each zone of the layout, then `_venue`.
-    zones: Vec<ZoneBuckets>,
-    /// Names of the layers, sorted; and each zone's layer.
-    layers: Vec<String>,
-    layer_of: Vec<u8>,
-    /// (hour, layer, from, to) and how often.
-    transitions: BTreeMap<(u8, u8, u16, u16), u64>,
-    floors: Vec<(Option<String>, Cells)>,
-    /// The cell in which time is being gathered, so that people who stand still cost no look-up.
-    pending: Option<(usize, CellKey, u64)>,
-    hour: CurrentHour,
+    day: Day,
+    everybody: Tracks,
+    /// Where staff tags are declared: the sessions of staff once more.
+    staff: Option<Tracks>,
+    at: CurrentPart,
     other: OtherKinds,
     changed: HourSet,
+}
+
+/// What a day is gathered into: its hours, its layout, its slices.
+#[derive(Debug, Clone)]
+pub(super) struct Day {
+    pub(super) cut: DayCut,
+    pub(super) layout: Layout,
+    pub(super) parts: DayParts,
+    pub(super) staff_tags: StaffTags,
+    /// Names of the layers, sorted; and each zone's layer.
+    pub(super) layers: Vec<String>,
+    pub(super) layer_of: Vec<u8>,
 }
 
 /// The hour of the last instant asked for: most instants lie in the same hour as the one before.
@@ -110,39 +109,48 @@ impl CurrentHour {
     }
 }
 
-impl DayAccumulator {
-    /// An accumulator of a day under the layout in force.
-    pub fn new(cut: &DayCut, layout: &Layout) -> Self {
+impl Day {
+    fn new(cut: &DayCut, layout: &Layout) -> Self {
         let mut layers: Vec<String> = layout.zones.iter().map(|zone| zone.layer.clone()).collect();
         layers.sort();
         layers.dedup();
         let number = |layer: &String| layers.binary_search(layer).unwrap_or(0) as u8;
         let layer_of = layout.zones.iter().map(|zone| number(&zone.layer)).collect();
         Self {
+            parts: DayParts::new(cut, DaySlices::of(cut, layout).open),
+            staff_tags: StaffTags::of(layout),
             cut: cut.clone(),
             layout: layout.clone(),
-            zones: vec![ZoneBuckets::new(cut); layout.zones.len() + 1],
             layers,
             layer_of,
-            transitions: BTreeMap::new(),
-            floors: Vec::new(),
-            pending: None,
-            hour: CurrentHour::default(),
-            other: OtherKinds::new(cut.hours.len(), layout),
+        }
+    }
+}
+
+impl DayAccumulator {
+    /// An accumulator of a day under the layout in force.
+    pub fn new(cut: &DayCut, layout: &Layout) -> Self {
+        let day = Day::new(cut, layout);
+        Self {
+            everybody: Tracks::new(&day),
+            staff: (!day.staff_tags.is_empty()).then(|| Tracks::new(&day)),
+            at: CurrentPart::default(),
+            other: OtherKinds::new(&day),
             changed: HourSet::default(),
+            day,
         }
     }
 
     /// The day.
     pub fn cut(&self) -> &DayCut {
-        &self.cut
+        &self.day.cut
     }
 
     /// Adds events of any kind: of positions only that their sensors were alive (their sessions come through the
     /// fold). `rows` are those that count, or all.
     pub fn add_events(&mut self, batch: &EventBatch, rows: Option<&[u32]>) {
-        self.other.add(&self.cut, batch, rows);
-        let each = |row: usize| self.cut.hour_index(batch.ts[row]);
+        self.other.add(&self.day, batch, rows);
+        let each = |row: usize| self.day.cut.hour_index(batch.ts[row]);
         let mut changed = HourSet::default();
         match rows {
             Some(rows) => rows.iter().for_each(|&row| changed.insert(each(row as usize))),
@@ -154,7 +162,7 @@ impl DayAccumulator {
 
     /// Counts positions as signs of life of their sensors. All chunks of a day share one growing dictionary.
     pub fn observe_positions(&mut self, batch: &EventBatch, rows: Option<&[u32]>) {
-        self.other.observe_alive(&self.cut, batch, rows);
+        self.other.observe_alive(&self.day.cut, batch, rows);
     }
 
     /// The last samples of cumulative counters before the day.
@@ -185,233 +193,55 @@ impl DayAccumulator {
         hours: HourSet,
         day: bool,
     ) -> Vec<AggregateRow> {
-        let parts: Vec<&DayAccumulator> = std::iter::once(self).chain(provisional).collect();
+        let places: Vec<&DayAccumulator> = std::iter::once(self).chain(provisional).collect();
+        let everybody: Vec<&Tracks> = places.iter().map(|place| &place.everybody).collect();
+        let staff: Vec<&Tracks> = places.iter().filter_map(|place| place.staff.as_ref()).collect();
         let mut rows = Vec::new();
-        for index in (0..self.cut.hours.len()).filter(|&index| hours.contains(index)) {
-            let hour = self.cut.hours[index];
-            let out = Out {
-                grain: Grain::Hour,
-                start: hour.start,
-                length_ms: hour.length_ms(),
-                rows: &mut rows,
-            };
-            self.zone_rows(&parts, Some(index), out);
+        let hours_wanted = (0..self.day.cut.hours.len()).filter(|&hour| hours.contains(hour));
+        for hour in hours_wanted {
+            let mut out = BucketOut::of_hour(&self.day, hour, &mut rows);
+            self.bucket_rows(&everybody, &staff, &mut out);
         }
         if day {
-            let length_ms = self.cut.end - self.cut.start;
-            let out = Out {
-                grain: Grain::Day,
-                start: self.cut.start,
-                length_ms,
-                rows: &mut rows,
-            };
-            self.zone_rows(&parts, None, out);
+            let mut out = BucketOut::of_day(&self.day, &mut rows);
+            self.bucket_rows(&everybody, &staff, &mut out);
         }
-        let line_totals = self.other.rows(&self.cut, &self.layout, hours, day, &mut rows);
-        self.traffic_rows(&parts, &line_totals, hours, day, &mut rows);
+        self.other.rows(&self.day, hours, day, &mut rows);
+        self.traffic_rows(&everybody, &staff, (hours, day), &mut rows);
         rows.sort_by(row_order);
         rows
     }
 
-    fn zone_rows(&self, parts: &[&DayAccumulator], hour: Option<usize>, mut out: Out<'_>) {
-        let bucket = Bucket {
-            start: out.start,
-            end: out.start + out.length_ms,
-            day: self.cut.day,
+    fn bucket_rows(&self, everybody: &[&Tracks], staff: &[&Tracks], out: &mut BucketOut<'_>) {
+        let slices = match out.has(Slice::Open) {
+            true => &[Slice::All, Slice::Open][..],
+            false => &[Slice::All],
         };
-        let mut stays: Vec<Stay> = Vec::new();
-        for index in 0..self.zones.len() {
-            stays.clear();
-            for part in parts {
-                match hour {
-                    Some(hour) => stays.extend_from_slice(part.zones[index].hour(hour)),
-                    None => stays.extend(part.zones[index].day(&self.cut)),
-                }
-            }
-            let zone = self.layout.zones.get(index);
-            // The pseudo-zone has no threshold of its own: the default one.
-            let engaged_after_ms = zone.map_or(10_000, |zone| zone.engaged_after_ms);
-            if let Some(value) = zone_value(&stays, bucket, engaged_after_ms, hour.is_none()) {
-                out.push(
-                    Family::Zone,
-                    zone.map_or(VENUE_ZONE, |zone| &zone.id),
-                    Value::Zone(value),
-                );
-            }
-        }
-        self.transition_rows(parts, hour, &mut out);
-        self.cell_rows(parts, hour, &mut out);
-    }
-
-    fn transition_rows(&self, parts: &[&DayAccumulator], hour: Option<usize>, out: &mut Out<'_>) {
-        let mut by_layer: BTreeMap<u8, BTreeMap<(u16, u16), u64>> = BTreeMap::new();
-        for part in parts {
-            for (&(at, layer, from, to), count) in &part.transitions {
-                if hour.is_none_or(|hour| hour == usize::from(at)) {
-                    *by_layer.entry(layer).or_default().entry((from, to)).or_default() += count;
-                }
-            }
-        }
-        for (layer, counts) in by_layer {
-            let name = |zone: u16| self.layout.zones[usize::from(zone)].id.clone();
-            let transitions = counts
-                .into_iter()
-                .map(|((from, to), count)| Transition {
-                    from: name(from),
-                    to: name(to),
-                    count,
-                })
-                .collect();
-            out.push(
-                Family::Transition,
-                &self.layers[usize::from(layer)],
-                Value::Transition(transitions),
-            );
+        tracks::rows(&self.day, everybody, slices, out);
+        if !staff.is_empty() {
+            tracks::rows(&self.day, staff, &[Slice::Staff], out);
         }
     }
 
-    fn cell_rows(&self, parts: &[&DayAccumulator], hour: Option<usize>, out: &mut Out<'_>) {
-        let mut floors: BTreeMap<&str, BTreeMap<(i32, i32), u64>> = BTreeMap::new();
-        let wanted = |key: &CellKey| hour.is_none_or(|hour| hour == usize::from(key.0));
-        for part in parts {
-            for (floor, cells) in &part.floors {
-                let sums = floors.entry(floor.as_deref().unwrap_or("")).or_default();
-                for (key, ms) in cells.iter().filter(|(key, _)| wanted(key)) {
-                    *sums.entry((key.2, key.1)).or_default() += ms;
-                }
-            }
-            if let Some((floor, key, ms)) = part.pending.filter(|(_, key, _)| wanted(key)) {
-                let sums = floors
-                    .entry(part.floors[floor].0.as_deref().unwrap_or(""))
-                    .or_default();
-                *sums.entry((key.2, key.1)).or_default() += ms;
-            }
-        }
-        for (floor, sums) in floors.into_iter().filter(|(_, sums)| !sums.is_empty()) {
-            let cells = sums
-                .into_iter()
-                .map(|((row, column), ms)| (column, row, ms))
-                .collect();
-            let value = CellValue {
-                cell_cm: self.layout.rules.heat_cell_cm,
-                cells,
-            };
-            out.push(Family::Cell, floor, Value::Cell(value));
-        }
-    }
-
-    /// Footfall and occupancy: for every hour from the first to the last of which anything is known, and for the day.
     fn traffic_rows(
         &self,
-        parts: &[&DayAccumulator],
-        lines: &BTreeMap<String, Vec<(i64, i64)>>,
-        hours: HourSet,
-        day: bool,
+        everybody: &[&Tracks],
+        staff: &[&Tracks],
+        wanted: (HourSet, bool),
         rows: &mut Vec<AggregateRow>,
     ) {
-        let n = self.cut.hours.len();
-        let source = if self.layout.has_entrance() {
-            FootfallSource::Lines
-        } else {
-            FootfallSource::Sessions
-        };
-        let mut crossed = vec![(0_i64, 0_i64); n];
-        let mut known: Vec<bool> = vec![false; n];
-        for (line, counts) in lines {
-            for (hour, &(inward, outward)) in counts.iter().enumerate() {
-                known[hour] |= (inward, outward) != (0, 0);
-                if self.layout.line_role(line) == LineRole::Entrance {
-                    crossed[hour].0 += inward;
-                    crossed[hour].1 += outward;
-                }
-            }
-        }
-        let venue = self.zones.len() - 1;
-        let mut entered = vec![0_u64; n];
-        for part in parts {
-            for (hour, cut) in self.cut.hours.iter().enumerate() {
-                let stays = part.zones[venue].hour(hour);
-                known[hour] |= !stays.is_empty();
-                let is_entered = |stay: &&Stay| (cut.start..cut.end).contains(&stay.enter);
-                entered[hour] += stays.iter().filter(is_entered).count() as u64;
-            }
-        }
-        let (Some(first), Some(last)) = (known.iter().position(|&k| k), known.iter().rposition(|&k| k))
-        else {
+        let (day, all) = (&self.day, self.other.crossed(&self.day, Slice::All));
+        let Some(known) = traffic::known_hours(&all, everybody) else {
             return;
         };
-        let value = |inward: i64, outward: i64, entered: u64, occupancy_est: i64| {
-            let footfall = match source {
-                FootfallSource::Lines => inward.max(0) as u64,
-                FootfallSource::Sessions => entered,
-            };
-            Value::Traffic(TrafficValue {
-                source,
-                footfall,
-                inward,
-                outward,
-                occupancy_est,
-            })
-        };
-        let mut occupancy = 0;
-        for hour in first..=last {
-            let (inward, outward) = crossed[hour];
-            occupancy += inward - outward;
-            if hours.contains(hour) {
-                let cut = self.cut.hours[hour];
-                let mut out = Out {
-                    grain: Grain::Hour,
-                    start: cut.start,
-                    length_ms: cut.length_ms(),
-                    rows,
-                };
-                out.push(
-                    Family::Traffic,
-                    "",
-                    value(inward, outward, entered[hour], occupancy),
-                );
-            }
+        traffic::rows(day, Slice::All, &all, everybody, &known, wanted, rows);
+        if day.parts.open().is_some() {
+            let open = self.other.crossed(day, Slice::Open);
+            traffic::rows(day, Slice::Open, &open, everybody, &known, wanted, rows);
         }
-        if day {
-            let sum = |pick: fn(&(i64, i64)) -> i64| crossed.iter().map(pick).sum::<i64>();
-            let (inward, outward) = (sum(|c| c.0), sum(|c| c.1));
-            let length_ms = self.cut.end - self.cut.start;
-            let mut out = Out {
-                grain: Grain::Day,
-                start: self.cut.start,
-                length_ms,
-                rows,
-            };
-            out.push(
-                Family::Traffic,
-                "",
-                value(inward, outward, entered.iter().sum(), occupancy),
-            );
-        }
-    }
-
-    fn flush_pending(&mut self) {
-        if let Some((floor, key, ms)) = self.pending.take() {
-            *self.floors[floor].1.entry(key).or_default() += ms;
-        }
-    }
-
-    fn add_transitions(&mut self, visits: &[ZoneVisit]) {
-        for layer in 0..self.layers.len() as u8 {
-            let mut before: Option<&ZoneVisit> = None;
-            for visit in visits
-                .iter()
-                .filter(|visit| self.layer_of[usize::from(visit.zone)] == layer)
-            {
-                if let Some(before) = before.filter(|before| before.zone != visit.zone) {
-                    let hour = self.cut.hour_index(visit.enter) as u8;
-                    *self
-                        .transitions
-                        .entry((hour, layer, before.zone, visit.zone))
-                        .or_default() += 1;
-                }
-                before = Some(visit);
-            }
+        if !staff.is_empty() {
+            let of_staff = self.other.crossed(day, Slice::Staff);
+            traffic::rows(day, Slice::Staff, &of_staff, staff, &known, wanted, rows);
         }
     }
 }
@@ -422,8 +252,8 @@ impl SessionSink for DayAccumulator {
     }
 
     #[inline]
-    fn stay(&mut self, at: &PositionEvent<'_>, duration_ms: i64) {
-        let side_m = f64::from(self.layout.rules.heat_cell_cm) / 100.0;
+    fn stay(&mut self, at: &PositionEvent<'_>, duration_ms: i64, is_staff: bool) {
+        let side_m = f64::from(self.day.layout.rules.heat_cell_cm) / 100.0;
         // Casting cuts at the ends of 32 bits, far outside any building.
         let cell = |metres: f32| {
             let place = f64::from(metres) / side_m;
@@ -431,25 +261,15 @@ impl SessionSink for DayAccumulator {
             // The floor by truncation: `f64::floor` is a call where the processor's baseline has no instruction for it.
             cut.saturating_sub(i32::from(f64::from(cut) > place))
         };
-        let hour = self.hour.index_of(&self.cut, at.ts);
-        let key = (hour as u8, cell(at.x), cell(at.y));
-        let ms = duration_ms.max(0) as u64;
-        let same_floor = |floor: usize| self.floors[floor].0.as_deref() == at.floor;
-        match &mut self.pending {
-            Some((floor, pending, sum)) if *pending == key && same_floor(*floor) => *sum += ms,
-            _ => {
-                self.flush_pending();
-                let known = self
-                    .floors
-                    .iter()
-                    .position(|(floor, _)| floor.as_deref() == at.floor);
-                let floor = known.unwrap_or_else(|| {
-                    self.floors.push((at.floor.map(str::to_owned), Cells::default()));
-                    self.floors.len() - 1
-                });
-                self.pending = Some((floor, key, ms));
-                self.changed.insert(hour);
-            }
+        let part = self.at.index_of(&self.day.cut, &self.day.parts, at.ts);
+        let cell = (cell(at.x), cell(at.y));
+        let ms = duration_ms.max(0);
+        // Time after the closing counts in its hour all the same, but not as time of opening.
+        let open_ms = ms.min(self.at.closing().saturating_sub(at.ts));
+        self.add_time(at.floor, part, cell, open_ms, is_staff);
+        if open_ms < ms {
+            let closed = self.day.parts.closed_twin(part);
+            self.add_time(at.floor, closed, cell, ms - open_ms, is_staff);
         }
     }
 }
@@ -457,48 +277,98 @@ impl SessionSink for DayAccumulator {
 impl DayAccumulator {
     /// Adds a session (what [`SessionSink::session`] does, without taking it).
     pub fn add_session(&mut self, session: &Session) {
-        let subject = session.subject.hash();
-        let venue = self.zones.len() - 1;
-        self.zones[venue].add(
-            &self.cut,
-            Stay {
-                enter: session.start,
-                exit: session.end,
-                subject,
-            },
-        );
-        for visit in &session.visits {
-            let stay = Stay {
-                enter: visit.enter,
-                exit: visit.exit,
-                subject,
-            };
-            self.zones[usize::from(visit.zone)].add(&self.cut, stay);
+        self.everybody.add_session(&self.day, session);
+        if let Some(staff) = &mut self.staff
+            && self.day.staff_tags.contains(&session.subject.track)
+        {
+            staff.add_session(&self.day, session);
         }
-        self.add_transitions(&session.visits);
-        for hour in self.cut.hour_index(session.start)..=self.cut.hour_index(session.end) {
+        let cut = &self.day.cut;
+        for hour in cut.hour_index(session.start)..=cut.hour_index(session.end) {
             self.changed.insert(hour);
+        }
+    }
+
+    #[inline]
+    fn add_time(&mut self, floor: Option<&str>, part: usize, cell: (i32, i32), ms: i64, is_staff: bool) {
+        let key = (part as u8, cell.0, cell.1);
+        if self.everybody.add_time(floor, key, ms as u64) {
+            self.changed.insert(self.day.parts.hour_of(part));
+        }
+        if is_staff && let Some(staff) = &mut self.staff {
+            staff.add_time(floor, key, ms as u64);
         }
     }
 }
 
 /// Where the rows of one bucket go.
-pub(super) struct Out<'a> {
-    pub(super) grain: Grain,
+pub(super) struct BucketOut<'a> {
+    grain: Grain,
     pub(super) start: TsMs,
-    pub(super) length_ms: i64,
-    pub(super) rows: &'a mut Vec<AggregateRow>,
+    pub(super) end: TsMs,
+    /// The hour; `None` for the day.
+    pub(super) hour: Option<usize>,
+    /// How much of it lies within opening hours.
+    open_ms: i64,
+    rows: &'a mut Vec<AggregateRow>,
 }
 
-impl Out<'_> {
-    pub(super) fn push(&mut self, family: Family, subject: &str, value: Value) {
+impl<'a> BucketOut<'a> {
+    pub(super) fn of_hour(day: &Day, hour: usize, rows: &'a mut Vec<AggregateRow>) -> Self {
+        let bucket = &day.cut.hours[hour];
+        Self::new(day, Grain::Hour, (bucket.start, bucket.end), Some(hour), rows)
+    }
+
+    pub(super) fn of_day(day: &Day, rows: &'a mut Vec<AggregateRow>) -> Self {
+        Self::new(day, Grain::Day, (day.cut.start, day.cut.end), None, rows)
+    }
+
+    fn new(
+        day: &Day,
+        grain: Grain,
+        (start, end): (TsMs, TsMs),
+        hour: Option<usize>,
+        rows: &'a mut Vec<AggregateRow>,
+    ) -> Self {
+        Self {
+            grain,
+            start,
+            end,
+            hour,
+            open_ms: open_ms(day.parts.open().unwrap_or_default(), start, end),
+            rows,
+        }
+    }
+
+    /// The hours that the bucket covers.
+    pub(super) fn hours(&self, day: &Day) -> std::ops::Range<usize> {
+        match self.hour {
+            Some(hour) => hour..hour + 1,
+            None => 0..day.cut.hours.len(),
+        }
+    }
+
+    /// Whether the bucket has rows of a slice: of `open` only where the venue is open at some time of it.
+    pub(super) fn has(&self, slice: Slice) -> bool {
+        slice != Slice::Open || self.open_ms > 0
+    }
+
+    /// Whether a part of the day counts in the bucket's rows of a slice.
+    pub(super) fn takes(&self, day: &Day, slice: Slice, part: usize) -> bool {
+        self.hour.is_none_or(|hour| hour == day.parts.hour_of(part)) && day.parts.is_in(part, slice)
+    }
+
+    pub(super) fn push(&mut self, slice: Slice, family: Family, subject: &str, value: Value) {
         self.rows.push(AggregateRow {
             grain: self.grain,
             start: self.start,
-            length_ms: self.length_ms,
+            length_ms: match slice {
+                Slice::Open => self.open_ms,
+                Slice::All | Slice::Staff => self.end - self.start,
+            },
             family,
             subject: subject.to_owned(),
-            slice: Slice::All,
+            slice,
             value,
         });
     }

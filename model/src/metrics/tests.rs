@@ -57,7 +57,7 @@ impl SessionSink for Sessions {
         self.0.push(session);
     }
 
-    fn stay(&mut self, _: &PositionEvent<'_>, _: i64) {}
+    fn stay(&mut self, _: &PositionEvent<'_>, _: i64, _: bool) {}
 }
 
 fn compute(cut: &DayCut, layout: &Layout, rows: &[Row]) -> Vec<AggregateRow> {
@@ -423,8 +423,14 @@ fn families_and_slices_come_back_from_their_numbers() {
         (Family::from_number(0), Family::from_number(9)),
         (Some(Family::Zone), Some(Family::Source))
     );
-    assert_eq!((Family::from_number(10), Slice::from_number(1)), (None, None));
-    assert_eq!(Slice::from_number(Slice::All as u8), Some(Slice::All));
+    assert_eq!((Family::from_number(10), Slice::from_number(3)), (None, None));
+    for (number, word) in ["all", "open", "staff"].into_iter().enumerate() {
+        let slice = Slice::from_number(number as u8).unwrap();
+        assert_eq!((slice as usize, slice.word()), (number, word));
+        assert_eq!(Slice::from_word(word), Some(slice));
+    }
+    assert_eq!((Slice::from_word("closed"), Slice::default()), (None, Slice::All));
 }
 
 mod other_kinds;
+mod slices;

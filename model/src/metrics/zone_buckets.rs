@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::parts::Interval;
 use super::{SubjectSketch, ZoneValue};
+use crate::layout::open_ms;
 use crate::time::{DayCut, LocalDay, TsMs};
 
 /// One visit as buckets hold it. The subject is a 64-bit hash: two people of one venue-day share one with a chance of
@@ -22,10 +24,12 @@ pub(super) struct ZoneBuckets {
 
 /// A bucket to be computed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bucket {
+pub(super) struct Bucket<'a> {
     pub(super) start: TsMs,
     pub(super) end: TsMs,
     pub(super) day: LocalDay,
+    /// The day's opening hours, where only what lies within them counts.
+    pub(super) open: Option<&'a [Interval]>,
 }
 
 impl ZoneBuckets {
@@ -57,42 +61,75 @@ impl ZoneBuckets {
     }
 }
 
-/// The ingredients of a bucket from the visits that touch it; `None` when there are none.
+/// The ingredients of a bucket from the visits that touch it; `None` when there are none, or none that count.
 pub(super) fn zone_value(
     stays: &[Stay],
-    bucket: Bucket,
+    bucket: Bucket<'_>,
     engaged_after_ms: i64,
     is_day: bool,
 ) -> Option<ZoneValue> {
-    if stays.is_empty() {
-        return None;
-    }
-    let mut value = ZoneValue::default();
-    for stay in stays {
-        value.dwell_ms += (stay.exit.min(bucket.end) - stay.enter.max(bucket.start)).max(0) as u64;
-        if (bucket.start..bucket.end).contains(&stay.enter) {
-            let dwell_ms = stay.exit - stay.enter;
-            value.visits += 1;
-            value.engaged += u64::from(dwell_ms >= engaged_after_ms);
-            value.dwells_ms.push(dwell_ms as u64);
+    let mut sum = ZoneSum::default();
+    match bucket.open {
+        None => sum.add(stays, (bucket.start, bucket.end), |stay| stay.exit - stay.enter),
+        Some(open) => {
+            let first = open.partition_point(|&(_, to)| to <= bucket.start);
+            for &(from, to) in open[first..].iter().take_while(|span| span.0 < bucket.end) {
+                let (from, to) = (from.max(bucket.start), to.min(bucket.end));
+                let touches = |stay: &&Stay| stay.enter < to && stay.exit >= from;
+                let within: Vec<Stay> = stays.iter().filter(touches).copied().collect();
+                sum.add(&within, (from, to), |stay| open_ms(open, stay.enter, stay.exit));
+            }
         }
     }
-    value.dwells_ms.sort_unstable();
-    let mut subjects: Vec<u64> = stays.iter().map(|stay| stay.subject).collect();
-    subjects.sort_unstable();
-    subjects.dedup();
-    value.visitors = Some(subjects.len() as u64);
-    value.visitor_days = is_day.then_some(subjects.len() as u64);
-    value.occupancy_max = occupancy_max(stays, bucket);
-    value.sketch = SubjectSketch::of_sorted(bucket.day, &subjects);
-    Some(value)
+    sum.finish(bucket.day, engaged_after_ms, is_day)
 }
 
-/// Most distinct subjects at one instant of the bucket, intervals closed. A subject's visits of one zone never overlap
+/// The ingredients of a bucket, stretch by stretch of time.
+#[derive(Default)]
+struct ZoneSum {
+    value: ZoneValue,
+    subjects: Vec<u64>,
+}
+
+impl ZoneSum {
+    /// Adds a stretch with the visits that touch it. `dwell_ms` is what counts of a visit that begins in it.
+    fn add(&mut self, stays: &[Stay], (start, end): Interval, dwell_ms: impl Fn(&Stay) -> i64) {
+        for stay in stays {
+            self.value.dwell_ms += (stay.exit.min(end) - stay.enter.max(start)).max(0) as u64;
+            if (start..end).contains(&stay.enter) {
+                self.value.visits += 1;
+                self.value.dwells_ms.push(dwell_ms(stay) as u64);
+            }
+        }
+        self.subjects.extend(stays.iter().map(|stay| stay.subject));
+        let most = occupancy_max(stays, (start, end));
+        self.value.occupancy_max = self.value.occupancy_max.max(most);
+    }
+
+    fn finish(mut self, day: LocalDay, engaged_after_ms: i64, is_day: bool) -> Option<ZoneValue> {
+        if self.subjects.is_empty() {
+            return None;
+        }
+        self.subjects.sort_unstable();
+        self.subjects.dedup();
+        let mut value = self.value;
+        value.dwells_ms.sort_unstable();
+        let short = value
+            .dwells_ms
+            .partition_point(|&dwell_ms| (dwell_ms as i64) < engaged_after_ms);
+        value.engaged = (value.dwells_ms.len() - short) as u64;
+        value.visitors = Some(self.subjects.len() as u64);
+        value.visitor_days = is_day.then_some(self.subjects.len() as u64);
+        value.sketch = SubjectSketch::of_sorted(day, &self.subjects);
+        Some(value)
+    }
+}
+
+/// Most distinct subjects at one instant of a stretch, intervals closed. A subject's visits of one zone never overlap
 /// (a zone is re-entered later than it was left), so subjects need not be told apart.
-fn occupancy_max(stays: &[Stay], bucket: Bucket) -> u64 {
-    let mut enters: Vec<TsMs> = stays.iter().map(|stay| stay.enter.max(bucket.start)).collect();
-    let mut exits: Vec<TsMs> = stays.iter().map(|stay| stay.exit.min(bucket.end - 1)).collect();
+fn occupancy_max(stays: &[Stay], (start, end): Interval) -> u64 {
+    let mut enters: Vec<TsMs> = stays.iter().map(|stay| stay.enter.max(start)).collect();
+    let mut exits: Vec<TsMs> = stays.iter().map(|stay| stay.exit.min(end - 1)).collect();
     enters.sort_unstable();
     exits.sort_unstable();
     let (mut left, mut most) = (0, 0);
@@ -110,11 +147,12 @@ fn occupancy_max(stays: &[Stay], bucket: Bucket) -> u64 {
 mod tests {
     use super::*;
 
-    fn bucket(start: TsMs, end: TsMs) -> Bucket {
+    fn bucket(start: TsMs, end: TsMs) -> Bucket<'static> {
         Bucket {
             start,
             end,
             day: "2026-10-24".parse().unwrap(),
+            open: None,
         }
     }
 
@@ -128,7 +166,7 @@ mod tests {
             (vec![stay(0, 200, 1), stay(150, 160, 2)], 1),
         ] {
             let touching: Vec<Stay> = stays.into_iter().filter(|s| s.enter < 100).collect();
-            assert_eq!(occupancy_max(&touching, bucket(0, 100)), most);
+            assert_eq!(occupancy_max(&touching, (0, 100)), most);
         }
     }
 
@@ -156,5 +194,38 @@ mod tests {
             (1, vec![130], 2)
         );
         assert_eq!(zone_value(&[], bucket(0, 100), 0, false), None);
+    }
+
+    /// Open from 100 to 200 and from 300 to 400. By hand.
+    #[test]
+    fn within_opening_hours_visits_count_where_they_begin_and_presence_is_clipped() {
+        let stay = |enter, exit, subject| Stay { enter, exit, subject };
+        let stays = [
+            stay(50, 120, 1),  // waits for the opening: present for 20
+            stay(150, 350, 2), // through the break: one visit, of 50 and 50
+            stay(180, 230, 3), // past the closing: 20 count
+            stay(210, 290, 4), // while closed: nothing
+            stay(250, 300, 5), // is there at the moment of opening
+            stay(200, 200, 6), // at the closing, which is no longer open
+            stay(390, 999, 7), // past the last closing: 10 count
+        ];
+        let open = [(100, 200), (300, 400)];
+        let of = |start, end| Bucket {
+            open: Some(&open),
+            ..bucket(start, end)
+        };
+        let value = zone_value(&stays, of(0, 1_000), 20, true).unwrap();
+        assert_eq!((value.visits, value.engaged), (3, 2));
+        assert_eq!(value.dwells_ms, [10, 20, 100]);
+        assert_eq!(value.dwell_ms, 20 + 50 + 50 + 20 + 10);
+        assert_eq!((value.visitors, value.visitor_days), (Some(5), Some(5)));
+        assert_eq!(value.occupancy_max, 2);
+        // A bucket that ends within the break, one that lies in it, and one that begins there.
+        let value = zone_value(&stays, of(0, 220), 20, false).unwrap();
+        assert_eq!((value.visits, value.dwell_ms, value.visitors), (2, 90, Some(3)));
+        assert_eq!(value.dwells_ms, [20, 100]);
+        assert_eq!(zone_value(&stays, of(200, 300), 20, false), None);
+        let value = zone_value(&stays, of(220, 360), 20, false).unwrap();
+        assert_eq!((value.visits, value.dwell_ms, value.visitors), (0, 50, Some(2)));
     }
 }

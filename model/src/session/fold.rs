@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Session, SessionSink, Subject, ZoneVisit};
 use crate::event::{EventBatch, StringId, field};
-use crate::layout::{FoldRules, Layout, TrackScope, ZoneIndex, ZoneSet};
+use crate::layout::{FoldRules, Layout, StaffTags, TrackScope, ZoneIndex, ZoneSet};
 use crate::time::{DayCut, TsMs};
 
 /// What the fold of one venue-day needs to know: zones, rules, the day's bounds.
@@ -15,6 +15,7 @@ pub struct FoldContext {
     day: (TsMs, TsMs),
     /// Sensors whose track ids are their own, sorted.
     scoped_sensors: Vec<String>,
+    staff_tags: StaffTags,
 }
 
 /// A position on its way into the fold.
@@ -39,6 +40,7 @@ pub struct SubjectFold {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct OpenSession {
+    is_staff: bool,
     start: TsMs,
     last_ts: TsMs,
     last_x: f32,
@@ -74,6 +76,7 @@ impl FoldContext {
             blinks: layout.rules,
             day: (cut.start, cut.end),
             scoped_sensors: scoped.map(|sensor| sensor.id.clone()).collect(),
+            staff_tags: StaffTags::of(layout),
         }
     }
 
@@ -134,7 +137,8 @@ impl SubjectFold {
             }
             self.finish(context, sink);
         }
-        self.open = Some(OpenSession::begin(context, event));
+        let is_staff = context.staff_tags.contains(&self.subject.track);
+        self.open = Some(OpenSession::begin(context, event, is_staff));
     }
 
     /// Ends the open session, if there is one.
@@ -152,7 +156,7 @@ impl SubjectFold {
 }
 
 impl OpenSession {
-    fn begin(context: &FoldContext, event: &PositionEvent<'_>) -> Self {
+    fn begin(context: &FoldContext, event: &PositionEvent<'_>, is_staff: bool) -> Self {
         let mut inside = ZoneSet::empty(context.zones.zones());
         context.zones.zones_at(event.x, event.y, event.floor, &mut inside);
         let running = inside
@@ -164,6 +168,7 @@ impl OpenSession {
             })
             .collect();
         Self {
+            is_staff,
             start: event.ts,
             last_ts: event.ts,
             last_x: event.x,
@@ -185,7 +190,7 @@ impl OpenSession {
             y: self.last_y,
             floor: self.last_floor.as_deref(),
         };
-        sink.stay(&before, event.ts - self.last_ts);
+        sink.stay(&before, event.ts - self.last_ts, self.is_staff);
         let (dx, dy) = (
             f64::from(event.x) - f64::from(self.last_x),
             f64::from(event.y) - f64::from(self.last_y),

@@ -31,6 +31,9 @@ pub(crate) struct QueryArgs {
     /// hour, day, week, month or total
     #[arg(long, default_value = "day")]
     by: String,
+    /// Which events count: all, open (within opening hours) or staff [default: all]
+    #[arg(long)]
+    slice: Option<String>,
     /// As it was published at this time (RFC 3339); or the number of a generation, for one day
     #[arg(long, value_name = "TIME|GENERATION")]
     as_of: Option<String>,
@@ -49,7 +52,11 @@ pub(crate) async fn run(args: &QueryArgs) -> Result<()> {
             escape(&args.to),
             escape(&args.by)
         );
-        for (name, value) in [("zone", &args.zone), ("as_of", &args.as_of)] {
+        for (name, value) in [
+            ("zone", &args.zone),
+            ("slice", &args.slice),
+            ("as_of", &args.as_of),
+        ] {
             if let Some(value) = value {
                 path.push_str(&format!("&{name}={}", escape(value)));
             }

@@ -15,6 +15,9 @@ use crate::views::series::Subject;
 pub(crate) struct ChangesDto {
     pub(crate) venue: String,
     pub(crate) tz: String,
+    /// The slice of the buckets: all, open or staff; left out where the request names none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slice: Option<&'static str>,
     pub(crate) changes: Vec<PublicationDto>,
     /// `since` of the next request, once all pages have been read.
     pub(crate) next: u64,
@@ -40,7 +43,7 @@ pub(crate) struct PublicationDto {
     pub(crate) provisional: bool,
     /// Why it was computed.
     pub(crate) reason: String,
-    /// How many buckets it changed, heat maps and sensors' health included; null for a day's first.
+    /// How many buckets of all slices it changed, heat maps and sensors' health included; null for a day's first.
     pub(crate) changed: Option<ChangeDto>,
     /// What to do with a copy: `buckets` (set those listed, drop those without `after`), `day` (drop everything of the
     /// day, then set those listed), `nothing` (its numbers are no longer kept: a later entry of the day has them).

@@ -40,8 +40,21 @@ pub(crate) struct LiveZoneDto {
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(crate) struct LiveDayDto {
     pub(crate) day: String,
+    /// Where the request names a slice: which one, and what the day has of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slice: Option<LiveSliceDto>,
     /// The hours that have begun, each zone with what was measured in it.
     pub(crate) hours: Vec<LiveHourDto>,
+}
+
+/// A slice of the open day.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub(crate) struct LiveSliceDto {
+    /// all, open or staff.
+    pub(crate) slice: &'static str,
+    /// computed; pending: a changed layout is about to be followed; no-opening-hours, no-staff-tags: the layout declares
+    /// none, so there is no such slice.
+    pub(crate) state: &'static str,
 }
 
 /// An hour that has begun.
@@ -51,6 +64,7 @@ pub(crate) struct LiveHourDto {
     pub(crate) start: String,
     /// Start in local time with its offset.
     pub(crate) start_local: String,
+    /// Time of the hour that the slice covers.
     pub(crate) length_ms: i64,
     /// Whether the hour goes on.
     pub(crate) running: bool,

@@ -22,6 +22,9 @@ pub(crate) struct MetricsDto {
     /// IANA time zone of the venue.
     pub(crate) tz: Option<String>,
     pub(crate) by: By,
+    /// Which events count: all, open or staff; left out where the request names none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slice: Option<&'static str>,
     /// First instant covered.
     pub(crate) from: Option<String>,
     /// First instant no longer covered.
@@ -46,6 +49,9 @@ pub(crate) struct BucketDto {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tag: Option<String>,
     pub(crate) metric: &'static str,
+    /// Which events count; left out where the request names no slice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slice: Option<&'static str>,
     /// What it is about, for people: the zone, the line, sensor and counter, … `_venue` is the whole venue.
     pub(crate) subject: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,14 +80,15 @@ pub(crate) struct BucketDto {
     pub(crate) end: TsMs,
     /// Start in local time with its offset.
     pub(crate) start_local: String,
-    /// Time covered; less than end − start where hours of the day were chosen.
+    /// Time covered; less than end − start where hours of the day were chosen, or the slice open.
     pub(crate) length_ms: i64,
     /// The number; null when it is not known, or when there is none (the median of no visits, a ratio to zero).
     #[schema(value_type = Option<f64>)]
     pub(crate) value: Number,
     pub(crate) unit: String,
     /// ok; closed: the venue was closed and nothing was heard; partial: still open, or something is missing; missing:
-    /// nothing was heard; pending: not computed yet; future.
+    /// nothing was heard; pending: not computed yet, or before there were slices; future; no-opening-hours,
+    /// no-staff-tags: the layout declares none, so there is no such slice.
     pub(crate) state: &'static str,
     /// Share of what the sensors should have sent that came, 0 to 1; null when unknown.
     pub(crate) completeness: Option<f64>,
@@ -181,6 +188,7 @@ impl BucketDto {
             venue: scope.venue.clone(),
             tag: scope.tag.clone(),
             metric: definition.id,
+            slice: None,
             subject: series.subject.label(),
             zone: None,
             line: None,
@@ -192,8 +200,8 @@ impl BucketDto {
             start: bucket.start,
             end: bucket.end,
             start_local: local(bucket.start, bucket.offset_ms),
-            length_ms: bucket.length_ms,
-            value: ingredients.number(definition, bucket.length_ms),
+            length_ms: info.length_ms,
+            value: ingredients.number(definition, info.length_ms),
             unit: ingredients.unit(definition, &series.subject).to_owned(),
             state: info.state.word(),
             completeness: info.completeness,
@@ -231,13 +239,14 @@ impl BucketDto {
         row
     }
 
-    /// Rows as a table, with the columns of the JSON form; the definition's version stands beside the metric.
+    /// Rows as a table, with the columns of the JSON form; the definition's version stands beside the metric, and the
+    /// slice last, where one was asked for.
     pub(crate) fn table(rows: &[Self]) -> Table {
         let text = |of: fn(&Self) -> Option<&str>| {
             TableColumn::Text(rows.iter().map(|row| of(row).map(str::to_owned)).collect())
         };
         let integer = |of: fn(&Self) -> Option<i64>| TableColumn::Integer(rows.iter().map(of).collect());
-        Table {
+        let mut table = Table {
             columns: vec![
                 ("venue", text(|row| row.venue.as_deref())),
                 ("tag", text(|row| row.tag.as_deref())),
@@ -285,7 +294,11 @@ impl BucketDto {
                     integer(|row| Some(i64::from(row.definition.version))),
                 ),
             ],
+        };
+        if rows.iter().any(|row| row.slice.is_some()) {
+            table.columns.push(("slice", text(|row| row.slice)));
         }
+        table
     }
 }
 

@@ -11,6 +11,9 @@ pub(crate) struct TransitionsDto {
     pub(crate) from: String,
     /// First instant no longer covered.
     pub(crate) to: String,
+    /// Which events count: all, open or staff; left out where the request names none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slice: Option<&'static str>,
     pub(crate) layers: Vec<LayerTransitionsDto>,
     /// The days covered and where their numbers come from.
     pub(crate) days: Vec<OriginDto>,
@@ -42,6 +45,9 @@ pub(crate) struct HeatmapDto {
     pub(crate) from: String,
     /// First instant no longer covered.
     pub(crate) to: String,
+    /// Which events count: all, open or staff; left out where the request names none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slice: Option<&'static str>,
     pub(crate) floors: Vec<FloorDto>,
     /// The days covered and where their numbers come from.
     pub(crate) days: Vec<OriginDto>,
@@ -76,4 +82,8 @@ pub(crate) struct OriginDto {
     pub(crate) generation: Option<u64>,
     /// Whether a better number is bound to come.
     pub(crate) provisional: bool,
+    /// Where the request names a slice, what the day has of it: computed; pending: not computed yet, or before there were
+    /// slices; no-opening-hours, no-staff-tags: the layout declares none, so there is no such slice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slice: Option<&'static str>,
 }

@@ -214,7 +214,7 @@ impl VenueDetailDto {
 impl LayoutDto {
     fn new(layout: &Layout, venue: &Venue, today: LocalDay) -> Self {
         let open = layout.opening_hours.as_ref().map(|hours| {
-            let intervals = hours.open_intervals(&venue.calendar.cut(today), &venue.calendar);
+            let intervals = hours.open_intervals(&venue.calendar.cut(today));
             intervals
                 .into_iter()
                 .map(|(from, to)| [super::instant(from), super::instant(to)])

@@ -13,7 +13,7 @@ use crate::extract::{ApiPath, ApiQuery, Caller};
 use crate::problem::{self, Problem};
 use crate::query::as_of::AsOf;
 use crate::query::cursor::{self, QueryId};
-use crate::query::{paging, text};
+use crate::query::{paging, slice, text};
 use crate::respond::{self, Caching};
 use crate::state::AppState;
 use crate::views::restated::restated;
@@ -30,6 +30,8 @@ pub(crate) struct Params {
     limit: Option<String>,
     /// Leave the buckets out: numbers, days, generations and reasons only.
     without_buckets: Option<String>,
+    /// Buckets of this slice: all (default), open (within opening hours) or staff.
+    slice: Option<String>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
 }
@@ -60,6 +62,7 @@ pub(crate) async fn list(
     let config = state.config();
     let limit = paging::limit(config, params.limit.as_deref())?;
     let without_buckets = text::switch("without_buckets", params.without_buckets.as_deref())?;
+    let slice = slice::parse(params.slice.as_deref())?;
     let stored = state.venue(&caller.tenant, &venue_id).await?;
     let calendar = stored.venue.calendar;
     let key = VenueKey::new(caller.tenant.clone(), stored.venue.id.clone());
@@ -72,6 +75,7 @@ pub(crate) async fn list(
         &venue_id,
         since,
         &without_buckets.to_string(),
+        slice.word(),
     ]);
     let position = match &params.cursor {
         Some(text) => cursor::decode::<Position>(query, text)?,
@@ -90,7 +94,7 @@ pub(crate) async fn list(
             after = entry.number;
             continue;
         }
-        let restated = restated(&state, &key, &calendar, &entry).await?;
+        let restated = restated(&state, &key, &calendar, &entry, slice).await?;
         let mut change = PublicationDto::new(&entry, restated.word());
         let skipped = match given.take() {
             Some((_, replaced)) if replaced != change.replaces => {
@@ -123,6 +127,7 @@ pub(crate) async fn list(
     let answer = ChangesDto {
         venue: venue_id,
         tz: calendar.tz().name().to_owned(),
+        slice: slice::named(params.slice.as_deref(), slice),
         changes,
         next: after,
         last: head.readable(),

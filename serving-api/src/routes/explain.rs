@@ -10,7 +10,7 @@ use dwell_model::definitions::MetricDefinition;
 use dwell_model::exclusion::{DayExclusions, Exclusion};
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::{Layout, VENUE_ZONE, Venue};
-use dwell_model::metrics::{AggregateRow, Family, Grain, Number, Value, conversion, evaluate};
+use dwell_model::metrics::{AggregateRow, Family, Grain, Number, Slice, Value, conversion, evaluate};
 use dwell_model::time::{DayCut, LocalDay, TsMs, parse_ts};
 use dwell_storage::api::{GenerationInfo, RowFilter, SessionCursor, documents};
 use serde::{Deserialize, Serialize};
@@ -301,6 +301,7 @@ async fn rows(
 ) -> Result<Vec<AggregateRow>, Problem> {
     let filter = RowFilter {
         families: Some(series::families(&[definition])),
+        slice: Some(Slice::All),
         ..RowFilter::default()
     };
     let read = sources::rows(state, key, sources, &[bucket.day], &filter).await?;

@@ -13,6 +13,7 @@ use crate::extract::{ApiPath, ApiQuery, Caller};
 use crate::problem::Problem;
 use crate::query::as_of::AsOf;
 use crate::query::range::Range;
+use crate::query::slice;
 use crate::respond;
 use crate::state::AppState;
 use crate::views::spatial::{self, SpatialAsked};
@@ -30,6 +31,8 @@ pub(crate) struct Params {
     floor: Option<String>,
     /// As it was published at this instant; or a generation's number, for one day.
     as_of: Option<String>,
+    /// Which events count: all (default), open (within opening hours) or staff.
+    slice: Option<String>,
 }
 
 /// Person-time per cell of the floor over a range, floor by floor. Instants are widened to whole hours.
@@ -55,6 +58,7 @@ pub(crate) async fn get(
         &venue.calendar,
         state.now_ms(),
     )?;
+    let slice = slice::parse(params.slice.as_deref())?;
     let united = spatial::united(
         &state,
         &key,
@@ -64,6 +68,7 @@ pub(crate) async fn get(
             family: Family::Cell,
             subject: params.floor.as_deref(),
             as_of,
+            slice: params.slice.as_ref().map(|_| slice),
         },
     )
     .await?;
@@ -78,6 +83,7 @@ pub(crate) async fn get(
         venue: venue_id,
         from: instant(range.start),
         to: instant(range.end),
+        slice: slice::named(params.slice.as_deref(), slice),
         floors: floors.collect(),
         days: united.origins,
     };

@@ -10,23 +10,45 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::{VENUE_ZONE, Venue};
+use dwell_model::metrics::Slice;
 use dwell_runtime::limits::GatePermit;
 use dwell_storage::api::LiveVenue;
 use futures::stream::{self, Stream};
+use serde::Deserialize;
 use tokio::sync::watch;
+use utoipa::IntoParams;
 
 use crate::dto::LiveDto;
-use crate::extract::{ApiPath, Caller};
+use crate::extract::{ApiPath, ApiQuery, Caller};
 use crate::metrics;
 use crate::problem::{self, Problem};
+use crate::query::slice;
 use crate::respond::{self, Caching};
 use crate::state::AppState;
-use crate::views::live_day;
+use crate::views::live_day::{self, LiveRows};
+use crate::views::sources::DaySource;
+
+/// How to look at the open day.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Params {
+    /// Which events count in today's hours: all (default), open (within opening hours) or staff. Who is where now is told
+    /// of everybody.
+    slice: Option<String>,
+}
+
+impl Params {
+    /// The slice that is named.
+    fn slice(&self) -> Result<Option<Slice>, Problem> {
+        let slice = slice::parse(self.slice.as_deref())?;
+        Ok(self.slice.as_ref().map(|_| slice))
+    }
+}
 
 /// Who is where now, and today's hours so far. `zones` lists every zone and `_venue` with its `occupancy`.
 #[utoipa::path(
     get, path = "/v1/venues/{venue}/live", tag = "live",
-    params(("venue" = String, Path, description = "Id of the venue")),
+    params(("venue" = String, Path, description = "Id of the venue"), Params),
     responses((status = 200, description = "The venue now", body = LiveDto)),
 )]
 pub(crate) async fn get(
@@ -34,13 +56,15 @@ pub(crate) async fn get(
     Caller(caller): Caller,
     headers: HeaderMap,
     ApiPath(venue_id): ApiPath<String>,
+    ApiQuery(params): ApiQuery<Params>,
 ) -> Result<Response, Problem> {
+    let slice = params.slice()?;
     let stored = state.venue(&caller.tenant, &venue_id).await?;
     let key = VenueKey::new(caller.tenant.clone(), stored.venue.id.clone());
     let live = state.live().venue(&key).await?;
     respond::json(
         &headers,
-        &dto(&stored.venue, live.as_deref(), state.now_ms()),
+        &dto(&stored.venue, live.as_deref(), state.now_ms(), slice),
         Caching::No,
     )
 }
@@ -49,7 +73,7 @@ pub(crate) async fn get(
 /// and comments in between to keep the connection. A slow client gets the newest, not every one.
 #[utoipa::path(
     get, path = "/v1/venues/{venue}/live/stream", tag = "live",
-    params(("venue" = String, Path, description = "Id of the venue")),
+    params(("venue" = String, Path, description = "Id of the venue"), Params),
     responses((
         status = 200, description = "Events named `live`, each with a LiveDto as data",
         content_type = "text/event-stream", body = String,
@@ -59,7 +83,9 @@ pub(crate) async fn stream(
     State(state): State<AppState>,
     Caller(caller): Caller,
     ApiPath(venue_id): ApiPath<String>,
+    ApiQuery(params): ApiQuery<Params>,
 ) -> Result<Response, Problem> {
+    let slice = params.slice()?;
     let stored = state.venue(&caller.tenant, &venue_id).await?;
     let key = VenueKey::new(caller.tenant.clone(), stored.venue.id.clone());
     let Ok(permit) = state.streams().try_acquire() else {
@@ -76,6 +102,7 @@ pub(crate) async fn stream(
         state,
         venue: Arc::new(stored.venue),
         updates,
+        slice,
         first: true,
         _place: Place::take(permit),
     };
@@ -95,6 +122,7 @@ struct Subscriber {
     state: AppState,
     venue: Arc<Venue>,
     updates: watch::Receiver<Option<Arc<LiveVenue>>>,
+    slice: Option<Slice>,
     first: bool,
     _place: Place,
 }
@@ -129,7 +157,8 @@ fn events(subscriber: Subscriber) -> impl Stream<Item = Result<Event, Infallible
             }
         }
         let live = subscriber.updates.borrow_and_update().clone();
-        let view = dto(&subscriber.venue, live.as_deref(), subscriber.state.now_ms());
+        let now = subscriber.state.now_ms();
+        let view = dto(&subscriber.venue, live.as_deref(), now, subscriber.slice);
         match Event::default().event("live").json_data(&view) {
             Ok(event) => Some((Ok(event), subscriber)),
             Err(error) => {
@@ -140,23 +169,19 @@ fn events(subscriber: Subscriber) -> impl Stream<Item = Result<Event, Infallible
     })
 }
 
-fn dto(venue: &Venue, live: Option<&LiveVenue>, now: i64) -> LiveDto {
+fn dto(venue: &Venue, live: Option<&LiveVenue>, now: i64, slice: Option<Slice>) -> LiveDto {
     let day = venue.calendar.day_of(now);
     let zones = venue.layout_on(day).zones.iter().map(|zone| zone.id.clone());
+    let of_day = live.and_then(|live| live.days.iter().find(|live_day| live_day.day == day));
+    let rows = LiveRows {
+        day,
+        rows: of_day.map_or(&[][..], |live_day| live_day.rows.as_slice()),
+        // Of a day of which nothing has come there is nothing to wait for.
+        source: of_day.map_or(DaySource::Silent, |live_day| DaySource::Live(live_day.clone())),
+    };
+    let today = live_day::today(venue, rows, now, slice);
     match live {
-        Some(live) => {
-            let rows = live.days.iter().find(|live_day| live_day.day == day);
-            let today = live_day::today(
-                venue,
-                day,
-                rows.map_or(&[][..], |live_day| live_day.rows.as_slice()),
-                now,
-            );
-            LiveDto::published(live, today)
-        }
-        None => {
-            let all = zones.chain([VENUE_ZONE.to_owned()]);
-            LiveDto::unseen(venue.id.as_str(), all, live_day::today(venue, day, &[], now))
-        }
+        Some(live) => LiveDto::published(live, today),
+        None => LiveDto::unseen(venue.id.as_str(), zones.chain([VENUE_ZONE.to_owned()]), today),
     }
 }

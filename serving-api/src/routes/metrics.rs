@@ -16,6 +16,7 @@ use crate::query::as_of::AsOf;
 use crate::query::cursor::{self, QueryId};
 use crate::query::hours_of_day::HoursOfDay;
 use crate::query::range::{By, Range};
+use crate::query::slice;
 use crate::query::text;
 use crate::respond::{self, Caching, Format};
 use crate::state::AppState;
@@ -57,6 +58,8 @@ pub(crate) struct Params {
     /// Numbers as they were published at this instant, days not published then being pending; or a generation's number,
     /// for one day.
     as_of: Option<String>,
+    /// Which events count: all (default), open (within opening hours) or staff.
+    slice: Option<String>,
     /// Rows per page.
     limit: Option<String>,
     /// `next_cursor` of the page before.
@@ -101,14 +104,16 @@ pub(crate) async fn get(
             .as_deref()
             .map_or(Ok(HoursOfDay::ALL), HoursOfDay::parse)?,
         as_of,
+        slice: slice::parse(params.slice.as_deref())?,
     };
+    let slice_named = slice::named(params.slice.as_deref(), asked.slice);
     let query = query_id(caller.tenant.as_str(), &venue_id, &asked);
     let position = params
         .cursor
         .map(|text| cursor::decode::<Position>(query, &text))
         .transpose()?;
     let key = VenueKey::new(caller.tenant.clone(), venue.id.clone());
-    let page = answer::page(
+    let mut page = answer::page(
         &state,
         key,
         (venue, stored.version),
@@ -117,6 +122,7 @@ pub(crate) async fn get(
         limit,
     )
     .await?;
+    page.rows.iter_mut().for_each(|row| row.slice = slice_named);
     let next_cursor = page
         .next
         .as_ref()
@@ -126,6 +132,7 @@ pub(crate) async fn get(
         venue: Some(venue_id),
         tz: Some(venue.calendar.tz().name().to_owned()),
         by: asked.by,
+        slice: slice_named,
         from: Some(instant(asked.range.start)),
         to: Some(instant(asked.range.end)),
         definitions: asked
@@ -134,7 +141,7 @@ pub(crate) async fn get(
             .map(|definition| DefinitionDto::from(*definition))
             .collect(),
         buckets: page.rows,
-        days: spatial::origins(&page.sources, page.days),
+        days: spatial::origins(venue, &page.sources, page.days, slice_named.map(|_| asked.slice)),
         next_cursor,
     };
     respond_in(&headers, format, &answer, page.caching)
@@ -207,7 +214,14 @@ fn query_id(tenant: &str, venue: &str, asked: &Asked) -> QueryId {
     let metrics: Vec<_> = asked.metrics.iter().map(|definition| definition.id).collect();
     let rest = format!(
         "{:?}",
-        (&asked.selection, asked.range, asked.by, asked.hours, asked.as_of)
+        (
+            &asked.selection,
+            asked.range,
+            asked.by,
+            asked.hours,
+            asked.as_of,
+            asked.slice
+        )
     );
     QueryId::of(&[tenant, "metrics", venue, &metrics.join(","), &rest])
 }

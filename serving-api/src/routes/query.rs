@@ -6,7 +6,7 @@ use axum::response::Response;
 use dwell_model::definitions::MetricDefinition;
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::{LineRole, VENUE_ZONE, Venue};
-use dwell_model::metrics::Family;
+use dwell_model::metrics::{Family, Slice};
 use dwell_model::time::LocalDay;
 use dwell_storage::api::StoredVenue;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ use crate::query::as_of::AsOf;
 use crate::query::cursor::{self, QueryId};
 use crate::query::hours_of_day::HoursOfDay;
 use crate::query::range::{By, Range};
+use crate::query::slice;
 use crate::query::text;
 use crate::respond::{Caching, Format};
 use crate::state::AppState;
@@ -92,6 +93,9 @@ pub(crate) struct QueryBody {
     /// Numbers as they were published at this instant; or a generation's number, for one day of one venue.
     #[serde(default)]
     as_of: Option<String>,
+    /// Which events count: all (default), open (within opening hours) or staff.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    slice: Option<String>,
     /// Rows per page.
     #[serde(default)]
     limit: Option<usize>,
@@ -207,11 +211,18 @@ pub(crate) async fn post(
     respond_in(&headers, format, &answer, caching)
 }
 
-fn answer_dto(question: &Question<'_>, buckets: Vec<BucketDto>, next_cursor: Option<String>) -> MetricsDto {
+fn answer_dto(
+    question: &Question<'_>,
+    mut buckets: Vec<BucketDto>,
+    next_cursor: Option<String>,
+) -> MetricsDto {
+    let slice = slice::named(question.body.slice.as_deref(), question.slice);
+    buckets.iter_mut().for_each(|row| row.slice = slice);
     MetricsDto {
         venue: None,
         tz: None,
         by: question.by,
+        slice,
         from: None,
         to: None,
         definitions: question
@@ -237,6 +248,7 @@ struct Question<'a> {
     order: Option<Order>,
     top: Option<usize>,
     as_of: Option<AsOf>,
+    slice: Slice,
 }
 
 impl<'a> Question<'a> {
@@ -312,6 +324,7 @@ impl<'a> Question<'a> {
             order,
             top: body.top,
             as_of: AsOf::parse_option(body.as_of.as_deref(), now)?,
+            slice: slice::parse(body.slice.as_deref())?,
         })
     }
 
@@ -424,6 +437,7 @@ impl<'a> Question<'a> {
             by: self.by,
             hours: self.hours,
             as_of: self.as_of,
+            slice: self.slice,
         })
     }
 

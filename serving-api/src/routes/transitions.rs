@@ -13,6 +13,7 @@ use crate::extract::{ApiPath, ApiQuery, Caller};
 use crate::problem::{Problem, clip};
 use crate::query::as_of::AsOf;
 use crate::query::range::Range;
+use crate::query::slice;
 use crate::respond;
 use crate::state::AppState;
 use crate::views::spatial::{self, SpatialAsked};
@@ -30,6 +31,8 @@ pub(crate) struct Params {
     layer: Option<String>,
     /// As it was published at this instant; or a generation's number, for one day.
     as_of: Option<String>,
+    /// Which events count: all (default), open (within opening hours) or staff.
+    slice: Option<String>,
 }
 
 /// Transitions between zones over a range, layer by layer. Instants are widened to whole hours.
@@ -64,6 +67,7 @@ pub(crate) async fn get(
         &venue.calendar,
         state.now_ms(),
     )?;
+    let slice = slice::parse(params.slice.as_deref())?;
     let united = spatial::united(
         &state,
         &key,
@@ -73,6 +77,7 @@ pub(crate) async fn get(
             family: Family::Transition,
             subject: params.layer.as_deref(),
             as_of,
+            slice: params.slice.as_ref().map(|_| slice),
         },
     )
     .await?;
@@ -90,6 +95,7 @@ pub(crate) async fn get(
         venue: venue_id,
         from: instant(range.start),
         to: instant(range.end),
+        slice: slice::named(params.slice.as_deref(), slice),
         layers: layers.collect(),
         days: united.origins,
     };

@@ -13,7 +13,7 @@ use dwell_model::definitions;
 use dwell_model::event::{Checksum, Delivery, EventBatch, Kind, RawRows, sort_by_key};
 use dwell_model::ids::{Receipt, TenantId, VenueId, VenueKey};
 use dwell_model::layout::Venue;
-use dwell_model::metrics::{AggregateRow, Carry, DayAccumulator};
+use dwell_model::metrics::{AggregateRow, Carry, DayAccumulator, DaySlices, Slice};
 use dwell_model::session::{FoldContext, Session, SessionSink, fold_day, session_id};
 use dwell_model::testing::position_batch;
 use dwell_model::time::{LocalDay, TsMs, parse_ts, slot_of};
@@ -281,7 +281,7 @@ impl Api {
     ) -> Generation {
         let (key, day) = (venue_key(venue), day.parse::<LocalDay>().unwrap());
         let venue = self.venue(venue).await;
-        let Computed { rows, sessions } = compute(&venue, day, points);
+        let Computed { mut rows, sessions } = compute(&venue, day, points);
         let now = parse_ts(NOW).unwrap();
         let cut = venue.calendar.cut(day);
         let marks = self.stores.raw.marks(&key, cut.start..cut.end).await.unwrap();
@@ -328,8 +328,14 @@ impl Api {
             carry: Carry::default(),
             carry_in: Carry::default(),
             exclusions: Default::default(),
+            slices: Some(DaySlices::of(&cut, venue.layout_on(day))),
         };
         change(&mut info);
+        if info.slices.is_none() {
+            // From before there were slices.
+            rows.retain(|row| row.slice == Slice::All);
+            info.rows = rows.len() as u64;
+        }
         self.stores
             .sessions
             .write(&key, day, lease.fence, sessions)
@@ -434,8 +440,8 @@ pub(super) fn compute(venue: &Venue, day: LocalDay, points: &[Point<'_>]) -> Com
             self.day.add_session(&session);
             self.sessions.push(session);
         }
-        fn stay(&mut self, at: &dwell_model::session::PositionEvent<'_>, duration_ms: i64) {
-            self.day.stay(at, duration_ms);
+        fn stay(&mut self, at: &dwell_model::session::PositionEvent<'_>, duration_ms: i64, is_staff: bool) {
+            self.day.stay(at, duration_ms, is_staff);
         }
     }
     let (cut, layout) = (venue.calendar.cut(day), venue.layout_on(day));

@@ -4,7 +4,7 @@
 use dwell_model::definitions::MetricDefinition;
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::Venue;
-use dwell_model::metrics::{Family, Grain};
+use dwell_model::metrics::{Family, Grain, Slice};
 use dwell_model::time::LocalDay;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,7 @@ use crate::problem::{self, Problem};
 use crate::query::as_of::AsOf;
 use crate::query::hours_of_day::HoursOfDay;
 use crate::query::range::{self, Bucket, By, Piece, Range};
+use crate::query::slice;
 use crate::respond::Caching;
 use crate::state::AppState;
 
@@ -39,6 +40,8 @@ pub(crate) struct Asked {
     pub(crate) hours: HoursOfDay,
     /// As it was published then.
     pub(crate) as_of: Option<AsOf>,
+    /// Which events count.
+    pub(crate) slice: Slice,
 }
 
 /// Where a page begins: after a row of the page before, with what that page has pinned.
@@ -84,6 +87,7 @@ pub(crate) struct Plan<'a> {
     needs: Needs,
     /// The only subjects to be read, where that is known.
     subjects: Option<Vec<String>>,
+    slice: Slice,
 }
 
 impl<'a> Plan<'a> {
@@ -105,6 +109,7 @@ impl<'a> Plan<'a> {
             config.range_days_max,
         )?;
         asked.selection.check(&asked.metrics)?;
+        slice::check(&asked.metrics, asked.slice)?;
         series::check_time(&asked.metrics, &buckets)?;
         let days = asked.range.days(&venue.calendar);
         let wanted = match (pins, asked.as_of) {
@@ -126,6 +131,7 @@ impl<'a> Plan<'a> {
             sources,
             families,
             subjects: None,
+            slice: asked.slice,
         };
         let found = plan
             .subjects_found(&series::families_to_look_for(&asked.metrics))
@@ -161,7 +167,17 @@ impl<'a> Plan<'a> {
                 }
             };
             let pieces: Vec<Piece> = days.iter().map(whole).collect();
-            let rows = rows::load(self.state, &self.key, &self.sources, &pieces, families, None).await?;
+            // What there is in a slice, there is among all.
+            let rows = rows::load(
+                self.state,
+                &self.key,
+                &self.sources,
+                &pieces,
+                families,
+                None,
+                Slice::All,
+            )
+            .await?;
             for piece in &pieces {
                 for &family in families {
                     found.extend(
@@ -183,7 +199,7 @@ impl<'a> Plan<'a> {
         buckets: std::ops::Range<usize>,
     ) -> Result<Vec<(BucketInfo, Vec<Ingredients>)>, Problem> {
         let buckets = &self.buckets[buckets];
-        let mut judge = Judge::new(self.venue, &self.sources, self.state.now_ms());
+        let mut judge = Judge::new(self.venue, &self.sources, self.state.now_ms(), self.slice);
         let mut folds: Vec<BucketFold<'_>> = buckets
             .iter()
             .map(|_| BucketFold::new(self.venue, &self.sources, &self.series))
@@ -194,12 +210,20 @@ impl<'a> Plan<'a> {
                 .flat_map(|(_, pieces)| pieces.iter().copied())
                 .collect();
             let subjects = self.subjects.as_deref();
-            let load = |families, subjects| {
-                rows::load(self.state, &self.key, &self.sources, &pieces, families, subjects)
+            let load = |families, subjects, slice| {
+                rows::load(
+                    self.state,
+                    &self.key,
+                    &self.sources,
+                    &pieces,
+                    families,
+                    subjects,
+                    slice,
+                )
             };
-            let mut rows = load(&self.families, subjects).await?;
+            let mut rows = load(&self.families, subjects, self.slice).await?;
             rows.slim(self.needs);
-            let health = load(&[Family::Source], None).await?;
+            let health = load(&[Family::Source], None, Slice::All).await?;
             for (index, pieces) in chunk {
                 folds[index].add(pieces, &rows, &health, &mut judge)?;
             }

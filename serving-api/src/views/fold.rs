@@ -9,8 +9,8 @@ use dwell_model::completeness::BucketState;
 use dwell_model::definitions::{Merge, MetricDefinition};
 use dwell_model::layout::Venue;
 use dwell_model::metrics::{
-    Family, FootfallSource, MergeError, Number, Span, TrafficValue, TransactionValue, Value, conversion,
-    evaluate, merge,
+    Family, FootfallSource, MergeError, Number, Slice, Span, TrafficValue, TransactionValue, Value,
+    conversion, evaluate, merge,
 };
 use dwell_storage::api::Generation;
 
@@ -43,6 +43,8 @@ pub(crate) struct BucketInfo {
     pub(crate) generation: Option<Generation>,
     /// Whether a better number is bound to come.
     pub(crate) provisional: bool,
+    /// Time that the slice covers, in milliseconds.
+    pub(crate) length_ms: i64,
 }
 
 /// A bucket that is being made.
@@ -76,6 +78,7 @@ impl<'a> BucketFold<'a> {
                 layers: BTreeSet::new(),
                 generation: None,
                 provisional: false,
+                length_ms: 0,
             },
             days: BTreeSet::new(),
         }
@@ -91,9 +94,10 @@ impl<'a> BucketFold<'a> {
     ) -> Result<(), Problem> {
         let mut alive = Vec::with_capacity(pieces.len());
         for piece in pieces {
-            let assessment = judge.piece(piece, health);
-            self.states.push(assessment.state);
-            alive.push(assessment.is_alive);
+            let judgement = judge.piece(piece, health);
+            self.states.push(judgement.state);
+            alive.push(judgement.has_zeros);
+            self.info.length_ms += judgement.length_ms;
             self.health.add(health, piece);
             let source = self.sources.day(piece.day);
             self.info.layers.extend(source.layer());
@@ -101,7 +105,7 @@ impl<'a> BucketFold<'a> {
             self.days.insert(piece.day);
         }
         for index in 0..self.series.len() {
-            self.add_to_series(index, pieces, &alive, rows)?;
+            self.add_to_series(index, pieces, &alive, rows, judge.slice())?;
         }
         Ok(())
     }
@@ -112,6 +116,7 @@ impl<'a> BucketFold<'a> {
         pieces: &[Piece],
         alive: &[bool],
         rows: &Rows,
+        slice: Slice,
     ) -> Result<(), Problem> {
         let series = &self.series[index];
         let Some(subject) = series.subject.in_rows() else {
@@ -135,7 +140,7 @@ impl<'a> BucketFold<'a> {
         }
         for (piece, _) in pieces.iter().zip(alive).filter(|(_, is_alive)| **is_alive) {
             if self.zeros[index].is_none() {
-                self.zeros[index] = series.zero(self.venue.layout_on(piece.day), piece.grain);
+                self.zeros[index] = series.zero(self.venue.layout_on(piece.day), piece.grain, slice);
             }
             if is_conversion {
                 self.ingredients[index].sales.get_or_insert_default();

@@ -260,6 +260,9 @@ impl Cell {
     fn take_info(&mut self, bucket: &Bucket, info: &BucketInfo) {
         self.venues += 1;
         self.generation = info.generation.filter(|_| self.venues == 1);
+        if self.venues == 1 {
+            self.bucket.length_ms = info.length_ms;
+        }
         self.states.push(info.state);
         if let Some(part) = info.completeness {
             self.completeness = (self.completeness.0 + part, self.completeness.1 + 1);
@@ -280,6 +283,7 @@ impl Cell {
             layers: self.layers,
             generation: self.generation,
             provisional: self.provisional,
+            length_ms: self.bucket.length_ms,
         };
         let mut subjects = self.subjects.into_iter();
         let subject = match (subjects.next(), subjects.next()) {

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use dwell_model::completeness::{Assessment, BucketFacts, BucketState, assess};
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::{Venue, open_ms};
-use dwell_model::metrics::{Family, Grain, SourceValue, Span, Value, merge};
+use dwell_model::metrics::{Family, Grain, Slice, SourceValue, Span, Value, merge};
 use dwell_model::time::{LocalDay, TsMs};
 
 use super::rows::{self, Rows};
+use super::slices::SliceOfDay;
 use super::sources::Sources;
 use crate::problem::Problem;
 use crate::query::range::Piece;
@@ -21,21 +22,71 @@ pub(crate) struct Judge<'a> {
     sources: &'a Sources,
     now: TsMs,
     open: BTreeMap<LocalDay, Option<Vec<(TsMs, TsMs)>>>,
+    slice: Slice,
+    slices: BTreeMap<LocalDay, SliceOfDay>,
+}
+
+/// The judgement of one piece in a slice.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Judgement {
+    /// What is known of it.
+    pub(crate) state: BucketState,
+    /// Whether an absent number is 0.
+    pub(crate) has_zeros: bool,
+    /// How much of it the slice covers, in milliseconds.
+    pub(crate) length_ms: i64,
 }
 
 impl<'a> Judge<'a> {
-    /// A judge of a venue.
-    pub(crate) fn new(venue: &'a Venue, sources: &'a Sources, now: TsMs) -> Self {
+    /// A judge of a venue, in one slice.
+    pub(crate) fn new(venue: &'a Venue, sources: &'a Sources, now: TsMs, slice: Slice) -> Self {
         Self {
             venue,
             sources,
             now,
             open: BTreeMap::new(),
+            slice,
+            slices: BTreeMap::new(),
         }
     }
 
+    /// The slice that is judged.
+    pub(crate) fn slice(&self) -> Slice {
+        self.slice
+    }
+
     /// The judgement of one piece by its `Source` rows.
-    pub(crate) fn piece(&mut self, piece: &Piece, health: &Rows) -> Assessment {
+    pub(crate) fn piece(&mut self, piece: &Piece, health: &Rows) -> Judgement {
+        let assessment = self.assess(piece, health);
+        if self.slice == Slice::All {
+            return Judgement {
+                state: assessment.state,
+                has_zeros: assessment.is_alive,
+                length_ms: piece.length_ms(),
+            };
+        }
+        let (venue, sources, slice) = (self.venue, self.sources, self.slice);
+        let of_day = self
+            .slices
+            .entry(piece.day)
+            .or_insert_with(|| SliceOfDay::of(venue, piece.day, sources.day(piece.day), slice));
+        let length_ms = of_day.length_ms(slice, piece.start, piece.end);
+        let (state, has_zeros) = match of_day {
+            SliceOfDay::Undeclared(state) => (*state, false),
+            _ if length_ms == 0 => (BucketState::Closed, false),
+            SliceOfDay::Pending(_) if assessment.state != BucketState::Future => {
+                (BucketState::Pending, false)
+            }
+            _ => (assessment.state, assessment.is_alive),
+        };
+        Judgement {
+            state,
+            has_zeros,
+            length_ms,
+        }
+    }
+
+    fn assess(&mut self, piece: &Piece, health: &Rows) -> Assessment {
         let facts = BucketFacts {
             start: piece.start,
             end: piece.end,
@@ -49,7 +100,7 @@ impl<'a> Judge<'a> {
         let venue = self.venue;
         let open = self.open.entry(piece.day).or_insert_with(|| {
             let hours = venue.layout_on(piece.day).opening_hours.as_ref()?;
-            Some(hours.open_intervals(&venue.calendar.cut(piece.day), &venue.calendar))
+            Some(hours.open_intervals(&venue.calendar.cut(piece.day)))
         });
         open.as_ref()
             .map(|open| open_ms(open, piece.start, piece.end) == 0)
@@ -108,17 +159,26 @@ impl Health {
 }
 
 /// The state of what is made of several parts: `partial` as soon as some of them are there and others are not, or not
-/// wholly; closed parts neither help nor harm.
+/// wholly, or have no such slice; closed parts neither help nor harm.
 pub(crate) fn combined(states: impl IntoIterator<Item = BucketState>) -> BucketState {
-    use BucketState::{Closed, Future, Missing, Ok, Partial, Pending};
-    let mut seen = [false; 6];
+    use BucketState::{Closed, Future, Missing, NoOpeningHours, NoStaffTags, Ok, Partial, Pending};
+    let mut seen = [false; 8];
     states.into_iter().for_each(|state| seen[state as usize] = true);
     let has = |state: BucketState| seen[state as usize];
     match () {
-        () if has(Partial) || (has(Ok) && (has(Missing) || has(Pending) || has(Future))) => Partial,
+        () if has(Partial) => Partial,
+        () if has(Ok)
+            && [Missing, Pending, Future, NoOpeningHours, NoStaffTags]
+                .into_iter()
+                .any(has) =>
+        {
+            Partial
+        }
         () if has(Ok) => Ok,
         () if has(Pending) => Pending,
         () if has(Missing) => Missing,
+        () if has(NoOpeningHours) => NoOpeningHours,
+        () if has(NoStaffTags) => NoStaffTags,
         () if has(Future) => Future,
         () => Closed,
     }
@@ -142,7 +202,7 @@ pub(crate) async fn completeness_of_days(
         }
     };
     let pieces: Vec<Piece> = days.iter().map(whole).collect();
-    let health = rows::load(state, key, sources, &pieces, &[Family::Source], None).await?;
+    let health = rows::load(state, key, sources, &pieces, &[Family::Source], None, Slice::All).await?;
     let of_piece = |piece: &Piece| {
         let mut sensors = Health::default();
         sensors.add(&health, piece);
@@ -157,8 +217,12 @@ mod tests {
 
     #[test]
     fn parts_make_a_whole() {
-        use BucketState::{Closed, Future, Missing, Ok, Partial, Pending};
+        use BucketState::{Closed, Future, Missing, NoOpeningHours, NoStaffTags, Ok, Partial, Pending};
         for (parts, whole) in [
+            (vec![Ok, NoOpeningHours], Partial),
+            (vec![NoOpeningHours, Closed, Future], NoOpeningHours),
+            (vec![NoStaffTags, NoStaffTags], NoStaffTags),
+            (vec![NoStaffTags, Pending], Pending),
             (vec![Ok, Ok], Ok),
             (vec![Ok, Closed], Ok),
             (vec![Ok, Missing], Partial),

@@ -12,7 +12,7 @@ use dwell_model::exclusion::DayExclusions;
 use dwell_model::ids::{Receipt, VenueKey};
 use dwell_model::layout::{Layout, VENUE_ZONE, Zone};
 use dwell_model::metrics::{
-    AggregateRow, Carry, DayAccumulator, Family, FootfallSource, TrafficValue, Value,
+    AggregateRow, Carry, DayAccumulator, Family, FootfallSource, Slice, TrafficValue, Value,
 };
 use dwell_model::session::{DayFold, FoldContext, PositionEvent, Session, SessionSink};
 use dwell_model::time::{DayCut, TsMs};
@@ -65,7 +65,7 @@ pub(crate) struct EventBehind {
 /// What the day comes to, and what stands behind the bucket.
 #[derive(Debug, Default)]
 pub(crate) struct Refolded {
-    /// All rows of the day.
+    /// The rows of the day, of all events.
     pub(crate) rows: Vec<AggregateRow>,
     /// Events of the bucket in all.
     pub(crate) events: u64,
@@ -180,6 +180,7 @@ fn fold(
     }
     fold.finish(&mut buckets);
     found.rows = buckets.0.rows();
+    found.rows.retain(|row| row.slice == Slice::All);
     Ok(found)
 }
 
@@ -265,7 +266,7 @@ impl SessionSink for Buckets {
         self.0.add_session(&session);
     }
 
-    fn stay(&mut self, at: &PositionEvent<'_>, duration_ms: i64) {
-        self.0.stay(at, duration_ms);
+    fn stay(&mut self, at: &PositionEvent<'_>, duration_ms: i64, is_staff: bool) {
+        self.0.stay(at, duration_ms, is_staff);
     }
 }

@@ -5,7 +5,7 @@
 //! there is nothing to tell, and a later publication of the day tells it.
 
 use dwell_model::ids::VenueKey;
-use dwell_model::metrics::{AggregateRow, Family, walk_rows};
+use dwell_model::metrics::{AggregateRow, Family, Slice, walk_rows};
 use dwell_model::time::VenueCalendar;
 use dwell_storage::api::publications::Publication;
 use dwell_storage::api::{Generation, RowFilter};
@@ -57,18 +57,20 @@ impl Restated {
     }
 }
 
-/// Compares a publication with what it replaced.
+/// Compares a publication with what it replaced, in one slice.
 pub(crate) async fn restated(
     state: &AppState,
     venue: &VenueKey,
     calendar: &VenueCalendar,
     entry: &Publication,
+    slice: Slice,
 ) -> Result<Restated, Problem> {
-    let Some(after) = whole(state, venue, entry, entry.generation, entry.rows).await? else {
+    let whole = |generation, rows| whole(state, venue, entry, generation, rows, slice);
+    let Some(after) = whole(entry.generation, entry.rows).await? else {
         return Ok(Restated::Nothing);
     };
     let before = match (entry.before, entry.before_rows) {
-        (Some(generation), Some(rows)) => whole(state, venue, entry, generation, rows).await?,
+        (Some(generation), Some(rows)) => whole(generation, rows).await?,
         _ => None,
     };
     let is_whole_day = before.is_none();
@@ -98,10 +100,12 @@ async fn whole(
     entry: &Publication,
     generation: Generation,
     rows: u64,
+    slice: Slice,
 ) -> Result<Option<Vec<AggregateRow>>, Problem> {
     let aggregates = &state.stores().aggregates;
     let filter = RowFilter {
         families: Some(FAMILIES.to_vec()),
+        slice: Some(slice),
         ..RowFilter::default()
     };
     let read = aggregates.read(venue, entry.day, generation, &filter).await?;

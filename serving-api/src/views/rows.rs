@@ -17,6 +17,8 @@ use crate::state::AppState;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rows {
     days: BTreeMap<LocalDay, Vec<AggregateRow>>,
+    /// The one slice that the rows are of.
+    slice: Slice,
 }
 
 impl Rows {
@@ -29,6 +31,7 @@ impl Rows {
         });
         Self {
             days: sorted.collect(),
+            slice: Slice::All,
         }
     }
 
@@ -62,7 +65,7 @@ impl Rows {
     /// The ingredients of a subject in a piece of a bucket.
     pub(crate) fn value(&self, piece: &Piece, family: Family, subject: &str) -> Option<&Value> {
         let rows = self.of_piece(piece, family);
-        let key = (subject, Slice::All);
+        let key = (subject, self.slice);
         let found = rows.binary_search_by(|row| (row.subject.as_str(), row.slice).cmp(&key));
         found.ok().map(|i| &rows[i].value)
     }
@@ -94,7 +97,7 @@ impl Needs {
     }
 }
 
-/// Reads the rows of some pieces.
+/// Reads the rows of some pieces in one slice.
 pub(crate) async fn load(
     state: &AppState,
     venue: &VenueKey,
@@ -102,6 +105,7 @@ pub(crate) async fn load(
     pieces: &[Piece],
     families: &[Family],
     subjects: Option<&[String]>,
+    slice: Slice,
 ) -> Result<Rows, Problem> {
     let mut days: Vec<LocalDay> = pieces.iter().map(|piece| piece.day).collect();
     days.sort_unstable();
@@ -116,9 +120,11 @@ pub(crate) async fn load(
         grain,
         families: Some(families.to_vec()),
         subjects: subjects.map(<[String]>::to_vec),
+        slice: Some(slice),
     };
     let rows = sources::rows(state, venue, sources, &days, &filter).await?;
     Ok(Rows {
         days: days.into_iter().zip(rows).collect(),
+        slice,
     })
 }

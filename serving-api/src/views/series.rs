@@ -4,7 +4,7 @@ use dwell_model::definitions::{self, Merge, MetricDefinition};
 use dwell_model::event::CountMode;
 use dwell_model::layout::{Layout, VENUE_ZONE, Venue};
 use dwell_model::metrics::{
-    CounterValue, Family, FootfallSource, Grain, LineValue, PresenceValue, ReadingValue, TrafficValue,
+    CounterValue, Family, FootfallSource, Grain, LineValue, PresenceValue, ReadingValue, Slice, TrafficValue,
     TransactionValue, Value, ZoneValue,
 };
 use dwell_model::time::LocalDay;
@@ -111,10 +111,13 @@ pub(crate) struct Series {
 
 impl Series {
     /// The ingredients of a bucket in which sensors were heard and nothing of this subject happened; `None` where that
-    /// is no zero (the last state of a counter, an estimated occupancy, a measured value).
-    pub(crate) fn zero(&self, layout: &Layout, grain: Grain) -> Option<Value> {
+    /// is no zero (the last state of a counter, an estimated occupancy, a measured value; crossings of staff, of which
+    /// nothing is known where crossings name no tracks).
+    pub(crate) fn zero(&self, layout: &Layout, grain: Grain, slice: Slice) -> Option<Value> {
+        let by_lines = || self.definition.family == Family::Line || layout.has_entrance();
         match (self.definition.family, &self.subject) {
             (_, Subject::Unknown | Subject::Several) => None,
+            (Family::Line | Family::Traffic, _) if slice == Slice::Staff && by_lines() => None,
             (Family::Zone, _) => {
                 let visitor_days = (grain == Grain::Day).then_some(0);
                 Some(Value::Zone(ZoneValue {

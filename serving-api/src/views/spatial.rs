@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::Venue;
-use dwell_model::metrics::{Family, Span, Value, merge};
+use dwell_model::metrics::{Family, Slice, Span, Value, merge};
 use dwell_model::time::LocalDay;
 
 use super::rows::{self, Rows};
+use super::slices::SliceOfDay;
 use super::sources::{self, Sources, Wanted};
 use crate::dto::OriginDto;
 use crate::problem::{self, Problem};
@@ -33,6 +34,8 @@ pub(crate) struct SpatialAsked<'a> {
     pub(crate) subject: Option<&'a str>,
     /// As it was published once.
     pub(crate) as_of: Option<AsOf>,
+    /// Which events count; `None` for all, and for saying nothing about slices.
+    pub(crate) slice: Option<Slice>,
 }
 
 /// The united ingredients of a family over a range, by subject, with where they come from.
@@ -57,6 +60,7 @@ pub(crate) async fn united(
         family,
         subject,
         as_of,
+        slice,
     } = asked;
     let buckets_max = state.config().buckets_max;
     let buckets = range::cut(
@@ -82,7 +86,16 @@ pub(crate) async fn united(
         .iter()
         .flat_map(|bucket| bucket.pieces.chunks(DAYS_AT_ONCE))
     {
-        let rows = rows::load(state, key, &sources, pieces, &[family], subjects.as_deref()).await?;
+        let rows = rows::load(
+            state,
+            key,
+            &sources,
+            pieces,
+            &[family],
+            subjects.as_deref(),
+            slice.unwrap_or_default(),
+        )
+        .await?;
         unite(&mut values, pieces, &rows, family)?;
     }
     let settled = days.0.through(days.1).all(|day| sources.day(day).is_final());
@@ -93,7 +106,7 @@ pub(crate) async fn united(
     };
     Ok(United {
         values,
-        origins: origins(&sources, days),
+        origins: origins(venue, &sources, days, slice),
         caching,
     })
 }
@@ -124,8 +137,13 @@ fn unite(
     Ok(())
 }
 
-/// Where the numbers of some days come from.
-pub(crate) fn origins(sources: &Sources, (first, last): (LocalDay, LocalDay)) -> Vec<OriginDto> {
+/// Where the numbers of some days come from, and what they have of a slice that the request names.
+pub(crate) fn origins(
+    venue: &Venue,
+    sources: &Sources,
+    (first, last): (LocalDay, LocalDay),
+    slice: Option<Slice>,
+) -> Vec<OriginDto> {
     let origin = |day: LocalDay| {
         let source = sources.day(day);
         OriginDto {
@@ -133,6 +151,7 @@ pub(crate) fn origins(sources: &Sources, (first, last): (LocalDay, LocalDay)) ->
             layer: source.layer().map(sources::Layer::word),
             generation: source.generation(),
             provisional: source.is_provisional(),
+            slice: slice.map(|slice| SliceOfDay::of(venue, day, source, slice).word()),
         }
     };
     first.through(last).map(origin).collect()

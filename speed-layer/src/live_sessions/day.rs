@@ -11,7 +11,7 @@ use dwell_model::event::{Delivery, EventBatch, Kind, NO_TEXT, RawRows, resolve};
 use dwell_model::exclusion::{DayExclusions, Exclusion};
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::Layout;
-use dwell_model::metrics::{AggregateRow, Carry, DayAccumulator, Family, Grain, HourSet};
+use dwell_model::metrics::{AggregateRow, Carry, DayAccumulator, Family, Grain, HourSet, Slice};
 use dwell_model::session::FoldContext;
 use dwell_model::time::{DayCut, LocalDay, TsMs, VenueCalendar};
 
@@ -321,11 +321,12 @@ impl DayState {
     }
 }
 
-/// Whether the hours of the traffic rows follow each other.
+/// Whether the hours of the traffic rows follow each other. Other slices have the hours of this one, as far as they have
+/// any.
 fn is_gapless(cut: &DayCut, rows: &[AggregateRow]) -> bool {
     let traffic = rows
         .iter()
-        .filter(|row| row.grain == Grain::Hour && row.family == Family::Traffic);
+        .filter(|row| row.grain == Grain::Hour && row.family == Family::Traffic && row.slice == Slice::All);
     let hours: Vec<usize> = traffic.map(|row| cut.hour_index(row.start)).collect();
     hours.windows(2).all(|pair| pair[0] + 1 == pair[1])
 }

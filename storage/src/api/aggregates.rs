@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use dwell_model::ids::VenueKey;
-use dwell_model::metrics::{AggregateRow, Family, Grain};
+use dwell_model::metrics::{AggregateRow, Family, Grain, Slice};
 use dwell_model::time::LocalDay;
 
 use crate::error::Result;
@@ -19,6 +19,8 @@ pub struct RowFilter {
     pub families: Option<Vec<Family>>,
     /// Only these subjects.
     pub subjects: Option<Vec<String>>,
+    /// Only this slice.
+    pub slice: Option<Slice>,
 }
 
 impl RowFilter {
@@ -33,6 +35,7 @@ impl RowFilter {
                 .subjects
                 .as_ref()
                 .is_none_or(|subjects| subjects.contains(&row.subject))
+            && self.slice.is_none_or(|slice| slice == row.slice)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use dwell_model::event::{Checksum, Kind};
 use dwell_model::ids::VenueKey;
-use dwell_model::metrics::Carry;
+use dwell_model::metrics::{Carry, DaySlices};
 use dwell_model::time::{LocalDay, TsMs, VenueCalendar};
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +78,9 @@ pub struct GenerationInfo {
     /// The exclusions that were applied.
     #[serde(default)]
     pub exclusions: AppliedExclusions,
+    /// Which slices it has besides `all`; `None` where it was computed before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slices: Option<DaySlices>,
 }
 
 /// Which exclusions a generation was computed with, and what they took out of it.

@@ -24,6 +24,7 @@ where
         [
             what_was_written_is_read_in_order,
             filters_leave_out_what_they_do_not_accept,
+            slices_of_one_bucket_are_kept_apart,
             many_days_are_answered_in_the_order_asked_for,
             writing_again_replaces,
             generations_days_and_venues_are_kept_apart,
@@ -143,6 +144,7 @@ async fn filters_leave_out_what_they_do_not_accept(store: Arc<dyn Aggregates>) {
                     grain,
                     families: families.clone(),
                     subjects: subjects.clone(),
+                    slice: None,
                 };
                 let mut expected = ordered();
                 expected.retain(|row| {
@@ -162,6 +164,51 @@ async fn filters_leave_out_what_they_do_not_accept(store: Arc<dyn Aggregates>) {
             }
         }
     }
+}
+
+async fn slices_of_one_bucket_are_kept_apart(store: Arc<dyn Aggregates>) {
+    let d = day("2026-03-29");
+    let mut rows = Vec::new();
+    for grain in [Grain::Hour, Grain::Day] {
+        for subject in ["a", "b"] {
+            for (n, slice) in Slice::ALL.into_iter().enumerate() {
+                rows.push(AggregateRow {
+                    slice,
+                    // A slice's bucket may be shorter than the others'.
+                    length_ms: HOUR_MS - n as i64,
+                    ..row(grain, 0, Family::Zone, subject, 10 + n as u64)
+                });
+            }
+        }
+    }
+    let mut mixed = rows.clone();
+    Dice::new(7).shuffle(&mut mixed);
+    store.write(&shop(), d, 1, mixed).await.unwrap();
+    let all = store.read(&shop(), d, 1, &RowFilter::default()).await.unwrap();
+    assert_eq!(all, rows);
+    assert_eq!(store.count(&shop(), d, 1).await.unwrap(), 12);
+    for slice in Slice::ALL {
+        let filter = RowFilter {
+            slice: Some(slice),
+            families: Some(vec![Family::Zone]),
+            ..RowFilter::default()
+        };
+        let mut expected = rows.clone();
+        expected.retain(|row| row.slice == slice);
+        assert_eq!(store.read(&shop(), d, 1, &filter).await.unwrap(), expected);
+        let many = store
+            .read_many(&shop(), &[(d, 1), (d.next(), 1)], &filter)
+            .await
+            .unwrap();
+        assert_eq!(many, [expected, vec![]]);
+    }
+    // Writing fewer slices leaves none of the others.
+    rows.retain(|row| row.slice == Slice::All);
+    store.write(&shop(), d, 1, rows.clone()).await.unwrap();
+    assert_eq!(
+        store.read(&shop(), d, 1, &RowFilter::default()).await.unwrap(),
+        rows
+    );
 }
 
 async fn many_days_are_answered_in_the_order_asked_for(store: Arc<dyn Aggregates>) {

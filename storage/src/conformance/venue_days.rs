@@ -145,6 +145,7 @@ pub(super) fn info(generation: Generation) -> GenerationInfo {
         carry: Carry(BTreeMap::from([("s\u{1f}c\u{1f}cumulative".to_owned(), sample)])),
         carry_in: Carry::default(),
         exclusions: Default::default(),
+        slices: None,
     }
 }
 

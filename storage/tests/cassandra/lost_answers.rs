@@ -86,6 +86,7 @@ pub(crate) fn info(generation: Generation) -> GenerationInfo {
         carry: Carry::default(),
         carry_in: Carry::default(),
         exclusions: Default::default(),
+        slices: None,
     }
 }
 

@@ -104,6 +104,7 @@ async fn a_year_of_days_is_read_in_one_call() {
                 grain: Some(Grain::Day),
                 families,
                 subjects: None,
+                slice: None,
             };
             let read = store.read_many(&shop(), &days, &filter).await.unwrap();
             let expected: Vec<_> = days

@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use super::PART_SEPARATOR;
 use crate::event::{CountMode, EventBatch, field};
-use crate::layout::Layout;
-use crate::metrics::accumulate::{Carry, CounterSample, Out};
-use crate::metrics::{CounterValue, Family, Value};
-use crate::time::DayCut;
+use crate::metrics::accumulate::{BucketOut, Carry, CounterSample, Day};
+use crate::metrics::{CounterValue, Family, Slice, Value};
 
 /// Samples of a day by counter and mode.
 #[derive(Debug, Clone, Default)]
@@ -34,8 +32,8 @@ impl CounterKey {
     }
 }
 
-/// Ingredients of each counter in each hour.
-pub(super) struct CountersPerHour {
+/// Ingredients of each counter in each part of the day.
+pub(super) struct CountersPerPart {
     values: Vec<(String, Vec<Option<CounterValue>>)>,
 }
 
@@ -69,36 +67,37 @@ impl Counters {
         carry
     }
 
-    pub(super) fn per_hour(&self, cut: &DayCut, layout: &Layout, carry_in: &Carry) -> CountersPerHour {
+    pub(super) fn per_part(&self, day: &Day, carry_in: &Carry) -> CountersPerPart {
         let values = self
             .samples
             .iter()
             .map(|(key, samples)| {
                 let subject = key.subject();
                 let before = carry_in.0.get(&subject).copied();
-                let wrap = layout.sensor(&key.sensor).and_then(|sensor| sensor.counter_wrap);
+                let sensor = day.layout.sensor(&key.sensor);
+                let wrap = sensor.and_then(|sensor| sensor.counter_wrap);
                 let mut sorted = samples.clone();
                 sorted.sort_unstable();
-                let hours = fold(cut, key.mode, &sorted, before, wrap);
-                (subject, hours)
+                let parts = fold(day, key.mode, &sorted, before, wrap);
+                (subject, parts)
             })
             .collect();
-        CountersPerHour { values }
+        CountersPerPart { values }
     }
 }
 
-/// Folds a counter's samples, sorted by time, into its hours.
+/// Folds a counter's samples, sorted by time, into the parts of the day.
 fn fold(
-    cut: &DayCut,
+    day: &Day,
     mode: CountMode,
     samples: &[CounterSample],
     before: Option<CounterSample>,
     wrap: Option<i64>,
 ) -> Vec<Option<CounterValue>> {
-    let mut hours: Vec<Option<CounterValue>> = vec![None; cut.hours.len()];
+    let mut parts: Vec<Option<CounterValue>> = vec![None; day.parts.len()];
     let mut previous = before.map(|sample| sample.value);
     for sample in samples {
-        let value = hours[cut.hour_index(sample.ts)].get_or_insert(CounterValue {
+        let value = parts[day.parts.part_of(&day.cut, sample.ts)].get_or_insert(CounterValue {
             mode,
             value: 0,
             samples: 0,
@@ -118,7 +117,7 @@ fn fold(
             }
         }
     }
-    hours
+    parts
 }
 
 /// How much a cumulative counter rose, and whether it was reset. Of the first sample ever nothing is known.
@@ -132,19 +131,24 @@ fn increase(previous: Option<i64>, value: i64, wrap: Option<i64>) -> (i64, bool)
     }
 }
 
-impl CountersPerHour {
-    /// Rows over some hours: what adds up is added, of states the last one holds.
-    pub(super) fn rows(&self, hours: std::ops::Range<usize>, out: &mut Out<'_>) {
+impl CountersPerPart {
+    /// Rows over some parts: what adds up is added, of states the last one holds.
+    pub(super) fn rows(
+        &self,
+        slice: Slice,
+        parts: impl Iterator<Item = usize> + Clone,
+        out: &mut BucketOut<'_>,
+    ) {
         for (subject, values) in &self.values {
             let mut sum: Option<CounterValue> = None;
-            for value in values[hours.clone()].iter().flatten() {
+            for value in parts.clone().filter_map(|part| values[part].as_ref()) {
                 match &mut sum {
                     None => sum = Some(value.clone()),
                     Some(sum) => crate::metrics::merge::add_counters(sum, value),
                 }
             }
             if let Some(sum) = sum {
-                out.push(Family::Counter, subject, Value::Counter(sum));
+                out.push(slice, Family::Counter, subject, Value::Counter(sum));
             }
         }
     }

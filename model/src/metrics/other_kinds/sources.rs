@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{EventBatch, Kind, NO_I64, SensorState, field};
 use crate::layout::Layout;
-use crate::metrics::accumulate::{CurrentHour, IdTable, Out};
-use crate::metrics::{Family, SourceValue, Value};
+use crate::metrics::accumulate::{BucketOut, CurrentHour, IdTable};
+use crate::metrics::{Family, Slice, SourceValue, Value};
 use crate::time::{DayCut, TsMs};
 
 /// Smallest declared interval that is watched; a finer one would need too many marks, and says no more.
@@ -221,7 +221,7 @@ fn add_optional(sum: &mut Option<u64>, value: Option<i64>) {
 }
 
 impl SourcesPerHour {
-    pub(super) fn rows(&self, hours: std::ops::Range<usize>, out: &mut Out<'_>) {
+    pub(super) fn rows(&self, hours: std::ops::Range<usize>, out: &mut BucketOut<'_>) {
         for (sensor, values) in &self.values {
             let mut sum = SourceValue::default();
             values[hours.clone()]
@@ -230,7 +230,7 @@ impl SourcesPerHour {
             let heard =
                 sum.events > 0 || sum.statuses > 0 || !sum.state_ms.is_empty() || sum.intervals.is_some();
             if heard {
-                out.push(Family::Source, sensor, Value::Source(sum));
+                out.push(Slice::All, Family::Source, sensor, Value::Source(sum));
             }
         }
     }

@@ -82,7 +82,7 @@ fn fold(
     let range = Range::parse(Some(from), Some(to), &venue.calendar, now).unwrap();
     let buckets = range::cut(&venue.calendar, range, by, HoursOfDay::ALL, 1_000, 1_000).unwrap();
     let series = [series];
-    let mut judge = Judge::new(&venue, &sources, now);
+    let mut judge = Judge::new(&venue, &sources, now, Slice::All);
     let mut folds: Vec<_> = buckets
         .iter()
         .map(|_| BucketFold::new(&venue, &sources, &series))
@@ -414,7 +414,7 @@ fn completeness_is_that_of_the_sensors_over_the_whole_bucket() {
         &buckets[0].pieces,
         &rows,
         &rows,
-        &mut Judge::new(&venue, &sources, now),
+        &mut Judge::new(&venue, &sources, now, Slice::All),
     )
     .unwrap();
     let (info, ingredients) = fold.finish();

@@ -24,7 +24,7 @@ impl SessionSink for Gathered {
         self.sessions.push(session);
     }
 
-    fn stay(&mut self, _: &PositionEvent<'_>, duration_ms: i64) {
+    fn stay(&mut self, _: &PositionEvent<'_>, duration_ms: i64, _: bool) {
         self.stayed_ms += duration_ms;
     }
 }

@@ -2,7 +2,7 @@
 //! end the live rows must be those of the batch computation over all that was posted, to the last digit.
 
 use dwell_model::event::{Column, Kind, NO_I64, NO_TEXT};
-use dwell_model::metrics::{Carry, CounterSample, Family, Grain, Value};
+use dwell_model::metrics::{Carry, CounterSample, Family, Grain, Slice, Value};
 use dwell_model::time::TsMs;
 use proptest::prelude::*;
 
@@ -134,6 +134,7 @@ async fn rows_of_a_simple_night_are_those_counted_by_hand() {
     let hours: Vec<(i64, u64, u64)> = rows
         .iter()
         .filter(|row| (row.grain, row.family, row.subject.as_str()) == (Grain::Hour, Family::Zone, "left"))
+        .filter(|row| row.slice == Slice::All)
         .map(|row| match &row.value {
             Value::Zone(zone) => ((row.start - two) / 3_600_000, zone.visits, zone.dwell_ms),
             other => panic!("{other:?}"),

@@ -388,6 +388,13 @@ fn decode_page(
         if filter.subjects.as_ref().is_some_and(refused) {
             continue;
         }
+        let slice = u8::try_from(slice)
+            .ok()
+            .and_then(Slice::from_number)
+            .ok_or_else(|| damaged_value(format_args!("slice {slice}")))?;
+        if filter.slice.is_some_and(|wanted| wanted != slice) {
+            continue;
+        }
         let row = AggregateRow {
             grain,
             start: start.0,
@@ -397,10 +404,7 @@ fn decode_page(
                 .and_then(Family::from_number)
                 .ok_or_else(|| damaged_value(format_args!("family {family}")))?,
             subject: subject.to_owned(),
-            slice: u8::try_from(slice)
-                .ok()
-                .and_then(Slice::from_number)
-                .ok_or_else(|| damaged_value(format_args!("slice {slice}")))?,
+            slice,
             value: decode_value(value).map_err(damaged_value)?,
         };
         found

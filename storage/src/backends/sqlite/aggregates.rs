@@ -209,7 +209,10 @@ fn from_row(row: &Row<'_>, grain: Grain, filter: &RowFilter) -> Result<Option<Ag
     {
         return Ok(None);
     }
-    let slice: u8 = row.get(3)?;
+    let slice = slice_from(row.get(3)?)?;
+    if filter.slice.is_some_and(|wanted| wanted != slice) {
+        return Ok(None);
+    }
     let value = row.get_ref(5)?.as_blob().map_err(Failure::damaged_row)?;
     Ok(Some(AggregateRow {
         grain,
@@ -217,7 +220,7 @@ fn from_row(row: &Row<'_>, grain: Grain, filter: &RowFilter) -> Result<Option<Ag
         length_ms: row.get(4)?,
         family,
         subject: subject.to_owned(),
-        slice: slice_from(slice)?,
+        slice,
         value: decode_value(value).map_err(Failure::damaged_row)?,
     }))
 }

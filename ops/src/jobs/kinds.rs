@@ -23,6 +23,7 @@ const KINDS: &[&dyn JobKind] = &[
     &days::VERIFY,
     &approve::Approve,
     &replay::Replay,
+    &replay::DropRefused,
     &revert::Revert,
     &revert::Undo,
     &uploads::Import,

@@ -13,13 +13,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dwell_model::ids::{Receipt, VenueId, VenueKey};
+use dwell_model::ids::{Receipt, TenantId, VenueId, VenueKey};
 use dwell_model::time::{DAY_MS, MINUTE_MS};
 use dwell_runtime::clock::{SharedClock, Stopwatch};
 use dwell_runtime::tasks::{self, BlockingError};
 use dwell_storage::access::Principal;
 use dwell_storage::api::{EventLogWriter, LogRecord, PseudonymKeys, Quarantine, Registry};
 use dwell_storage::error::StorageError;
+use dwell_storage::usage::{Amounts, UsageCounter};
 
 use crate::decode::{Batches, DecodeRules, Decoder, FieldNames, Format, TimeRules, VenueBatch, VenueVerdict};
 use crate::metrics;
@@ -30,6 +31,8 @@ use crate::venues::{TenantVenues, VenueDirectory};
 
 /// Tenants whose venues are remembered.
 const TENANTS_REMEMBERED: usize = 1_024;
+/// The part of the API that takes events, as usage names it.
+pub(crate) const EVENTS: &str = "events";
 /// Pseudonym keys (of a venue and day) that are remembered.
 const KEYS_REMEMBERED: usize = 16_384;
 
@@ -143,6 +146,7 @@ struct Inner {
     venues: VenueDirectory,
     pseudonymiser: Pseudonymiser,
     quarantine: QuarantineKeeper,
+    usage: UsageCounter,
     clock: SharedClock,
 }
 
@@ -183,12 +187,28 @@ impl Intake {
             venues: VenueDirectory::new(stores.registry, shared(), TENANTS_REMEMBERED),
             pseudonymiser,
             quarantine,
+            usage: UsageCounter::default(),
             clock,
             config,
         };
         Self {
             inner: Arc::new(inner),
         }
+    }
+
+    /// The same, counting what it takes and refuses where it can be read. To be called before it is shared.
+    pub fn counting(mut self, usage: &UsageCounter) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.usage = usage.clone();
+        }
+        self
+    }
+
+    /// Counts a request, whatever was answered.
+    pub(crate) fn count_request(&self, tenant: &TenantId, venue: Option<&VenueId>) {
+        self.inner
+            .usage
+            .count(tenant, venue, EVENTS, "", Amounts::request(0));
     }
 
     /// Which venues there are.
@@ -215,6 +235,7 @@ impl Intake {
             inner.venues.clone(),
             SharedClock::clone(&inner.clock),
         )
+        .counting(&inner.usage)
     }
 
     /// Takes a message: returns when everything that was accepted is durable.
@@ -335,6 +356,10 @@ impl Intake {
             .iter()
             .map(|batch| (batch.events.kind, batch.events.len()))
             .collect();
+        let of_venues: Vec<_> = batches
+            .iter()
+            .map(|batch| (batch.venue.clone(), batch.events.len() as u64))
+            .collect();
         let record = |batch: VenueBatch| LogRecord {
             venue: VenueKey::new(message.principal.tenant.clone(), batch.venue),
             receipt: message.receipt,
@@ -350,6 +375,13 @@ impl Intake {
         counts
             .iter()
             .for_each(|&(kind, events)| metrics::accepted(kind, events));
+        let tenant = &message.principal.tenant;
+        for (venue, events) in &of_venues {
+            let amounts = Amounts::events(*events, 0);
+            self.inner
+                .usage
+                .count(tenant, Some(venue), EVENTS, message.source, amounts);
+        }
         Ok(counts.iter().map(|&(_, events)| events as u64).sum())
     }
 
@@ -362,7 +394,14 @@ impl Intake {
         venues: &TenantVenues,
         refused: &[Refusal],
     ) {
-        refused.iter().for_each(|refusal| metrics::refused(refusal.code));
+        for refusal in refused {
+            metrics::refused(refusal.code);
+            let (venue, amounts) = (refusal.venue.as_ref(), Amounts::events(0, 1));
+            let tenant = &message.principal.tenant;
+            self.inner
+                .usage
+                .count(tenant, venue, EVENTS, message.source, amounts);
+        }
         if let Err(error) = self
             .inner
             .quarantine

@@ -85,7 +85,8 @@ pub const QUARANTINE_ENTRIES: MetricDef = MetricDef::counter(
 pub const QUARANTINE_LOST: MetricDef = MetricDef::counter(
     "dwell_ingest_quarantine_left_out_total",
     Unit::Count,
-    "Refused events whose bytes were not kept, by reason: the message had too many, the tenant has too many, or the store failed.",
+    "Refused events whose bytes were not kept, by reason: message_limit, sensor_limit, source_limit, tenant_limit (too many, or \
+     too many bytes, wait already), or store_failed.",
 );
 /// Events in the log that are not yet in the raw table.
 pub const RAW_LAG_EVENTS: MetricDef = MetricDef::gauge(

@@ -315,6 +315,7 @@ fn key_destroyed(place: Place, venue: VenueId) -> Refusal {
         code,
         message: code.summary().into(),
         venue: Some(venue),
+        sensor: None,
         keep: Keep::Encrypted,
     }
 }

@@ -9,17 +9,22 @@
 //! - [`QuarantineKeeper`] makes entries of refusals, within limits per message and tenant.
 //! - [`Replayer`] decodes entries again and takes what can now be taken.
 
+mod marks;
 mod replay;
 mod seal;
 
-pub use replay::{Replayed, Replayer};
+pub use marks::{Mark, mark};
+pub use replay::{Look, Mapping, Replayed, Replayer};
 
 use std::fmt;
 use std::sync::Arc;
 
 use dwell_model::ids::{Receipt, TenantId, VenueId, VenueKey};
 use dwell_model::time::{HOUR_MS, TsMs};
-use dwell_storage::api::{PseudonymKeys, Quarantine, QuarantineEncoding, QuarantineEntry, QuarantineState};
+use dwell_storage::api::{
+    PseudonymKeys, Quarantine, QuarantineBounds, QuarantineEncoding, QuarantineEntry, QuarantineScope,
+    QuarantineSize, QuarantineState,
+};
 use dwell_storage::error::Result;
 
 use crate::decode::Format;
@@ -34,19 +39,29 @@ use seal::Sealer;
 pub struct QuarantineLimits {
     /// Most entries of one message; the first ones are kept.
     pub message_entries_max: usize,
-    /// Most entries of a tenant.
-    pub tenant_entries_max: u64,
     /// Most bytes of one entry; what is longer is cut.
     pub entry_bytes_max: usize,
+    /// How much may wait of a tenant, of a venue from a source, of a sensor.
+    pub bounds: QuarantineBounds,
 }
 
 impl Default for QuarantineLimits {
-    /// 1,000 entries of a message, 100,000 of a tenant, 64 KiB each.
+    /// 1,000 entries of a message, 64 KiB each; 1,000,000 entries and 4 GiB of a tenant, 100,000 and 512 MiB of a venue from
+    /// a source, 10,000 and 64 MiB of a sensor; 20 of each reason beyond those two.
     fn default() -> Self {
+        let size = |entries, mib: u64| QuarantineSize {
+            entries,
+            bytes: mib << 20,
+        };
         Self {
             message_entries_max: 1_000,
-            tenant_entries_max: 100_000,
             entry_bytes_max: 64 * 1024,
+            bounds: QuarantineBounds {
+                tenant: size(1_000_000, 4_096),
+                source: size(100_000, 512),
+                sensor: size(10_000, 64),
+                sample_entries: 20,
+            },
         }
     }
 }
@@ -130,15 +145,27 @@ impl QuarantineKeeper {
         for refusal in some {
             entries.push(self.entry(origin, venues, hour, bytes, refusal).await?);
         }
-        let kept = self.store.add(entries, self.limits.tenant_entries_max).await?;
-        let by_tenant = some.len() as u64 - kept.min(some.len() as u64);
         let by_message = (refusals.len() - some.len()) as u64;
-        metrics::quarantined(kept);
         metrics::quarantine_left_out("message_limit", by_message);
-        metrics::quarantine_left_out("tenant_limit", by_tenant);
+        let mut kept = self.store_all(entries).await?;
+        kept.left_out += by_message;
+        Ok(kept)
+    }
+
+    async fn store_all(&self, entries: Vec<QuarantineEntry>) -> Result<Kept> {
+        let added = self.store.keep(entries, &self.limits.bounds).await?;
+        metrics::quarantined(added.kept);
+        for (scope, left_out) in QuarantineScope::ALL.into_iter().zip(added.left_out) {
+            let reason = match scope {
+                QuarantineScope::Tenant => "tenant_limit",
+                QuarantineScope::Source => "source_limit",
+                QuarantineScope::Sensor => "sensor_limit",
+            };
+            metrics::quarantine_left_out(reason, left_out);
+        }
         Ok(Kept {
-            kept,
-            left_out: by_tenant + by_message,
+            kept: added.kept,
+            left_out: added.left_out.iter().sum(),
         })
     }
 
@@ -164,6 +191,7 @@ impl QuarantineKeeper {
             received_at: origin.received_at,
             receipt: origin.receipt,
             source: origin.source.to_owned(),
+            sensor: None,
             index: 0,
             code: error.code().to_owned(),
             // The particulars may name columns of a file that has no header, which are values.
@@ -172,16 +200,7 @@ impl QuarantineKeeper {
             encoding: QuarantineEncoding::Encrypted,
             state: QuarantineState::Open,
         };
-        let kept = self
-            .store
-            .add(vec![entry], self.limits.tenant_entries_max)
-            .await?;
-        metrics::quarantined(kept);
-        metrics::quarantine_left_out("tenant_limit", 1 - kept.min(1));
-        Ok(Kept {
-            kept,
-            left_out: 1 - kept.min(1),
-        })
+        self.store_all(vec![entry]).await
     }
 
     async fn entry(
@@ -225,8 +244,16 @@ impl QuarantineKeeper {
         } else {
             refusal.code.summary().to_owned()
         };
+        // The same holds for a sensor's name, unless the venue's layout knows it.
+        let is_known = |sensor: &str| {
+            let venue = refusal.venue.as_ref();
+            encoding == QuarantineEncoding::Plain
+                || venue.is_some_and(|venue| venues.names_sensor(venue, sensor))
+        };
+        let sensor = refusal.sensor.as_deref().filter(|sensor| is_known(sensor));
         Ok(QuarantineEntry {
             id,
+            sensor: sensor.map(str::to_owned),
             tenant: origin.tenant.clone(),
             venue: refusal.venue.clone(),
             received_at: origin.received_at,

@@ -225,6 +225,8 @@ pub struct Refusal {
     pub message: Cow<'static, str>,
     /// Its venue, where it is known to exist.
     pub venue: Option<VenueId>,
+    /// The sensor that it names, where it could be taken apart into fields.
+    pub sensor: Option<Box<str>>,
     /// How its bytes may be kept.
     pub keep: Keep,
 }

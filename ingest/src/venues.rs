@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dwell_model::ids::{TenantId, VenueId};
 use dwell_model::time::VenueCalendar;
 use dwell_runtime::clock::SharedClock;
-use dwell_storage::api::Registry;
+use dwell_storage::api::{Registry, StoredVenue};
 use dwell_storage::error::Result;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::recent::Recent;
 
@@ -24,9 +24,18 @@ const REGISTRY_AWAY_MAX_MS: u64 = 24 * 3_600_000;
 pub struct TenantVenues {
     version: u64,
     calendars: HashMap<VenueId, VenueCalendar>,
+    /// The sensors that layouts name.
+    sensors: HashMap<VenueId, HashSet<String>>,
 }
 
 impl TenantVenues {
+    /// Whether a layout of a venue, of whatever time, names a sensor.
+    pub fn names_sensor(&self, venue: &VenueId, sensor: &str) -> bool {
+        self.sensors
+            .get(venue)
+            .is_some_and(|sensors| sensors.contains(sensor))
+    }
+
     /// How a venue cuts time; `None` when there is no such venue.
     pub fn calendar(&self, venue: &VenueId) -> Option<VenueCalendar> {
         self.calendars.get(venue).copied()
@@ -125,11 +134,24 @@ impl VenueDirectory {
             Some(known) if known.version == version => known,
             _ => {
                 let stored = self.inner.registry.venues(tenant).await?;
+                let sensors_of = |stored: &StoredVenue| {
+                    let layouts = stored.venue.layouts.iter();
+                    let sensors = layouts.flat_map(|layout| &layout.sensors);
+                    sensors.map(|sensor| sensor.id.clone()).collect()
+                };
+                let sensors = stored
+                    .iter()
+                    .map(|stored| (stored.venue.id.clone(), sensors_of(stored)))
+                    .collect();
                 let calendars = stored
                     .into_iter()
                     .map(|stored| (stored.venue.id, stored.venue.calendar))
                     .collect();
-                Arc::new(TenantVenues { version, calendars })
+                Arc::new(TenantVenues {
+                    version,
+                    calendars,
+                    sensors,
+                })
             }
         };
         let cached = Cached {

@@ -15,12 +15,14 @@ pub(crate) mod keys;
 pub(crate) mod log;
 pub(crate) mod migrate_data;
 pub(crate) mod periods;
+pub(crate) mod permits;
 pub(crate) mod quarantine;
 pub(crate) mod query;
 pub(crate) mod retention;
 pub(crate) mod schedules;
 pub(crate) mod target;
 pub(crate) mod up;
+pub(crate) mod usage;
 pub(crate) mod venues;
 
 use std::net::SocketAddr;
@@ -87,6 +89,9 @@ pub(crate) enum Command {
     /// Close periods, so that their numbers change only when somebody approves it.
     #[command(subcommand)]
     Periods(periods::PeriodsCommand),
+    /// Say which tenants may have days of the past recomputed and restored.
+    #[command(subcommand)]
+    Permits(permits::PermitsCommand),
     /// Walk from a number to what it was made of: formula, generation, layout, sensors, receipts, events.
     Explain(explain::ExplainArgs),
     /// Ask for metrics.
@@ -99,6 +104,8 @@ pub(crate) enum Command {
     /// See what retention would delete and why the rest stays; set the policy and legal holds.
     #[command(subcommand)]
     Retention(retention::RetentionCommand),
+    /// Show requests, rows and events per day, venue and module, and bytes stored by age.
+    Usage(usage::UsageArgs),
     /// Make, list and take back access keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),

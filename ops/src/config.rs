@@ -12,6 +12,7 @@ use dwell_retention::{Policy, Settings as RetentionSettings};
 use dwell_runtime::limits::{ByteSize, HumanDuration, RateLimit};
 use dwell_serving_api::Config as ServingConfig;
 use dwell_speed_layer::Config as SpeedConfig;
+use dwell_storage::api::{QuarantineBounds, QuarantineSize};
 use dwell_storage::archive::RemoteArchiveConfig;
 use dwell_storage::backends::cassandra::CassandraConfig;
 use dwell_storage::backends::kafka::KafkaConfig;
@@ -96,8 +97,20 @@ pub(crate) struct IngestConfig {
     pub(crate) presence_late: HumanDuration,
     /// Requests per second that one key may send; 0 for no limit. Default 0.
     pub(crate) requests_per_second: u32,
-    /// Most entries of a tenant's quarantine. Default 1,000,000.
+    /// Most entries that wait in a tenant's quarantine. Default 1,000,000.
     pub(crate) quarantine_entries_max: u64,
+    /// What they may take. Default 4GiB.
+    pub(crate) quarantine_bytes_max: ByteSize,
+    /// Most entries that wait of a venue from one source (`http`, a file). Default 100,000.
+    pub(crate) quarantine_source_entries_max: u64,
+    /// What they may take. Default 512MiB.
+    pub(crate) quarantine_source_bytes_max: ByteSize,
+    /// Most entries that wait of one sensor in that; events whose sensor is not known count as one. Default 10,000.
+    pub(crate) quarantine_sensor_entries_max: u64,
+    /// What they may take. Default 64MiB.
+    pub(crate) quarantine_sensor_bytes_max: ByteSize,
+    /// Entries of each reason that are kept although a source or sensor has too many. Default 20.
+    pub(crate) quarantine_sample_entries: u64,
 }
 
 impl Default for IngestConfig {
@@ -113,6 +126,12 @@ impl Default for IngestConfig {
             presence_late: HumanDuration::days(3),
             requests_per_second: 0,
             quarantine_entries_max: 1_000_000,
+            quarantine_bytes_max: ByteSize::mib(4_096),
+            quarantine_source_entries_max: 100_000,
+            quarantine_source_bytes_max: ByteSize::mib(512),
+            quarantine_sensor_entries_max: 10_000,
+            quarantine_sensor_bytes_max: ByteSize::mib(64),
+            quarantine_sample_entries: 20,
         }
     }
 }
@@ -135,6 +154,27 @@ impl Config {
         }
     }
 
+    /// How much may wait in the quarantine.
+    pub(crate) fn quarantine_bounds(&self) -> QuarantineBounds {
+        let ingest = &self.ingest;
+        let size = |entries, bytes: ByteSize| QuarantineSize {
+            entries,
+            bytes: bytes.as_usize() as u64,
+        };
+        QuarantineBounds {
+            tenant: size(ingest.quarantine_entries_max, ingest.quarantine_bytes_max),
+            source: size(
+                ingest.quarantine_source_entries_max,
+                ingest.quarantine_source_bytes_max,
+            ),
+            sensor: size(
+                ingest.quarantine_sensor_entries_max,
+                ingest.quarantine_sensor_bytes_max,
+            ),
+            sample_entries: ingest.quarantine_sample_entries,
+        }
+    }
+
     /// What events are taken.
     pub(crate) fn intake(&self) -> IntakeConfig {
         let defaults = IntakeConfig::default();
@@ -146,7 +186,7 @@ impl Config {
             raw_retention_ms: self.retention.raw.as_ms(),
             presence_late_ms: self.ingest.presence_late.as_ms(),
             quarantine: QuarantineLimits {
-                tenant_entries_max: self.ingest.quarantine_entries_max,
+                bounds: self.quarantine_bounds(),
                 ..defaults.quarantine
             },
             ..defaults

@@ -11,6 +11,7 @@ use dwell_ingest::sources::files::{
 use dwell_model::ids::TenantId;
 use dwell_runtime::clock::SharedClock;
 use dwell_storage::api::{Stores, raw_copied_to};
+use dwell_storage::usage::{Amounts, UsageCounter};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -33,6 +34,7 @@ pub(crate) struct ImportRequest {
 pub(crate) struct Importer {
     deps: ImportDeps,
     options: ImportOptions,
+    usage: UsageCounter,
 }
 
 impl Importer {
@@ -42,6 +44,7 @@ impl Importer {
         clock: SharedClock,
         tenant: TenantId,
         spill_dir: PathBuf,
+        usage: UsageCounter,
     ) -> Self {
         let mut options = ImportOptions {
             sort_memory_bytes: config.batch.memory.as_usize(),
@@ -49,10 +52,11 @@ impl Importer {
             presence_late_ms: config.ingest.presence_late.as_ms(),
             ..ImportOptions::new(tenant, spill_dir)
         };
-        options.quarantine.tenant_entries_max = config.ingest.quarantine_entries_max;
+        options.quarantine.bounds = config.quarantine_bounds();
         Self {
             deps: ImportDeps { stores, clock },
             options,
+            usage,
         }
     }
 
@@ -75,6 +79,9 @@ impl Importer {
             ..self.options.clone()
         };
         let report = import(paths, &options, &self.deps, progress).await?;
+        // A file's events may be of many venues: they are counted for the tenant.
+        let amounts = Amounts::events(report.accepted, report.refused);
+        self.usage.count(tenant, None, "events", "file", amounts);
         if report.logged > 0 {
             self.wait_for_raw_writer().await?;
         }

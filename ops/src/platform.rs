@@ -33,12 +33,13 @@ use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::{Phase, ShutdownController};
 use dwell_runtime::tasks::{TaskPolicy, Tasks};
 use dwell_serving_api::{AppState, JobCatalogue, Parts};
-use dwell_storage::access::{self, KeyVerifier};
+use dwell_storage::access::{self, INSTALLATION_TENANT, KeyVerifier};
 use dwell_storage::api::{EventLog, LiveView, RawEvents, Role as KeyRole, Stores};
 use dwell_storage::decorators::erasing::honour_erasures;
 use dwell_storage::decorators::recutting::honour_recuts;
 use dwell_storage::erasure::ErasureWatch;
 use dwell_storage::paths::DataPaths;
+use dwell_storage::usage::{UsageCounter, UsageWriter};
 use tokio::sync::Notify;
 
 use crate::config::Config;
@@ -53,8 +54,6 @@ use engines::Hold;
 use no_live_view::NoLiveView;
 use pinned::PinnedGenerations;
 
-/// The tenant that an installation begins with.
-const DEFAULT_TENANT: &str = "default";
 /// Keys that the verifier remembers.
 const KEYS_REMEMBERED: usize = 10_000;
 /// How long an orderly shutdown may take in all.
@@ -112,7 +111,7 @@ impl Platform {
             base.tasks
                 .spawn("erasures", TaskPolicy::Log, watch.clone().run(token));
         }
-        let tenant = TenantId::new(DEFAULT_TENANT)?;
+        let tenant = TenantId::new(INSTALLATION_TENANT)?;
         stores.registry.create_tenant(&tenant).await?;
         let verifier = KeyVerifier::new(
             Arc::clone(&stores.registry),
@@ -149,12 +148,30 @@ impl Platform {
             Arc::new(PinnedGenerations::new(Arc::clone(&stores.documents))),
             &holder()?,
         );
+        let usage = UsageCounter::default();
+        let writer = UsageWriter::new(
+            usage.clone(),
+            Arc::clone(&stores.documents),
+            Arc::clone(&base.clock),
+            &holder()?,
+        );
+        let token = base.controller.register(Phase::FinishRequests, "usage");
+        base.tasks.spawn("usage", TaskPolicy::Log, async move {
+            writer.run(token).await;
+            Ok::<_, std::convert::Infallible>(())
+        });
+        // What a command asks of itself is no use of the API; what it brings in counts.
+        let asked = match roles == Roles::Command {
+            true => UsageCounter::default(),
+            false => usage.clone(),
+        };
         let importer = Importer::new(
             &config,
             stores.clone(),
             Arc::clone(&base.clock),
             tenant.clone(),
             paths.spill.clone(),
+            usage.clone(),
         );
         let wake = Arc::new(Notify::new());
         let kinds: Arc<dyn JobCatalogue> = Arc::new(jobs::Catalogue::new(Arc::clone(&wake)));
@@ -175,14 +192,15 @@ impl Platform {
             quarantine: Arc::clone(&stores.quarantine),
             pseudonym_keys: Arc::clone(&stores.pseudonym_keys),
         };
-        let intake = Intake::new(config.intake(), intake_stores, Arc::clone(&base.clock));
+        let intake = Intake::new(config.intake(), intake_stores, Arc::clone(&base.clock)).counting(&usage);
+        let replayer = intake.replayer().honouring(watch.clone());
         if roles.has(Role::Batch) || roles == Roles::Command {
             let worker = JobWorker {
                 stores: stores.clone(),
                 clock: Arc::clone(&base.clock),
                 batch: batch.clone(),
                 importer: importer.clone(),
-                replayer: intake.replayer(),
+                replayer: replayer.clone(),
                 eraser: Eraser {
                     bare,
                     watch,
@@ -226,6 +244,7 @@ impl Platform {
                 live,
                 verifier: Arc::clone(&verifier),
                 jobs: Arc::clone(&kinds),
+                usage: asked.clone(),
                 clock: Arc::clone(&base.clock),
                 shutdown: base.controller.signal(Phase::StopAccepting),
                 config: config.serving,
@@ -241,6 +260,9 @@ impl Platform {
                 retention,
                 retention_policy: config.retention_policy(),
                 kinds,
+                replayer,
+                usage: asked,
+                recent_days: config.serving.recent_days,
             };
             router = router
                 .merge(dwell_serving_api::app(serving))

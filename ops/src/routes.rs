@@ -5,27 +5,36 @@
 //! - `POST /v1/imports` `{upload, files, to_archive, mapping}` → 202 with the job.
 //! - `GET /v1/schedules`, `PUT` and `DELETE /v1/schedules/{name}`, `POST /v1/schedules/{name}/pause` and `/resume`.
 //! - `GET /v1/erasures` → `{erasures}`: receipts, the newest first.
+//! - `GET /v1/quarantine/{entry}/look`: see [`quarantine`].
+//! - `GET /v1/usage`: see [`usage`].
+//! - `GET /v1/permits`, `PUT /v1/permits/{tenant}`: see [`permits`].
 //! - `GET /v1/export/{table}?from=&to=&venue=` → the table as Parquet.
 //! - `/v1/retention/…`: see [`retention`].
 
 mod erasures;
 mod export;
+mod permits;
+mod quarantine;
 mod retention;
 mod schedules;
 mod uploads;
+mod usage;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{HeaderMap, header};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
+use dwell_ingest::quarantine::Replayer;
 use dwell_retention::{Policy, Retention};
 use dwell_runtime::clock::SharedClock;
 use dwell_serving_api::JobCatalogue;
 use dwell_serving_api::problem::{self, Problem};
 use dwell_storage::access::{KeyVerifier, Principal};
 use dwell_storage::api::Stores;
+use dwell_storage::usage::UsageCounter;
 use tokio::sync::Notify;
 
 /// What these routes share.
@@ -43,8 +52,14 @@ pub(crate) struct OpsState {
     pub(crate) retention: Retention,
     /// The retention policy of tenants that have set none.
     pub(crate) retention_policy: Policy,
+    /// Counts requests.
+    pub(crate) usage: UsageCounter,
+    /// Looks at refused events.
+    pub(crate) replayer: Replayer,
     /// The kinds of jobs that schedules may ask for.
     pub(crate) kinds: Arc<dyn JobCatalogue>,
+    /// Days that a tenant may have worked on again that is denied the past, unless its permit says otherwise.
+    pub(crate) recent_days: u32,
 }
 
 /// The router of these routes.
@@ -73,6 +88,11 @@ pub(crate) fn router(state: OpsState) -> Router {
         .route("/v1/schedules/{name}/pause", post(schedules::pause))
         .route("/v1/schedules/{name}/resume", post(schedules::resume))
         .route("/v1/erasures", get(erasures::list))
+        .route("/v1/quarantine/{entry}/look", get(quarantine::look))
+        .route("/v1/usage", get(usage::show))
+        .route("/v1/permits", get(permits::list))
+        .route("/v1/permits/{tenant}", put(permits::set))
+        .route_layer(from_fn_with_state(state.clone(), usage::count))
         .with_state(state)
 }
 
@@ -133,6 +153,9 @@ pub(crate) fn document() -> serde_json::Value {
     });
     if let Some(paths) = document["paths"].as_object_mut() {
         paths.extend(retention::document());
+        paths.extend(usage::document());
+        paths.extend(permits::document());
+        paths.extend(quarantine::document());
     }
     document
 }

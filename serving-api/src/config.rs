@@ -1,6 +1,7 @@
 //! Settings of the serving API: its bounds.
 
 use dwell_runtime::limits::{ByteSize, HumanDuration};
+use dwell_storage::api::permits::RECENT_DAYS_DEFAULT;
 use serde::{Deserialize, Serialize};
 
 /// Bounds of the serving API. Every one of them pushes back with a problem that says so.
@@ -35,6 +36,9 @@ pub struct Config {
     pub page_entries_max: usize,
     /// Most positions of a session's trajectory; longer ones are thinned evenly (default 5,000).
     pub trajectory_points_max: usize,
+    /// How many days before today a tenant may have recomputed or restored that is denied the past, unless its permit
+    /// says otherwise (default 31).
+    pub recent_days: u32,
 }
 
 impl Default for Config {
@@ -54,6 +58,7 @@ impl Default for Config {
             page_rows_max: 50_000,
             page_entries_max: 1_000,
             trajectory_points_max: 5_000,
+            recent_days: RECENT_DAYS_DEFAULT,
         }
     }
 }

@@ -12,8 +12,10 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use dwell_model::ids::TenantId;
 use dwell_runtime::clock::{self, Stopwatch};
 use dwell_runtime::limits::RateDecision;
+use dwell_storage::usage::{self, Amounts};
 use futures::FutureExt;
 use tracing::Instrument;
 
@@ -21,6 +23,7 @@ use crate::auth::{self, Access};
 use crate::extract::Caller;
 use crate::metrics;
 use crate::problem::{self, NO_SUCH_ROUTE, PROBLEM_JSON, Problem};
+use crate::respond::RowsTold;
 use crate::state::AppState;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -104,11 +107,28 @@ pub(crate) async fn admit(
     } else if let Err(problem) = auth::authorize(&principal, role) {
         problem.into_response()
     } else {
+        let tenant = principal.tenant.clone();
+        let path = request.uri().path().to_owned();
         request.extensions_mut().insert(Caller(principal));
-        next.run(request).await
+        let response = next.run(request).await;
+        count_usage(&state, &tenant, &path, &response);
+        response
     };
     rate_headers(response.headers_mut(), &rate);
     response
+}
+
+/// Counts a request and the rows of its answer. Only a venue that answered is known to exist.
+fn count_usage(state: &AppState, tenant: &TenantId, path: &str, response: &Response) {
+    let status = response.status();
+    let venue = (status.is_success() || status == StatusCode::NOT_MODIFIED)
+        .then(|| usage::venue_in(path))
+        .flatten();
+    let rows = response.extensions().get::<RowsTold>().map_or(0, |rows| rows.0);
+    let amounts = Amounts::request(rows);
+    state
+        .usage()
+        .count(tenant, venue.as_ref(), usage::module_of(path), "", amounts);
 }
 
 fn rate_headers(headers: &mut HeaderMap, rate: &RateDecision) {

@@ -58,6 +58,8 @@ kinds! {
     UNAUTHENTICATED = UNAUTHORIZED "unauthenticated" "A valid key is needed";
     /// The key's role is too small.
     FORBIDDEN = FORBIDDEN "forbidden" "The key may not do this";
+    /// The operators of the installation do not let the tenant do this.
+    NOT_PERMITTED = FORBIDDEN "not-permitted" "The tenant is not permitted to do this";
     /// Nothing at this path, or nothing of this name.
     NOT_FOUND = NOT_FOUND "not-found" "There is no such thing";
     /// The path has no such method.

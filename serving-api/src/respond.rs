@@ -161,6 +161,16 @@ pub(crate) fn bytes(
     response
 }
 
+/// How many rows an answer holds, for the count of usage.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowsTold(pub(crate) u64);
+
+/// The same answer, saying how many rows it holds.
+pub(crate) fn with_rows(mut response: Response, rows: usize) -> Response {
+    response.extensions_mut().insert(RowsTold(rows as u64));
+    response
+}
+
 /// A JSON answer to something that changed something: not kept, no ETag.
 pub(crate) fn done<T: Serialize>(status: StatusCode, value: &T) -> Result<Response, Problem> {
     let body = serde_json::to_vec(value).map_err(|error| Problem::internal(format!("answer: {error}")))?;

@@ -13,6 +13,7 @@ use dwell_storage::api::{
     AggregatesReader, ArchiveReader, Documents, Jobs, LiveView, Quarantine, RawEventsReader, Registry,
     SessionsReader, StoredVenue, Stores, VenueDaysReader,
 };
+use dwell_storage::usage::UsageCounter;
 
 use crate::config::Config;
 use crate::job_catalogue::JobCatalogue;
@@ -73,6 +74,8 @@ pub struct Parts {
     pub verifier: Arc<KeyVerifier>,
     /// Which jobs can be asked for.
     pub jobs: Arc<dyn JobCatalogue>,
+    /// Counts requests and rows.
+    pub usage: UsageCounter,
     /// Time.
     pub clock: SharedClock,
     /// Ends live streams (the phase [`FinishRequests`](dwell_runtime::shutdown::Phase::FinishRequests), or an
@@ -148,6 +151,10 @@ impl AppState {
 
     pub(crate) fn jobs(&self) -> &dyn JobCatalogue {
         &*self.inner.parts.jobs
+    }
+
+    pub(crate) fn usage(&self) -> &UsageCounter {
+        &self.inner.parts.usage
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {

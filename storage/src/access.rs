@@ -22,6 +22,8 @@ use sha2::{Digest, Sha256};
 use crate::api::{AccessKey, Registry, Role};
 use crate::error::{ErrorKind, Result, StorageError};
 
+/// The tenant that an installation begins with; its admins run the installation.
+pub const INSTALLATION_TENANT: &str = "default";
 /// What every key's text begins with: secret scanners look for it.
 pub const KEY_PREFIX: &str = "dwk_";
 /// How old the verifier's knowledge of the registry may be, in milliseconds.
@@ -70,6 +72,11 @@ impl Principal {
     /// Whether it may change venues and keys.
     pub fn may_administer(&self) -> bool {
         self.role == Role::Admin
+    }
+
+    /// Whether it belongs to the operators of the whole installation: an admin of the tenant that it begins with.
+    pub fn runs_installation(&self) -> bool {
+        self.role == Role::Admin && self.tenant.as_str() == INSTALLATION_TENANT
     }
 }
 

@@ -9,6 +9,7 @@
 //! - [`paths`] and [`lock`]: the files of an embedded installation, and who may open them.
 //! - [`resolver`]: configuration URIs to backends.
 //! - [`erasure`]: who is to be forgotten, and how every reader takes notice.
+//! - [`usage`]: what each tenant, venue and part of the API was asked for and took in.
 //! - [`decorators`]: what can be put around a store: measuring, faults, erasures.
 //! - [`conformance`]: the suite that every backend passes.
 
@@ -25,5 +26,6 @@ pub mod lock;
 pub mod metrics;
 pub mod paths;
 pub mod resolver;
+pub mod usage;
 
 mod migrations;

@@ -20,7 +20,53 @@ pub const DEFINITIONS: &[MetricDef] = &[
     KAFKA_DELIVERIES_FAILED,
     KAFKA_SEEKS,
     KAFKA_SHARDS,
+    USAGE_REQUESTS,
+    USAGE_ROWS,
+    USAGE_TAKEN,
+    USAGE_REFUSED,
+    USAGE_LEFT_OUT,
 ];
+
+const USAGE_REQUESTS: MetricDef = MetricDef::counter(
+    "dwell_usage_requests_total",
+    Unit::Count,
+    "Requests answered, by tenant (the first hundred that a process meets; then other) and module.",
+);
+
+const USAGE_ROWS: MetricDef = MetricDef::counter(
+    "dwell_usage_rows_total",
+    Unit::Count,
+    "Rows in answers, by tenant (the first hundred that a process meets; then other) and module.",
+);
+
+const USAGE_TAKEN: MetricDef = MetricDef::counter(
+    "dwell_usage_events_taken_total",
+    Unit::Count,
+    "Events taken, by tenant (the first hundred that a process meets; then other) and module.",
+);
+
+const USAGE_REFUSED: MetricDef = MetricDef::counter(
+    "dwell_usage_events_refused_total",
+    Unit::Count,
+    "Events refused, by tenant (the first hundred that a process meets; then other) and module.",
+);
+
+const USAGE_LEFT_OUT: MetricDef = MetricDef::counter(
+    "dwell_usage_left_out_total",
+    Unit::Count,
+    "Requests and messages that are in no usage, since the process has met too many venues and modules.",
+);
+
+/// The counters of a tenant and module, to be kept: finding them takes a lock.
+pub(crate) fn usage(tenant: &str, module: &'static str) -> [metrics::Counter; 4] {
+    [USAGE_REQUESTS, USAGE_ROWS, USAGE_TAKEN, USAGE_REFUSED].map(
+        |definition| metrics::counter!(definition.name, "tenant" => tenant.to_owned(), "module" => module),
+    )
+}
+
+pub(crate) fn usage_left_out() {
+    metrics::counter!(USAGE_LEFT_OUT.name).increment(1);
+}
 
 const CALL_SECONDS: MetricDef = MetricDef::histogram(
     "dwell_storage_call_seconds",

@@ -32,6 +32,7 @@ pub(crate) const DATA: Schema = Schema {
     versions: &[
         include_str!("migrations/sql/data_0001.sql"),
         include_str!("migrations/sql/data_0002.sql"),
+        include_str!("migrations/sql/data_0003_quarantine.sql"),
     ],
 };
 

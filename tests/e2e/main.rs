@@ -26,4 +26,5 @@ mod retention;
 mod reverts;
 mod roads;
 mod roles;
+mod usage;
 mod walkers;

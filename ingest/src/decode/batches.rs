@@ -130,6 +130,7 @@ impl Batches {
                     code: problem.code,
                     message: problem.message,
                     venue,
+                    sensor: sensor_of(event),
                     keep,
                 });
             }
@@ -145,6 +146,7 @@ impl Batches {
             code,
             message,
             venue,
+            sensor: None,
             keep: Keep::Encrypted,
         });
     }
@@ -338,6 +340,13 @@ pub(super) fn missing(field: WireField) -> Problem {
         Code::MissingField,
         format!("the field {:?} is missing", field.name()),
     )
+}
+
+/// The sensor that a refused event names, where it names one as sensors are named.
+fn sensor_of(event: &WireEvent<'_>) -> Option<Box<str>> {
+    let sensor = event.get(WireField::Sensor).text(WireField::Sensor).ok()??;
+    validate::name(WireField::Sensor, &sensor).ok()?;
+    Some(sensor.into())
 }
 
 /// How the bytes of a refused event may be kept. A device identifier can be replaced where the event was taken apart

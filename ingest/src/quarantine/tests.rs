@@ -55,8 +55,8 @@ async fn limits_bind_for_a_message_a_tenant_and_an_entry() {
     let world = World::new().await;
     let limits = QuarantineLimits {
         message_entries_max: 3,
-        tenant_entries_max: 5,
         entry_bytes_max: 300,
+        bounds: QuarantineBounds::of_tenant(5),
     };
     let intake = world.intake_with(IntakeConfig {
         quarantine: limits,
@@ -92,7 +92,7 @@ async fn what_can_be_taken_now_is_taken_with_the_receipt_that_first_brought_it()
     let entries = world.quarantined().await;
     let before = intake
         .replayer()
-        .replay(&tenant(), &entries, &DecodeRules::default())
+        .replay(&tenant(), &entries, &DecodeRules::default(), None)
         .await
         .unwrap();
     assert!(
@@ -107,7 +107,7 @@ async fn what_can_be_taken_now_is_taken_with_the_receipt_that_first_brought_it()
     let newest_first: Vec<_> = entries.iter().rev().cloned().collect();
     let replayed = intake
         .replayer()
-        .replay(&tenant(), &newest_first, &DecodeRules::default())
+        .replay(&tenant(), &newest_first, &DecodeRules::default(), None)
         .await
         .unwrap();
     assert!(matches!(
@@ -156,7 +156,12 @@ async fn what_can_be_taken_now_is_taken_with_the_receipt_that_first_brought_it()
     );
     let again = intake
         .replayer()
-        .replay(&tenant(), &world.quarantined().await, &DecodeRules::default())
+        .replay(
+            &tenant(),
+            &world.quarantined().await,
+            &DecodeRules::default(),
+            None,
+        )
         .await
         .unwrap();
     assert_eq!(
@@ -180,7 +185,7 @@ async fn rows_of_csv_are_kept_with_their_header_and_can_be_replayed() {
     world.clock.advance(std::time::Duration::from_secs(2));
     let replayed = intake
         .replayer()
-        .replay(&tenant(), &entries, &DecodeRules::default())
+        .replay(&tenant(), &entries, &DecodeRules::default(), None)
         .await
         .unwrap();
     assert_eq!(replayed, [Replayed::Taken]);
@@ -206,7 +211,7 @@ async fn presence_is_replayed_under_the_pseudonym_that_it_would_have_had() {
     post(&intake, 2, Format::Ndjson, presence("v3", "2")).await;
     let replayed = intake
         .replayer()
-        .replay(&tenant(), &sealed, &DecodeRules::default())
+        .replay(&tenant(), &sealed, &DecodeRules::default(), None)
         .await
         .unwrap();
     assert_eq!(replayed, [Replayed::Taken]);
@@ -237,7 +242,11 @@ async fn sealed_bytes_mean_nothing_once_their_key_is_destroyed_or_their_entry_is
     let mut changed = entries.clone();
     *changed[0].bytes.last_mut().unwrap() ^= 1;
     for other in [moved, changed] {
-        let replayed = intake.replayer().replay(&tenant(), &other, &rules).await.unwrap();
+        let replayed = intake
+            .replayer()
+            .replay(&tenant(), &other, &rules, None)
+            .await
+            .unwrap();
         assert_eq!(replayed, [Replayed::Unreadable]);
     }
     // The day of the key ends at midnight UTC; seven days later it is gone.
@@ -262,8 +271,183 @@ async fn sealed_bytes_mean_nothing_once_their_key_is_destroyed_or_their_entry_is
     );
     let replayed = intake
         .replayer()
-        .replay(&tenant(), &entries, &rules)
+        .replay(&tenant(), &entries, &rules, None)
         .await
         .unwrap();
     assert_eq!(replayed, [Replayed::Unreadable]);
+}
+
+fn mapping(toml: &str) -> Mapping {
+    Mapping::new(&crate::sources::files::MappingSpec::from_toml("m", toml).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_mapping_mends_what_was_wrong_and_is_tried_out_first() {
+    let world = World::new().await;
+    let intake = world.intake();
+    // A vendor's names, seconds in place of milliseconds, a clock an hour ahead, an old name of a sensor.
+    let seconds = NOW / 1_000 + 3_600;
+    let event = |n: i64, x: &str| {
+        format!(
+            r#"{{"cam":"old-1","id":"t{n}","when":{},"x":{x},"y":2,"fw":"9"}}"#,
+            seconds - n
+        )
+    };
+    let body = [event(1, "100"), event(2, "200"), event(3, "\"left\"")].join("\n");
+    let message = |number| Message {
+        principal: principal(Role::Gateway, None),
+        receipt: receipt(number),
+        venue: Some(VenueId::new("v1").unwrap()),
+        format: Format::Ndjson,
+        bytes: Bytes::from(body.clone()),
+        source: "http",
+        dry_run: false,
+    };
+    assert_eq!(intake.take(message(5)).await.unwrap().refused.len(), 3);
+    let entries = world.quarantined().await;
+    let mends = mapping(
+        r#"
+        [columns]
+        sensor = "cam"
+        track = "id"
+        ts = "when"
+        [ts]
+        format = "s"
+        shift = "-1h"
+        [scale]
+        x = 0.01
+        [values.sensor]
+        "old-1" = "door"
+        "#,
+    );
+    let rules = DecodeRules::default();
+    let replayer = intake.replayer();
+    let tried = replayer
+        .try_out(&tenant(), &entries, &rules, Some(&mends))
+        .await
+        .unwrap();
+    assert_eq!(tried[..2], [Replayed::Taken, Replayed::Taken]);
+    assert!(
+        matches!(
+            tried[2],
+            Replayed::Refused {
+                code: "wrong_type",
+                ..
+            }
+        ),
+        "{tried:?}"
+    );
+    assert_eq!(world.logged().await.len(), 0, "a trial stores nothing");
+    assert!(
+        world
+            .quarantined()
+            .await
+            .iter()
+            .all(|entry| entry.state == QuarantineState::Open)
+    );
+    let without = replayer.try_out(&tenant(), &entries, &rules, None).await.unwrap();
+    assert!(without.iter().all(|tried| matches!(
+        tried,
+        Replayed::Refused {
+            code: "unknown_field",
+            ..
+        }
+    )));
+
+    let replayed = replayer
+        .replay(&tenant(), &entries, &rules, Some(&mends))
+        .await
+        .unwrap();
+    assert_eq!(replayed, tried);
+    let records = world.logged().await;
+    let mut taken: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let events = &record.events;
+            assert_eq!(events.len(), 1);
+            assert_eq!((record.receipt, record.venue.venue.as_str()), (receipt(5), "v1"));
+            let x = events.f32s(0)[0];
+            (
+                events.sensor(0).to_owned(),
+                events.key(0).to_owned(),
+                events.ts[0],
+                x,
+            )
+        })
+        .collect();
+    taken.sort_by_key(|taken| -taken.2);
+    let expected = |n: i64, x: f32| ("door".to_owned(), format!("t{n}"), NOW - n * 1_000, x);
+    assert_eq!(taken, [expected(1, 1.0), expected(2, 2.0)]);
+
+    // A worker that died after the append does it again: the same events with the same receipt.
+    for entry in &entries[..2] {
+        world
+            .stores
+            .quarantine
+            .set_state(&tenant(), &entry.id, QuarantineState::Open)
+            .await
+            .unwrap();
+    }
+    let again = replayer
+        .replay(&tenant(), &entries[..2], &rules, Some(&mends))
+        .await
+        .unwrap();
+    assert_eq!(again, [Replayed::Taken, Replayed::Taken]);
+    let twice = world.logged().await;
+    assert_eq!(twice.len(), records.len() * 2);
+    for (first, second) in twice[..2].iter().zip(&twice[2..]) {
+        assert_eq!((first.receipt, &first.events), (second.receipt, &second.events));
+    }
+}
+
+#[tokio::test]
+async fn a_mapping_that_cannot_be_is_refused_with_the_reason() {
+    for (toml, says) in [
+        ("[columns]\ntrak = \"id\"", "trak"),
+        ("[ts]\nshift = \"soon\"", "shift"),
+        ("[values.colour]\na = \"b\"", "colour"),
+    ] {
+        let spec = crate::sources::files::MappingSpec::from_toml("m", toml).unwrap();
+        let why = Mapping::new(&spec).unwrap_err();
+        assert!(why.contains(says), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn a_look_marks_the_reason_and_opens_sealed_bytes_only_when_told() {
+    let world = World::new().await;
+    let intake = world.intake();
+    let body = crossing("v1", NOW).replace(r#""direction":"in""#, r#""direction":"sideways""#);
+    post(&intake, 1, Format::Ndjson, body).await;
+    let sealed = crossing("v1", NOW).replace('}', r#","mac":"aa:bb"}"#);
+    post(&intake, 2, Format::Ndjson, sealed).await;
+    let mut entries = world.quarantined().await;
+    entries.sort_by_key(|entry| entry.receipt);
+    let (plain, sealed) = (&entries[0], &entries[1]);
+    let replayer = intake.replayer();
+    let marked = |look: &Look| {
+        let (bytes, mark) = (look.bytes.as_ref().unwrap(), look.mark.as_ref().unwrap());
+        String::from_utf8_lossy(&bytes[mark.start..mark.start + mark.len]).into_owned()
+    };
+    let look = replayer.look(plain, false).await.unwrap();
+    assert_eq!(plain.sensor.as_deref(), Some("s"));
+    assert_eq!(marked(&look), "\"sideways\"");
+    assert!(
+        matches!(
+            look.now,
+            Replayed::Refused {
+                code: "unknown_word",
+                ..
+            }
+        ),
+        "{look:?}"
+    );
+    let closed = replayer.look(sealed, false).await.unwrap();
+    assert_eq!((closed.bytes, closed.mark), (None, None));
+    let opened = replayer.look(sealed, true).await.unwrap();
+    assert_eq!(marked(&opened), "\"aa:bb\"");
+    assert_eq!(
+        sealed.sensor, None,
+        "where anything may stand anywhere, no name is kept"
+    );
 }

@@ -275,6 +275,7 @@ impl PartitionWriter {
             received_at: record.map_or(now, |record| record.received_at),
             receipt,
             source: "event log".to_owned(),
+            sensor: None,
             index: position.unsigned_abs(),
             code: "damaged_record".to_owned(),
             message: format!("record {place} of the event log: {what}"),

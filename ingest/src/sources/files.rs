@@ -64,6 +64,32 @@ pub use report::{FileReport, FileState, ImportReport};
 
 use crate::pseudonymise::PRESENCE_LATE_MS;
 use crate::quarantine::QuarantineLimits;
+/// A checked mapping for rows that were kept by themselves.
+pub(crate) struct KeptRows {
+    mapping: mapping::Mapping,
+}
+
+impl KeptRows {
+    /// Checks a mapping.
+    pub(crate) fn new(spec: &MappingSpec) -> Result<Self, ImportError> {
+        Ok(Self {
+            mapping: spec.resolve()?,
+        })
+    }
+
+    /// The events that it makes of kept bytes, as NDJSON.
+    pub(crate) fn events_of(
+        &self,
+        zones: &dyn mapping::ZoneOfVenue,
+        format: crate::decode::Format,
+        bytes: &[u8],
+    ) -> Result<Vec<u8>, crate::refusal::Problem> {
+        text_reader::events_of(&self.mapping, zones, format, bytes)
+    }
+}
+
+pub(crate) use mapping::ZoneOfVenue;
+
 use claims::Claimed;
 use progress::Tracker;
 use venues::VenueTable;

@@ -154,6 +154,7 @@ fn refused(number: u32) -> QuarantineEntry {
         received_at: NOW - DAY_MS * i64::from(number),
         receipt: Receipt::from_u128(7),
         source: "http".into(),
+        sensor: None,
         index: 3,
         code: "bad_time".into(),
         message: "no".into(),

@@ -113,6 +113,7 @@ fn next(next: &Value) -> String {
     match next["state"].as_str() {
         Some("at") => at(&next["at"]),
         Some("held") => format!("held since {}: {}", at(&next["since"]), text(&next["because"])),
+        Some("denied") => format!("denied: {}", text(&next["because"])),
         Some(state @ ("due" | "running")) => format!("{state} since {}", at(&next["since"])),
         _ => text(&next["state"]),
     }

@@ -26,6 +26,7 @@ const KINDS: &[&dyn JobKind] = &[
     &approve::Approve,
     &recut::Recut,
     &replay::Replay,
+    &replay::DropRefused,
     &revert::Revert,
     &revert::Undo,
     &uploads::Import,

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use dwell_model::ids::TenantId;
 use dwell_serving_api::problem::{self, Problem};
 use dwell_storage::access::Principal;
-use dwell_storage::api::{AuditEntry, audit, documents};
+use dwell_storage::api::{AuditEntry, audit, documents, permits};
 use serde_json::{Value, json};
 
 use super::{OpsState, authorise};
@@ -63,6 +63,10 @@ pub(super) async fn put(
         if !known.iter().any(|stored| stored.venue.id == *venue) {
             return Err(Problem::not_found("venue", venue.as_str()).about("venues"));
         }
+    }
+    let permit = permits::historical(state.stores.documents.as_ref(), &caller.tenant).await?;
+    if let Some(why) = permit.and_then(|permit| permit.schedule_refusal(&schedule.kind)) {
+        return Err(Problem::new(problem::NOT_PERMITTED, why).about("kind"));
     }
     schedule.since = state.clock.now_ms();
     schedule.removed = false;

@@ -16,6 +16,7 @@ use dwell_model::time::TsMs;
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::ShutdownToken;
 use dwell_serving_api::JobCatalogue;
+use dwell_storage::api::permits::{self, HistoricalPermit};
 use dwell_storage::api::{Flip, Job, JobState, StoredVenue, Stores, documents};
 use dwell_storage::error::ErrorKind;
 use serde::Serialize;
@@ -62,6 +63,8 @@ pub(crate) enum Next {
     Held { since: TsMs, because: String },
     /// Its job has not ended.
     Running { since: TsMs },
+    /// The tenant is no longer permitted to have such jobs done: none is asked for until it is again.
+    Denied { because: String },
 }
 
 /// A job that is due.
@@ -79,6 +82,7 @@ struct Seen {
     schedules: Vec<(String, Schedule)>,
     runs: BTreeMap<String, documents::Stored<ScheduleRun>>,
     jobs: BTreeMap<String, JobState>,
+    permit: Option<HistoricalPermit>,
 }
 
 impl Scheduler {
@@ -215,6 +219,9 @@ impl Scheduler {
                     (Next::Due { .. } | Next::Held { .. } | Next::Running { .. }, _) => {
                         return Ok(Some(format!("{before:?} is not done")));
                     }
+                    (Next::Denied { .. }, _) => {
+                        return Ok(Some(format!("{before:?} is not permitted any more")));
+                    }
                     (Next::At { .. }, Some(state)) if state != JobState::Succeeded => {
                         return Ok(Some(format!("the last job of {before:?} is {}", state.word())));
                     }
@@ -344,11 +351,13 @@ async fn see(stores: &Stores, tenant: &TenantId) -> Result<Seen> {
         schedules,
         runs: BTreeMap::new(),
         jobs: BTreeMap::new(),
+        permit: None,
     };
     if seen.schedules.is_empty() {
         return Ok(seen);
     }
     seen.venues = stores.registry.venues(tenant).await?;
+    seen.permit = permits::historical(table, tenant).await?;
     for run in documents::all::<ScheduleRun>(table, tenant).await? {
         if let Some(job) = stores.jobs.get(tenant, &run.value.job).await? {
             seen.jobs.insert(job.id, job.state);
@@ -371,6 +380,10 @@ fn plain_standings(seen: &Seen, name: &str, schedule: &Schedule, now: TsMs) -> V
             .map(|venue| (Some(venue.id.clone()), venue.calendar.tz()))
             .collect(),
     };
+    let denied = seen
+        .permit
+        .as_ref()
+        .and_then(|permit| permit.schedule_refusal(&schedule.kind));
     let standing = |(venue, zone): (Option<VenueId>, chrono_tz::Tz)| {
         let last = seen
             .runs
@@ -390,6 +403,9 @@ fn plain_standings(seen: &Seen, name: &str, schedule: &Schedule, now: TsMs) -> V
             },
             (Some(run), Some(state)) if !state.is_final() => Next::Running {
                 since: run.planned_at,
+            },
+            _ if denied.is_some() => Next::Denied {
+                because: denied.clone().unwrap_or_default(),
             },
             _ => match timetable.due(answered, now) {
                 Due::Since(since) => Next::Due { since },
@@ -411,11 +427,11 @@ fn plain_standings(seen: &Seen, name: &str, schedule: &Schedule, now: TsMs) -> V
 fn report(tenant: &TenantId, name: &str, standings: &[Standing], now: TsMs) {
     let overdue = standings.iter().filter_map(|standing| match standing.next {
         Next::Due { since } | Next::Held { since, .. } | Next::Running { since } => Some(now - since),
-        Next::Paused | Next::At { .. } => None,
+        Next::Paused | Next::At { .. } | Next::Denied { .. } => None,
     });
     let held = standings
         .iter()
-        .filter(|standing| matches!(standing.next, Next::Held { .. }));
+        .filter(|standing| matches!(standing.next, Next::Held { .. } | Next::Denied { .. }));
     let troubled = |standing: &&Standing| {
         matches!(
             standing.last_state,

@@ -1,6 +1,6 @@
 //! Quarantine entries on the wire.
 
-use dwell_storage::api::{QuarantineEncoding, QuarantineEntry, QuarantineState};
+use dwell_storage::api::{QuarantineEncoding, QuarantineEntry, QuarantineLeftOut, QuarantineState};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,6 +16,9 @@ pub(crate) struct QuarantineDto {
     receipt: String,
     /// `http`, or the file's name.
     source: String,
+    /// The sensor that the event names, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sensor: Option<String>,
     /// Index in the request, or line in the file (from 1).
     index: u64,
     /// Why: a stable code.
@@ -48,6 +51,36 @@ pub(crate) struct QuarantinePageDto {
     pub(crate) entries: Vec<QuarantineDto>,
     /// Cursor of the next page; null on the last.
     pub(crate) next_cursor: Option<String>,
+    /// On the first page, where there are any: what was refused and not kept, since too much waits already.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) left_out: Vec<LeftOutDto>,
+}
+
+/// Refused events that were not kept.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LeftOutDto {
+    venue: Option<String>,
+    source: String,
+    /// Where its own bound was reached.
+    sensor: Option<String>,
+    code: String,
+    /// Whose bound was reached: tenant, source or sensor.
+    bound: &'static str,
+    /// Those of a message that was sent again count again.
+    entries: u64,
+}
+
+impl From<QuarantineLeftOut> for LeftOutDto {
+    fn from(left_out: QuarantineLeftOut) -> Self {
+        Self {
+            venue: left_out.venue.map(|venue| venue.to_string()),
+            source: left_out.source,
+            sensor: left_out.sensor,
+            code: left_out.code,
+            bound: left_out.scope.word(),
+            entries: left_out.entries,
+        }
+    }
 }
 
 /// The states of entries by their words.
@@ -65,6 +98,7 @@ impl From<&QuarantineEntry> for QuarantineDto {
             received_at: instant(entry.received_at),
             receipt: entry.receipt.to_string(),
             source: entry.source.clone(),
+            sensor: entry.sensor.clone(),
             index: entry.index,
             code: entry.code.clone(),
             message: entry.message.clone(),

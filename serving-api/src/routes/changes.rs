@@ -133,7 +133,9 @@ pub(crate) async fn list(
         last: head.readable(),
         next_cursor,
     };
-    respond::json(&headers, &answer, Caching::UNSETTLED)
+    let rows = answer.changes.len();
+    let response = respond::json(&headers, &answer, Caching::UNSETTLED)?;
+    Ok(respond::with_rows(response, rows))
 }
 
 /// The number after which to read.

@@ -95,7 +95,9 @@ pub(crate) async fn list(
         days,
         next_cursor,
     };
-    respond::json(&headers, &answer, Caching::UNSETTLED)
+    let rows = answer.days.len();
+    let response = respond::json(&headers, &answer, Caching::UNSETTLED)?;
+    Ok(respond::with_rows(response, rows))
 }
 
 /// Everything that was ever published of a day: when, why, what it changed, who was late.

@@ -87,7 +87,9 @@ pub(crate) async fn get(
         floors: floors.collect(),
         days: united.origins,
     };
-    respond::json(&headers, &answer, united.caching)
+    let rows = answer.floors.iter().map(|floor| floor.cells.len()).sum();
+    let response = respond::json(&headers, &answer, united.caching)?;
+    Ok(respond::with_rows(response, rows))
 }
 
 fn dto(floor: String, value: CellValue) -> FloorDto {

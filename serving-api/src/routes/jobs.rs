@@ -4,7 +4,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use dwell_model::ids::VenueId;
-use dwell_storage::api::Job;
+use dwell_model::time::{LocalDay, TsMs};
+use dwell_storage::access::Principal;
+use dwell_storage::api::{Job, permits};
 use dwell_storage::error::ErrorKind;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -27,7 +29,10 @@ const VENUES_MAX: usize = 10_000;
 /// Asks for a job. It is stored, then worked on; watch it under the `Location` that comes back.
 #[utoipa::path(
     post, path = "/v1/jobs", tag = "jobs", request_body = NewJob,
-    responses((status = 202, description = "Stored; a worker will take it", body = JobDto)),
+    responses(
+        (status = 202, description = "Stored; a worker will take it", body = JobDto),
+        (status = 403, description = "The key's role is too small, or the tenant is not permitted to reach back"),
+    ),
 )]
 pub(crate) async fn create(
     State(state): State<AppState>,
@@ -65,6 +70,7 @@ pub(crate) async fn create(
     let refused = |refusal: crate::job_catalogue::JobRefusal| Problem::new(problem::BAD_BODY, refusal.0);
     let spec = state.jobs().decide(&request).map_err(refused)?;
     let now = state.now_ms();
+    check_permit(&state, &caller, &request, now).await?;
     let job = Job::queued(
         ids::new_job_id(now)?,
         caller.tenant.clone(),
@@ -187,6 +193,39 @@ pub(crate) async fn cancel(
         })?;
     tracing::info!(job = job.id, key = %caller.key_id, "job asked to stop");
     respond::done(StatusCode::ACCEPTED, &JobDto::of(job, state.now_ms()))
+}
+
+/// Refuses what reaches back further than the tenant is permitted to.
+async fn check_permit(
+    state: &AppState,
+    caller: &Principal,
+    request: &JobRequest,
+    now: TsMs,
+) -> Result<(), Problem> {
+    if !permits::is_historical(&request.kind) || caller.runs_installation() {
+        return Ok(());
+    }
+    let documents = state.stores().documents.as_ref();
+    let Some(permit) = permits::historical(documents, &request.tenant).await? else {
+        return Ok(());
+    };
+    let known = state.stores().registry.venues(&request.tenant).await?;
+    let days = known
+        .iter()
+        .map(|stored| &stored.venue)
+        .filter(|venue| {
+            request
+                .venues
+                .as_ref()
+                .is_none_or(|asked| asked.contains(&venue.id))
+        })
+        .map(|venue| venue.calendar.day_of(now));
+    let today = days.max().unwrap_or_else(|| LocalDay::of_utc(now));
+    let recent_from = permit.recent_from(today, state.config().recent_days);
+    match permit.refusal(&request.kind, request.from, recent_from) {
+        None => Ok(()),
+        Some(why) => Err(Problem::new(problem::NOT_PERMITTED, why).about("from")),
+    }
 }
 
 /// The venues named, all of which must exist; `None` for all.

@@ -166,6 +166,7 @@ pub(crate) fn respond_in(
             respond::bytes(headers, format.media_type(), stream, caching)
         }
     };
+    response = respond::with_rows(response, answer.buckets.len());
     if let Some(cursor) = answer
         .next_cursor
         .as_deref()

@@ -149,15 +149,15 @@ pub(crate) async fn list(
         sessions,
         next_cursor,
     };
-    respond::json(
-        &headers,
-        &answer,
-        if settled {
-            Caching::SETTLED
-        } else {
-            Caching::UNSETTLED
-        },
-    )
+    let rows = answer.sessions.len();
+    let caching = match settled {
+        true => Caching::SETTLED,
+        false => Caching::UNSETTLED,
+    };
+    Ok(respond::with_rows(
+        respond::json(&headers, &answer, caching)?,
+        rows,
+    ))
 }
 
 /// A session with its visits and the way that it took.

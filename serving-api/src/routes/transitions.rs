@@ -99,7 +99,9 @@ pub(crate) async fn get(
         layers: layers.collect(),
         days: united.origins,
     };
-    respond::json(&headers, &answer, united.caching)
+    let rows = answer.layers.iter().map(|layer| layer.transitions.len()).sum();
+    let response = respond::json(&headers, &answer, united.caching)?;
+    Ok(respond::with_rows(response, rows))
 }
 
 fn dto(transition: Transition) -> TransitionDto {

@@ -31,6 +31,7 @@ use dwell_storage::backends::sqlite::SqliteStores;
 use dwell_storage::decorators::failing::{Failing, Faults};
 use dwell_storage::error::Result;
 use dwell_storage::paths::DataPaths;
+use dwell_storage::usage::UsageCounter;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -115,6 +116,7 @@ impl Api {
             live: live.clone(),
             verifier: Arc::new(KeyVerifier::new(stores.registry.clone(), clock.shared(), 100)),
             jobs: Arc::new(job_catalogue()),
+            usage: UsageCounter::default(),
             clock: clock.shared(),
             shutdown: shutdown.signal(Phase::FinishRequests),
             config,

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::{Method, StatusCode, header};
 use dwell_model::ids::{Receipt, TenantId, VenueId};
+use dwell_storage::api::permits::{self, HistoricalPermit};
 use dwell_storage::api::{
     JobState, Jobs, Quarantine, QuarantineEncoding, QuarantineEntry, QuarantineState, Role,
 };
@@ -72,6 +73,52 @@ async fn a_job_is_stored_as_asked_and_can_be_watched_and_stopped() {
             .await
             .problem(),
         "conflict"
+    );
+}
+
+#[tokio::test]
+async fn a_denied_tenant_is_refused_what_reaches_back_by_its_venues_local_today() {
+    let api = Api::start().await;
+    // It is 2026-10-27 12:00 in Madrid, and already past midnight on the 28th in Kiritimati.
+    api.put_venue(json!({"id": "early", "tz": "Pacific/Kiritimati"}))
+        .await;
+    let tenant = TenantId::new(TENANT).unwrap();
+    let permit = HistoricalPermit {
+        allowed: false,
+        reason: "no premium contract".to_owned(),
+        contact: None,
+        recent_days: None,
+        set_by: "x".to_owned(),
+        set_at: 0,
+    };
+    permits::set_historical(&*api.stores.documents, &tenant, &permit)
+        .await
+        .unwrap();
+    // 31 days before the 27th is the 26th of September.
+    for (venues, from, refused) in [
+        (json!(["v1"]), json!("2026-09-26"), false),
+        (json!(["v1"]), json!("2026-09-25"), true),
+        (json!(["v1"]), json!(null), true),
+        (json!(["early"]), json!("2026-09-27"), false),
+        (json!("all"), json!("2026-09-26"), true),
+    ] {
+        let asked = json!({"kind": "recompute", "venues": venues, "from": from, "dry_run": true});
+        let answer = api.operator_post("/v1/jobs", asked).await;
+        match refused {
+            false => assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text()),
+            true => {
+                assert_eq!(answer.status, StatusCode::FORBIDDEN, "{venues} {from}");
+                assert_eq!(answer.problem(), "not-permitted");
+                let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+                assert!(detail.contains("no premium contract"), "{detail}");
+                assert!(detail.contains("the operators of this installation"), "{detail}");
+            }
+        }
+    }
+    let replay = json!({"kind": "replay", "options": {"entries": ["x"]}});
+    assert_eq!(
+        api.operator_post("/v1/jobs", replay).await.status,
+        StatusCode::ACCEPTED
     );
 }
 
@@ -148,6 +195,7 @@ fn entry(id: &str, code: &str, bytes: &[u8], encoding: QuarantineEncoding) -> Qu
         received_at: 1_000,
         receipt: Receipt::derive(b"a", b"b"),
         source: "http".to_owned(),
+        sensor: None,
         index: 3,
         code: code.to_owned(),
         message: "ts lies in the future".to_owned(),

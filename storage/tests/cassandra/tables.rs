@@ -221,6 +221,7 @@ async fn the_quarantine_is_listed_over_many_stretches_of_time() {
             received_at: DAY_START,
             receipt: receipt(1),
             source: "http".to_owned(),
+            sensor: None,
             index: n,
             code: ["a", "b"][n as usize % 2].to_owned(),
             message: String::new(),

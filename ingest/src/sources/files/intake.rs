@@ -446,6 +446,7 @@ impl AtRow for Problem {
             code,
             message,
             venue: None,
+            sensor: None,
             keep: Keep::Encrypted,
         }
     }

@@ -18,9 +18,13 @@
 //! format = "%Y-%m-%dT%H:%M:%S"        # or ms, s, us, ns, rfc3339
 //! zone = "Europe/Zurich"              # or "venue", "utc"; for formats without an offset
 //! ambiguous = "first"                 # or second, ordered, refuse
+//! shift = "-1h"                       # added to every instant: a clock that was wrong by an hour
 //!
 //! [scale]                             # field = factor
 //! amount = 100
+//!
+//! [values.sensor]                     # field: value read = value taken; others stay as they are
+//! "door-old" = "door-1"
 //!
 //! [[events]]                          # one row, several events; each inherits what stands above
 //! columns = { count = "in" }
@@ -58,7 +62,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub(super) use rows::{Cells, RowError, RowMapper};
-pub(super) use times::ZoneOfVenue;
+pub(crate) use times::ZoneOfVenue;
 
 use super::error::ImportError;
 use fields::FieldForm;
@@ -81,6 +85,10 @@ pub struct MappingSpec {
     pub ts: TimeSpec,
     /// Field → factor by which the column's number is multiplied.
     pub scale: BTreeMap<String, f64>,
+    /// Field → value read → value taken in its place. (Left out where there is none: files imported before there was
+    /// such a thing are still known by their mapping.)
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, BTreeMap<String, Constant>>,
     /// Events made of one row; none written means one event.
     pub events: Vec<EventTemplate>,
 }
@@ -95,6 +103,9 @@ pub struct TimeSpec {
     pub zone: Option<String>,
     /// What a repeated wall time means: `first`, `second`, `ordered` or `refuse`.
     pub ambiguous: Option<String>,
+    /// Added to every instant: a duration like `90s` or `-1h`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shift: Option<String>,
 }
 
 /// One of the events that a row becomes.
@@ -219,6 +230,8 @@ pub(super) struct FieldRule {
     /// Where its value comes from.
     pub(super) source: Source,
     scale: Option<f64>,
+    /// Value read → value taken.
+    values: BTreeMap<String, String>,
 }
 
 /// How one event is made of a row.
@@ -275,6 +288,9 @@ impl Mapping {
                 return refuse(format!("scale: {field} cannot be multiplied by {factor}"));
             }
         }
+        for field in spec.values.keys() {
+            fields::lookup(field).map_err(ImportError::Options)?;
+        }
         let one = [EventTemplate::default()];
         let templates = if spec.events.is_empty() {
             &one[..]
@@ -313,10 +329,11 @@ impl Mapping {
         let plain = event.unless_zero.is_empty()
             && event.when.is_empty()
             && self.time == TimeRule::default()
-            && event
-                .fields
-                .iter()
-                .all(|field| field.scale.is_none() && !matches!(field.source, Source::Pattern(_)));
+            && event.fields.iter().all(|field| {
+                field.scale.is_none()
+                    && field.values.is_empty()
+                    && !matches!(field.source, Source::Pattern(_))
+            });
         plain.then_some(event.fields.as_slice())
     }
 
@@ -432,6 +449,13 @@ impl Builder {
                 form,
                 source,
                 scale: spec.scale.get(name).copied(),
+                values: spec
+                    .values
+                    .get(name)
+                    .into_iter()
+                    .flatten()
+                    .map(|(read, taken)| (read.clone(), taken.text()))
+                    .collect(),
             });
         }
         let unless_zero = template

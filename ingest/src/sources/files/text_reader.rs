@@ -5,7 +5,10 @@
 //! line; the rows before it have been taken.
 
 mod csv_rows;
+mod kept;
 mod rows;
+
+pub(in crate::sources::files) use kept::events_of;
 
 use std::io::{BufRead, Read};
 use std::sync::Arc;

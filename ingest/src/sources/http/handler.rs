@@ -58,6 +58,8 @@ pub(super) async fn method_not_allowed(method: Method) -> Response {
 async fn answer(state: &HttpState, venue: Option<String>, request: Request) -> Response {
     let stopwatch = Stopwatch::start();
     let mut rate = None;
+    let principal = request.extensions().get::<Arc<Principal>>().map(Arc::clone);
+    let named = venue.clone();
     let mut response = take(&state.inner, venue, request, &mut rate)
         .await
         .unwrap_or_else(IntoResponse::into_response);
@@ -65,6 +67,15 @@ async fn answer(state: &HttpState, venue: Option<String>, request: Request) -> R
         answer::add_rate_headers(response.headers_mut(), &decision);
     }
     metrics::request(response.status().as_u16(), stopwatch.elapsed());
+    if let Some(principal) = principal {
+        // Only a venue that took something is known to exist.
+        let venue = named.filter(|_| response.status() == StatusCode::ACCEPTED);
+        let venue = venue.and_then(|name| VenueId::new(&name).ok());
+        state
+            .inner
+            .intake
+            .count_request(&principal.tenant, venue.as_ref());
+    }
     response
 }
 

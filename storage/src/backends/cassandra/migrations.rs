@@ -43,6 +43,10 @@ const FILES: &[File] = &[
         name: "0003_documents",
         cql: include_str!("../../migrations/cql/0003_documents.cql"),
     },
+    File {
+        name: "0004_quarantine",
+        cql: include_str!("../../migrations/cql/0004_quarantine.cql"),
+    },
 ];
 
 /// The schema version that this program works with.
@@ -252,7 +256,8 @@ impl<'a> Migration<'a> {
         for (file, number) in FILES.iter().zip(1..).skip(found as usize) {
             for statement in statements(file.cql, self.compaction) {
                 lock.renew().await?;
-                self.change(&format!("apply {}", file.name), statement).await?;
+                self.change_or_find(&format!("apply {}", file.name), &statement)
+                    .await?;
             }
             let now_ms = self.cluster.clock().now_ms();
             self.cluster
@@ -266,6 +271,22 @@ impl<'a> Migration<'a> {
             );
         }
         Ok(SCHEMA_VERSION)
+    }
+
+    /// Makes one change that can be repeated. Older servers, and ScyllaDB, cannot add a column only if it is missing: there
+    /// it is added, and one that is there already is fine.
+    async fn change_or_find(&self, doing: &str, statement: &str) -> Result<()> {
+        let refused = match self.change(doing, statement).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Bug) => error,
+            done => return done,
+        };
+        let Some(plain) = without_condition(statement) else {
+            return Err(refused);
+        };
+        match self.change(doing, plain).await {
+            Err(error) if says_that_it_is_there(&error.to_string()) => Ok(()),
+            done => done,
+        }
     }
 
     /// Makes one change to the schema; returns when all nodes agree. The driver waits for that after every change.
@@ -346,6 +367,19 @@ impl<'a> Lock<'a> {
     }
 }
 
+/// A statement that adds a column, without its condition; `None` for any other.
+fn without_condition(statement: &str) -> Option<String> {
+    let adds = statement.starts_with("ALTER TABLE") && statement.contains(" ADD IF NOT EXISTS ");
+    adds.then(|| statement.replace(" ADD IF NOT EXISTS ", " ADD "))
+}
+
+/// Whether servers say of a column that it is there, each in its words.
+fn says_that_it_is_there(message: &str) -> bool {
+    ["already exist", "conflicts with an existing column"]
+        .iter()
+        .any(|words| message.contains(words))
+}
+
 /// The statements of a file: comments go, a semicolon at the end of a line ends one.
 ///
 /// A comment `-- @NAME: TEXT` defines what `@NAME` stands for in the statements after it; `-- @NAME unified: TEXT` does so
@@ -414,6 +448,24 @@ mod tests {
             statements(file, Compaction::Tiered),
             ["CREATE x WITH {'t': 1} AND {'a': 1}"]
         );
+    }
+
+    #[test]
+    fn a_column_can_be_added_where_servers_know_no_condition() {
+        let all = statements(
+            include_str!("../../migrations/cql/0004_quarantine.cql"),
+            Compaction::Tiered,
+        );
+        let plain: Vec<_> = all
+            .iter()
+            .filter_map(|statement| without_condition(statement))
+            .collect();
+        assert_eq!(plain, ["ALTER TABLE {ks}.quarantine ADD sensor text"]);
+        assert!(says_that_it_is_there("Column with name 'sensor' already exists"));
+        assert!(says_that_it_is_there(
+            "Invalid column name sensor because it conflicts with an existing column"
+        ));
+        assert!(!says_that_it_is_there("unconfigured table"));
     }
 
     #[test]

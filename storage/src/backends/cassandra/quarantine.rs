@@ -3,20 +3,25 @@
 //! An entry is written once and never changed; what became of it stands in a column of its own. Entries that are there
 //! are looked for before anything is written, so a retry adds nothing.
 //!
-//! The bound of a tenant's entries rests on a counter that is read before entries are written and raised after. So it is
-//! kept by one process after the other; processes that add for one tenant at the same moment may together go beyond it
-//! by what they add at that moment, and entries whose counting failed are counted never, or twice.
+//! The bounds rest on counters that are read before entries are written and raised after. So they are kept by one process
+//! after the other; processes that add for one tenant at the same moment may together go beyond them by what they add at
+//! that moment, and entries whose counting failed are counted never, or twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use dwell_model::ids::{TenantId, VenueId};
+use dwell_model::time::HOUR_MS;
 use scylla::value::{Counter, CqlTimestamp};
 
 use super::cluster::{Cluster, Cql};
 use super::rows::{self, SizedRow};
 use super::values::{damaged_value, from_stored, receipt as receipt_from, receipt_bytes, to_stored};
-use crate::api::{Quarantine, QuarantineEncoding, QuarantineEntry, QuarantineFilter, QuarantineState};
+use crate::api::quarantine_room::{Detail, Origin, Room, RoomChanges, origin_of};
+use crate::api::{
+    Quarantine, QuarantineAdded, QuarantineBounds, QuarantineEncoding, QuarantineEntry, QuarantineFilter,
+    QuarantineLeftOut, QuarantineScope, QuarantineSize, QuarantineState,
+};
 use crate::error::{ErrorKind, Result, StorageError};
 
 const KNOWN: Cql = Cql::read(
@@ -26,8 +31,9 @@ const KNOWN: Cql = Cql::read(
 const INSERT: Cql = Cql::write(
     "add to the quarantine",
     "INSERT INTO {ks}.quarantine
-     (tenant, bucket, id, venue, received_at, receipt, source, line, code, message, format, encoding, bytes, state)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+     (tenant, bucket, id, venue, received_at, receipt, source, line, code, message, format, encoding, bytes, state,
+      sensor)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 );
 const ADD_BUCKET: Cql = Cql::write(
     "add to the quarantine",
@@ -49,34 +55,58 @@ const RAISE_COUNT: Cql = Cql::counter(
     "count the quarantine",
     "UPDATE {ks}.quarantine_counts SET kept = kept + ? WHERE tenant = ?",
 );
+const ROOM: Cql = Cql::read(
+    "count the quarantine",
+    "SELECT sensor, code, entries, bytes FROM {ks}.quarantine_room WHERE tenant = ? AND venue = ? AND source = ?",
+);
+const RAISE_ROOM: Cql = Cql::counter(
+    "count the quarantine",
+    "UPDATE {ks}.quarantine_room SET entries = entries + ?, bytes = bytes + ?
+     WHERE tenant = ? AND venue = ? AND source = ? AND sensor = ? AND code = ?",
+);
+const RAISE_LEFT_OUT: Cql = Cql::counter(
+    "count what the quarantine left out",
+    "UPDATE {ks}.quarantine_left_out SET entries = entries + ?
+     WHERE tenant = ? AND venue = ? AND source = ? AND sensor = ? AND code = ? AND bound = ?",
+);
+const LEFT_OUT: Cql = Cql::read(
+    "count what the quarantine left out",
+    "SELECT venue, source, sensor, code, bound, entries FROM {ks}.quarantine_left_out WHERE tenant = ? LIMIT ?",
+);
 const LIST: Cql = Cql::read(
     "list the quarantine",
-    "SELECT id, venue, received_at, receipt, source, line, code, message, format, encoding, bytes, state, settled
+    "SELECT id, venue, received_at, receipt, source, line, code, message, format, encoding, bytes, state, settled,
+     sensor
      FROM {ks}.quarantine WHERE tenant = ? AND bucket = ? LIMIT ?",
 );
 const LIST_BEFORE: Cql = Cql::read(
     "list the quarantine",
-    "SELECT id, venue, received_at, receipt, source, line, code, message, format, encoding, bytes, state, settled
+    "SELECT id, venue, received_at, receipt, source, line, code, message, format, encoding, bytes, state, settled,
+     sensor
      FROM {ks}.quarantine WHERE tenant = ? AND bucket = ? AND id < ? LIMIT ?",
 );
 const GET: Cql = Cql::read(
     "read the quarantine",
-    "SELECT id, venue, received_at, receipt, source, line, code, message, format, encoding, bytes, state, settled
+    "SELECT id, venue, received_at, receipt, source, line, code, message, format, encoding, bytes, state, settled,
+     sensor
      FROM {ks}.quarantine WHERE tenant = ? AND bucket = ? AND id = ?",
 );
 const ERASE: Cql = Cql::write(
     "erase entries of the quarantine",
     "DELETE FROM {ks}.quarantine WHERE tenant = ? AND bucket = ? AND id = ?",
 );
-const FIND: Cql = Cql::read(
-    "look for an entry of the quarantine",
-    "SELECT id FROM {ks}.quarantine WHERE tenant = ? AND bucket = ? AND id = ?",
-);
 const SETTLE: Cql = Cql::write(
     "settle an entry of the quarantine",
     "UPDATE {ks}.quarantine SET settled = ? WHERE tenant = ? AND bucket = ? AND id = ?",
 );
 
+const DROP: Cql = Cql::write(
+    "settle an entry of the quarantine",
+    "UPDATE {ks}.quarantine SET settled = ?, bytes = ? WHERE tenant = ? AND bucket = ? AND id = ?",
+);
+
+/// Stands for "all of them" where a venue, source, sensor or reason would stand.
+const ALL: &str = "";
 /// Bytes of an id that name its bucket.
 const BUCKET_BYTES: usize = 7;
 /// Ids in one `IN`; ScyllaDB refuses more than 100.
@@ -97,42 +127,114 @@ impl CassandraQuarantine {
         Self { cluster }
     }
 
-    /// Adds one tenant's entries; returns how many were kept or there.
-    async fn add_of(&self, tenant: &str, entries: &[&QuarantineEntry], max_entries: u64) -> Result<u64> {
+    /// Adds one tenant's entries.
+    async fn add_of(
+        &self,
+        tenant: &str,
+        entries: &[&QuarantineEntry],
+        bounds: &QuarantineBounds,
+    ) -> Result<QuarantineAdded> {
         let known = self.known(tenant, entries).await?;
-        let count: Option<(Counter,)> = self.cluster.first(COUNT, (tenant,)).await?;
-        // A counter that miscounted downwards is no reason to fail.
-        let count = u64::try_from(count.map_or(0, |(count,)| count.0)).unwrap_or(0);
-        let room = usize::try_from(max_entries.saturating_sub(count)).unwrap_or(usize::MAX);
+        let mut room = Room::new(self.total(tenant).await?);
         let mut taken: BTreeMap<&str, &QuarantineEntry> = BTreeMap::new();
-        let mut kept = 0;
+        let mut added = QuarantineAdded::default();
         for &entry in entries {
             let id = entry.id.as_str();
             if known.contains(id) || taken.contains_key(id) {
-                kept += 1;
-            } else if taken.len() < room {
-                taken.insert(id, entry);
-                kept += 1;
+                added.kept += 1;
+                continue;
             }
-        }
-        if taken.is_empty() {
-            return Ok(kept);
+            if entry.state == QuarantineState::Open {
+                let origin = origin_of(entry);
+                if !room.knows(&origin) {
+                    let rows = self.room(tenant, &origin).await?;
+                    room.load(origin, rows);
+                }
+                if let Err(scope) = room.admit(entry, bounds) {
+                    added.leave_out(scope);
+                    continue;
+                }
+            }
+            taken.insert(id, entry);
+            added.kept += 1;
         }
         let mut buckets: BTreeMap<&str, Vec<SizedRow<_>>> = BTreeMap::new();
         for entry in taken.values() {
             let row = sized_row(tenant, entry)?;
             buckets.entry(bucket_of(&entry.id)).or_default().push(row);
         }
-        let added = Counter(i64::try_from(taken.len()).unwrap_or(i64::MAX));
         for (bucket, rows) in buckets {
             self.cluster.execute(ADD_BUCKET, (tenant, bucket)).await?;
             rows::write(&self.cluster, INSERT, rows).await?;
         }
-        // The entries are there: a count that failed is no reason to send them again.
-        if let Err(error) = self.cluster.execute(RAISE_COUNT, (added, tenant)).await {
-            tracing::warn!(tenant, added = added.0, %error, "entries of the quarantine may not have been counted");
+        self.count(tenant, room.changes(), 1).await;
+        Ok(added)
+    }
+
+    /// What waits of a tenant.
+    async fn total(&self, tenant: &str) -> Result<QuarantineSize> {
+        let entries: Option<(Counter,)> = self.cluster.first(COUNT, (tenant,)).await?;
+        let rows = self.room(tenant, &(ALL.to_owned(), ALL.to_owned())).await?;
+        Ok(QuarantineSize {
+            entries: counted(entries.map_or(0, |(entries,)| entries.0)),
+            bytes: rows.iter().map(|(_, size)| size.bytes).sum(),
+        })
+    }
+
+    /// What waits of a venue and source.
+    async fn room(&self, tenant: &str, origin: &Origin) -> Result<Vec<(Detail, QuarantineSize)>> {
+        type Row = (String, String, Option<Counter>, Option<Counter>);
+        let rows: Vec<Row> = self.cluster.all(ROOM, (tenant, &origin.0, &origin.1)).await?;
+        let read = |(sensor, code, entries, bytes): Row| {
+            let size = QuarantineSize {
+                entries: counted(entries.map_or(0, |entries| entries.0)),
+                bytes: counted(bytes.map_or(0, |bytes| bytes.0)),
+            };
+            ((sensor, code), size)
+        };
+        Ok(rows.into_iter().map(read).collect())
+    }
+
+    /// Counts what was added and left out (`sign` 1), or given back (−1). The entries are there, or gone: a count that
+    /// failed is no reason to do it again.
+    async fn count(&self, tenant: &str, changes: RoomChanges, sign: i64) {
+        let signed = |number: u64| Counter(i64::try_from(number).unwrap_or(i64::MAX) * sign);
+        let counting = async {
+            for (((venue, source), (sensor, code)), size) in &changes.added {
+                let row = (
+                    signed(size.entries),
+                    signed(size.bytes),
+                    tenant,
+                    venue,
+                    source,
+                    sensor,
+                    code,
+                );
+                self.cluster.execute(RAISE_ROOM, row).await?;
+            }
+            if changes.tenant.entries > 0 {
+                let (entries, bytes) = (signed(changes.tenant.entries), signed(changes.tenant.bytes));
+                self.cluster.execute(RAISE_COUNT, (entries, tenant)).await?;
+                let row = (entries, bytes, tenant, ALL, ALL, ALL, ALL);
+                self.cluster.execute(RAISE_ROOM, row).await?;
+            }
+            for (((venue, source), (sensor, code), scope), entries) in &changes.left_out {
+                let row = (
+                    signed(*entries),
+                    tenant,
+                    venue,
+                    source,
+                    sensor,
+                    code,
+                    scope.word(),
+                );
+                self.cluster.execute(RAISE_LEFT_OUT, row).await?;
+            }
+            Ok::<_, StorageError>(())
+        };
+        if let Err(error) = counting.await {
+            tracing::warn!(tenant, %error, "entries of the quarantine may not have been counted");
         }
-        Ok(kept)
     }
 
     async fn known(&self, tenant: &str, entries: &[&QuarantineEntry]) -> Result<BTreeSet<String>> {
@@ -154,16 +256,45 @@ impl CassandraQuarantine {
 
 #[async_trait]
 impl Quarantine for CassandraQuarantine {
-    async fn add(&self, entries: Vec<QuarantineEntry>, max_entries: u64) -> Result<u64> {
+    async fn keep(
+        &self,
+        entries: Vec<QuarantineEntry>,
+        bounds: &QuarantineBounds,
+    ) -> Result<QuarantineAdded> {
         let mut tenants: BTreeMap<&TenantId, Vec<&QuarantineEntry>> = BTreeMap::new();
         for entry in &entries {
             tenants.entry(&entry.tenant).or_default().push(entry);
         }
-        let mut kept = 0;
+        let mut added = QuarantineAdded::default();
         for (tenant, entries) in tenants {
-            kept += self.add_of(tenant.as_str(), &entries, max_entries).await?;
+            added.add(self.add_of(tenant.as_str(), &entries, bounds).await?);
         }
-        Ok(kept)
+        Ok(added)
+    }
+
+    async fn left_out(&self, tenant: &TenantId, limit: usize) -> Result<Vec<QuarantineLeftOut>> {
+        type Row = (String, String, String, String, String, Option<Counter>);
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<Row> = self.cluster.all(LEFT_OUT, (tenant.as_str(), limit)).await?;
+        let read = |(venue, source, sensor, code, bound, entries): Row| {
+            let scope = QuarantineScope::ALL
+                .into_iter()
+                .find(|scope| scope.word() == bound);
+            Ok(QuarantineLeftOut {
+                venue: (!venue.is_empty())
+                    .then(|| VenueId::new(&venue).map_err(damaged_value))
+                    .transpose()?,
+                source,
+                sensor: Some(sensor).filter(|sensor| !sensor.is_empty()),
+                code,
+                scope: scope.ok_or_else(|| damaged_value(format_args!("the bound {bound:?}")))?,
+                entries: counted(entries.map_or(0, |entries| entries.0)),
+            })
+        };
+        rows.into_iter().map(read).collect()
     }
 
     async fn list(
@@ -174,6 +305,16 @@ impl Quarantine for CassandraQuarantine {
         limit: usize,
     ) -> Result<Vec<QuarantineEntry>> {
         let name = tenant.as_str();
+        // Ids begin with an hour: that of the receipt, or the one before it. What lies beyond the times asked for need not
+        // be read.
+        let first_id = filter.from.map(|from| hour_prefix(from.saturating_sub(HOUR_MS)));
+        let past_end = filter
+            .until
+            .map(|until| hour_prefix(until.saturating_add(HOUR_MS)));
+        let before = match (before, past_end.as_deref()) {
+            (Some(before), Some(end)) => Some(before.min(end)),
+            (before, end) => before.or(end),
+        };
         let buckets: Vec<(String,)> = match before {
             None => self.cluster.all(BUCKETS, (name,)).await?,
             Some(before) => self.cluster.all(BUCKETS_FROM, (name, bucket_of(before))).await?,
@@ -192,7 +333,11 @@ impl Quarantine for CassandraQuarantine {
                             .await?
                     }
                 };
-                let is_last = rows.len() < asked;
+                let is_last = rows.len() < asked
+                    || rows
+                        .last()
+                        .zip(first_id.as_ref())
+                        .is_some_and(|(row, first)| row.0 < *first);
                 before = rows.last().map(|row| row.0.clone());
                 for row in rows {
                     let entry = from_row(tenant, row)?;
@@ -204,7 +349,10 @@ impl Quarantine for CassandraQuarantine {
                     break;
                 }
             }
-            if listed.len() >= limit {
+            let is_past = first_id
+                .as_deref()
+                .is_some_and(|first| bucket.as_str() < bucket_of(first));
+            if listed.len() >= limit || is_past {
                 break;
             }
         }
@@ -218,30 +366,65 @@ impl Quarantine for CassandraQuarantine {
     }
 
     async fn erase(&self, tenant: &TenantId, ids: Vec<String>) -> Result<()> {
-        let tenant = tenant.as_str();
         for id in &ids {
-            let key = (tenant, bucket_of(id), id.as_str());
-            let there: Option<(String,)> = self.cluster.first(FIND, key).await?;
-            if there.is_none() {
+            let Some(entry) = self.get(tenant, id).await? else {
                 continue;
-            }
+            };
+            let key = (tenant.as_str(), bucket_of(id), id.as_str());
             self.cluster.execute(ERASE, key).await?;
-            // A count that failed only means that the quarantine seems fuller than it is.
-            if let Err(error) = self.cluster.execute(RAISE_COUNT, (Counter(-1), tenant)).await {
-                tracing::warn!(tenant, %error, "an erased entry of the quarantine is still counted");
+            if entry.state == QuarantineState::Open {
+                self.count(tenant.as_str(), room_of(&entry), -1).await;
             }
         }
         Ok(())
     }
 
     async fn set_state(&self, tenant: &TenantId, id: &str, state: QuarantineState) -> Result<()> {
-        if self.get(tenant, id).await?.is_none() {
+        let Some(mut entry) = self.get(tenant, id).await? else {
             let why = format!("there is no entry with the id {id}");
             return Err(StorageError::new(ErrorKind::NotFound, why));
+        };
+        let (name, bucket) = (tenant.as_str(), bucket_of(id));
+        match state {
+            QuarantineState::Dropped => {
+                let nothing: &[u8] = &[];
+                let row = (state_word(state), nothing, name, bucket, id);
+                self.cluster.execute(DROP, row).await?;
+            }
+            _ => {
+                let row = (state_word(state), name, bucket, id);
+                self.cluster.execute(SETTLE, row).await?;
+            }
         }
-        let row = (state_word(state), tenant.as_str(), bucket_of(id), id);
-        self.cluster.execute(SETTLE, row).await
+        let was_open = entry.state == QuarantineState::Open;
+        match (was_open, state == QuarantineState::Open) {
+            (true, false) => self.count(name, room_of(&entry), -1).await,
+            (false, true) => {
+                entry.state = state;
+                self.count(name, room_of(&entry), 1).await;
+            }
+            _ => {}
+        }
+        Ok(())
     }
+}
+
+/// The room that one entry takes.
+fn room_of(entry: &QuarantineEntry) -> RoomChanges {
+    let mut room = Room::default();
+    // Nothing is in its way: it is counted, not asked for.
+    let _ = room.admit(entry, &QuarantineBounds::of_tenant(u64::MAX));
+    room.changes()
+}
+
+/// A counter that miscounted downwards is no reason to fail.
+fn counted(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// What the ids of an hour begin with.
+fn hour_prefix(at: i64) -> String {
+    format!("{:08x}", at.div_euclid(HOUR_MS).max(0))
 }
 
 /// The first bytes of an id: in the order of ids, so that buckets follow each other as their entries do.
@@ -261,6 +444,13 @@ fn passes(filter: &QuarantineFilter, entry: &QuarantineEntry) -> bool {
             .as_ref()
             .is_none_or(|source| entry.source == *source)
         && filter.state.is_none_or(|state| entry.state == state)
+        && filter
+            .sensor
+            .as_ref()
+            .is_none_or(|sensor| entry.sensor.as_ref() == Some(sensor))
+        && filter.receipt.is_none_or(|receipt| entry.receipt == receipt)
+        && filter.from.is_none_or(|from| from <= entry.received_at)
+        && filter.until.is_none_or(|until| entry.received_at < until)
 }
 
 /// Values of [`INSERT`].
@@ -279,6 +469,7 @@ type NewRow<'a> = (
     &'static str,
     &'a [u8],
     &'static str,
+    Option<&'a str>,
 );
 
 fn sized_row<'a>(tenant: &'a str, entry: &'a QuarantineEntry) -> Result<SizedRow<NewRow<'a>>> {
@@ -305,6 +496,7 @@ fn sized_row<'a>(tenant: &'a str, entry: &'a QuarantineEntry) -> Result<SizedRow
         encoding_word(entry.encoding),
         entry.bytes.as_slice(),
         state_word(entry.state),
+        entry.sensor.as_deref(),
     );
     Ok(SizedRow {
         bytes: bytes.iter().sum::<usize>() + tenant.len() + entry.bytes.len(),
@@ -326,6 +518,7 @@ type Columns = (
     Option<Vec<u8>>,
     Option<String>,
     Option<String>,
+    Option<String>,
 );
 
 fn from_row(tenant: &TenantId, row: Columns) -> Result<QuarantineEntry> {
@@ -343,6 +536,7 @@ fn from_row(tenant: &TenantId, row: Columns) -> Result<QuarantineEntry> {
         bytes,
         state,
         settled,
+        sensor,
     ) = row;
     let lacking = |what: &str| damaged_value(format_args!("the quarantine's entry {id} has no {what}"));
     let venue = venue
@@ -361,6 +555,7 @@ fn from_row(tenant: &TenantId, row: Columns) -> Result<QuarantineEntry> {
         format: format.ok_or_else(|| lacking("format"))?,
         encoding: encoding_from(&encoding.ok_or_else(|| lacking("encoding"))?)?,
         bytes: bytes.unwrap_or_default(),
+        sensor,
         state: state_from(&state)?,
         id,
     })

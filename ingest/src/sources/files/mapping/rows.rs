@@ -137,8 +137,10 @@ impl<'m> RowMapper<'m> {
         };
         let venue = || {
             let mut scratch = String::new();
-            let venue = value(&event.fields[VENUE], cells, &mut scratch)?;
-            zones.calendar(venue)
+            match value(&event.fields[VENUE], cells, &mut scratch) {
+                Some(venue) => zones.calendar(venue),
+                None => zones.of_unnamed(),
+            }
         };
         out.push(b'{');
         let opened = out.len();
@@ -208,6 +210,15 @@ fn column_of(mapping: &Mapping, field: &FieldRule) -> String {
 
 /// A field's text; `None` where it has none.
 fn value<'a>(field: &'a FieldRule, cells: &'a Cells, scratch: &'a mut String) -> Option<&'a str> {
+    let read = read(field, cells, scratch)?;
+    if field.values.is_empty() {
+        return Some(read);
+    }
+    Some(field.values.get(read.trim()).map_or(read, String::as_str))
+}
+
+/// A field's text as it stands in the row.
+fn read<'a>(field: &'a FieldRule, cells: &'a Cells, scratch: &'a mut String) -> Option<&'a str> {
     match &field.source {
         Source::Column(column) => cells.get(*column),
         Source::Fixed(text) => Some(text.as_str()).filter(|text| !text.is_empty()),

@@ -1,7 +1,8 @@
 //! Instants as foreign files write them.
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone};
-use dwell_model::time::{TsMs, VenueCalendar};
+use dwell_model::time::{TsMs, VenueCalendar, parse_ts};
+use dwell_runtime::limits::HumanDuration;
 
 use super::TimeSpec;
 
@@ -11,6 +12,8 @@ pub(super) struct TimeRule {
     pub(super) format: TimeFormat,
     pub(super) zone: ZoneRule,
     pub(super) ambiguous: Ambiguous,
+    /// Added to every instant.
+    pub(super) shift_ms: i64,
 }
 
 /// How an instant is written.
@@ -50,9 +53,14 @@ pub(super) enum Ambiguous {
 }
 
 /// Gives the calendar of a venue, for wall times in the venue's zone.
-pub(in crate::sources::files) trait ZoneOfVenue {
+pub(crate) trait ZoneOfVenue {
     /// The venue's calendar; `None` for a venue that is not known.
     fn calendar(&self, venue: &str) -> Option<VenueCalendar>;
+
+    /// The calendar where a row names no venue; `None` where none is meant then.
+    fn of_unnamed(&self) -> Option<VenueCalendar> {
+        None
+    }
 }
 
 impl TimeRule {
@@ -103,7 +111,20 @@ impl TimeRule {
             format,
             zone,
             ambiguous,
+            shift_ms: spec.shift.as_deref().map_or(Ok(0), shift_ms)?,
         })
+    }
+}
+
+/// Reads a duration with a sign.
+fn shift_ms(text: &str) -> Result<i64, String> {
+    let (sign, length) = match text.trim().strip_prefix('-') {
+        Some(length) => (-1, length),
+        None => (1, text.trim().trim_start_matches('+')),
+    };
+    match length.trim().parse::<HumanDuration>() {
+        Ok(length) => Ok(sign * length.as_ms()),
+        Err(error) => Err(format!("mapping: ts.shift {text:?}: {error}; write 90s or -1h")),
     }
 }
 
@@ -151,7 +172,28 @@ impl TimeReader {
         text: &str,
         venue: impl FnOnce() -> Option<VenueCalendar>,
     ) -> Result<Option<TsMs>, String> {
-        let text = text.trim();
+        let read = self.unshifted(rule, text.trim(), venue)?;
+        if rule.shift_ms == 0 {
+            return Ok(read);
+        }
+        let ts = match read {
+            Some(ts) => ts,
+            None => parse_ts(text.trim())
+                .map_err(|_| "neither milliseconds since 1970 nor RFC 3339".to_owned())?,
+        };
+        let shifted = ts.checked_add(rule.shift_ms);
+        shifted
+            .map(Some)
+            .ok_or_else(|| "shifted beyond all time".to_owned())
+    }
+
+    /// The instant as it is written.
+    fn unshifted(
+        &mut self,
+        rule: &TimeRule,
+        text: &str,
+        venue: impl FnOnce() -> Option<VenueCalendar>,
+    ) -> Result<Option<TsMs>, String> {
         match &rule.format {
             TimeFormat::AsIs => Ok(None),
             TimeFormat::Since1970 { unit_ns } => since_1970(text, *unit_ns).map(Some),

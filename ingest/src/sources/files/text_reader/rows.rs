@@ -56,7 +56,7 @@ pub(super) fn csv(
     }
 }
 
-fn fill_from_csv(
+pub(super) fn fill_from_csv(
     row: &CsvRow,
     columns: usize,
     places: &[Option<usize>],
@@ -230,7 +230,7 @@ impl<'de> DeserializeSeed<'de> for Element<'_> {
 }
 
 /// Fills the cells of a row from an object; columns are names, or paths joined by dots.
-fn fill(mapping: &Mapping, object: &Value, cells: &mut Cells) {
+pub(super) fn fill(mapping: &Mapping, object: &Value, cells: &mut Cells) {
     cells.start(mapping.columns.len());
     for (number, column) in mapping.columns.iter().enumerate() {
         let found = object.get(&column.name).or_else(|| {

@@ -95,7 +95,7 @@ impl DayRun {
             carry_in,
             files: Vec::new(),
             exclusions: AppliedExclusions::default(),
-            slices: DaySlices::of(&self.cut, layout),
+            slices: DaySlices::of(&self.cut, &layout),
         };
         self.apply(&mut inputs, &found);
         inputs.exclusions.excluded = computed.excluded.events.clone();

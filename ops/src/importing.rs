@@ -12,6 +12,7 @@ use dwell_model::ids::TenantId;
 use dwell_runtime::clock::SharedClock;
 use dwell_storage::api::{Stores, raw_copied_to};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 
@@ -33,6 +34,8 @@ pub(crate) struct ImportRequest {
 pub(crate) struct Importer {
     deps: ImportDeps,
     options: ImportOptions,
+    /// Sorting takes much memory: whoever sorts waits for the one before.
+    sorting: Arc<Semaphore>,
 }
 
 impl Importer {
@@ -53,6 +56,7 @@ impl Importer {
         Self {
             deps: ImportDeps { stores, clock },
             options,
+            sorting: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -73,6 +77,10 @@ impl Importer {
             },
             mapping: request.mapping.clone(),
             ..self.options.clone()
+        };
+        let _sorting = match request.to_archive {
+            true => Some(self.sorting.acquire().await?),
+            false => None,
         };
         let report = import(paths, &options, &self.deps, progress).await?;
         if report.logged > 0 {

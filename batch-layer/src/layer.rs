@@ -152,6 +152,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let paths = DataPaths::new(folder.path());
         let clock = ManualClock::at_ms(0);
+        std::fs::create_dir_all(&paths.archive).unwrap();
         let archive = DeltaArchive::local(&paths.archive, clock.shared()).unwrap();
         let tables = SqliteStores::open(&paths, clock.shared()).await.unwrap();
         let config = Config {

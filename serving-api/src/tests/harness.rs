@@ -476,7 +476,7 @@ pub(super) fn batch(points: &[Point<'_>]) -> EventBatch {
     position_batch(&rows)
 }
 
-/// The declared kinds, of which `replay` is an admin's, and of which `recompute` can be taken up again.
+/// The declared kinds, of which `seal` is an admin's, and of which `recompute` can be taken up again.
 #[derive(Debug)]
 struct Catalogue(DeclaredJobs);
 
@@ -491,7 +491,7 @@ impl JobCatalogue for Catalogue {
 
     fn needs(&self, kind: &str) -> Role {
         match kind {
-            "replay" => Role::Admin,
+            "seal" => Role::Admin,
             _ => Role::Operator,
         }
     }
@@ -520,6 +520,7 @@ fn declared_jobs() -> DeclaredJobs {
     DeclaredJobs::new(vec![
         job("recompute", &["force"], &[]),
         job("replay", &["entries"], &["entries"]),
+        job("seal", &[], &[]),
     ])
 }
 

@@ -101,7 +101,7 @@ async fn jobs_are_listed_newest_first_in_pages() {
                 .iter()
                 .map(|job| job["id"].clone()),
         );
-        assert_eq!(page["kinds"].as_array().unwrap().len(), 2);
+        assert_eq!(page["kinds"].as_array().unwrap().len(), 3);
         match page["next_cursor"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
             None => break,
@@ -159,7 +159,7 @@ async fn a_job_waits_in_the_lane_that_it_names_and_the_list_shows_what_waits() {
 #[tokio::test]
 async fn what_asks_for_an_admin_is_refused_to_an_operator() {
     let api = Api::start().await;
-    let body = json!({"kind": "replay", "options": {"entries": []}});
+    let body = json!({"kind": "seal"});
     let refused = api
         .send_json(Method::POST, "/v1/jobs", Role::Operator, &body)
         .await;

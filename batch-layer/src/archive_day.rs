@@ -170,6 +170,7 @@ async fn feed<T, F>(
 where
     F: Future<Output = StorageResult<T>>,
 {
+    let _share = sources.layer.memory_share(&day.stop).await?;
     let cuts = sources.cuts(&day.stop).await?;
     if cuts.is_empty() {
         let rows = DeliveredRows::from(sources.part(None, None, &day.stop).await?);

@@ -11,7 +11,8 @@ pub struct Config {
     pub nightly: bool,
     /// Venues worked on at once; the days of one venue follow each other. Default 1. Each takes its share of `memory`.
     pub workers: usize,
-    /// Memory for the raw rows of the days in work; a day with more is read in several passes. Default 256 MiB.
+    /// Memory for the raw rows of the days in work, of nights and all jobs of the process together; a day with more is
+    /// read in several passes. Default 256 MiB.
     pub memory: ByteSize,
     /// How long after a day's end its computation waits for stragglers. Default 15m.
     pub grace: HumanDuration,

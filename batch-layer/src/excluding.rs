@@ -251,6 +251,7 @@ impl BatchLayer {
         let mut run = DayRun::look(self, venue, day, cancel).await?;
         run.exclusions = DayExclusions::exactly([exclusion]);
         let (exclusions, range) = (run.exclusions.clone(), run.range());
+        let _share = self.memory_share(&run.stop).await?;
         let (pieces, incoming) = mpsc::channel(1);
         let (produced, counted) = tokio::join!(
             async { pieces::read(self, &run, Purpose::LookUp, pieces).await },

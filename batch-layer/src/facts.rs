@@ -41,7 +41,9 @@ impl BatchLayer {
             days: &days,
             exclusions: &exclusions,
         };
-        Ok(days_to_compute(&facts, spec))
+        let mut days = days_to_compute(&facts, spec);
+        days.retain(|day| spec.picks(&key.venue, day.day));
+        Ok(days)
     }
 
     /// What a run would work on now, venue by venue, those with nothing to do left out: a dry run.

@@ -40,6 +40,11 @@ impl Stop {
         }
     }
 
+    /// Returns when the work should stop.
+    pub(crate) async fn stopped(&self) {
+        self.token.cancelled().await;
+    }
+
     /// The lease has another holder now.
     pub(crate) fn lose(&self) {
         self.lost.store(true, Ordering::Relaxed);

@@ -84,6 +84,7 @@ pub(crate) async fn compute(
     layout: &Layout,
     carry_in: Carry,
 ) -> Result<Computed> {
+    let _share = layer.memory_share(&day.stop).await?;
     let setting = Setting {
         venue: day.venue.clone(),
         cut: day.cut.clone(),

@@ -1,6 +1,6 @@
 //! What a run did, day by day.
 
-use dwell_model::ids::VenueKey;
+use dwell_model::ids::{VenueId, VenueKey};
 use dwell_model::time::LocalDay;
 use dwell_storage::api::{Generation, GenerationChange};
 use serde::{Deserialize, Serialize};
@@ -149,6 +149,17 @@ impl DayReport {
 }
 
 impl RunReport {
+    /// The days that failed, or that other workers held to the end, as far as they are listed.
+    pub fn days_not_done(&self) -> impl Iterator<Item = (VenueId, LocalDay)> {
+        let not_done = |day: &&DayReport| match day.outcome {
+            Outcome::Failed => true,
+            Outcome::Skipped => day.retryable,
+            _ => false,
+        };
+        let days = self.days.iter().filter(not_done);
+        days.map(|day| (day.venue.venue.clone(), day.day))
+    }
+
     /// Adds a day. A later report on the same day replaces the earlier one, so that a day which was held and then
     /// computed counts once.
     pub(crate) fn add(&mut self, report: DayReport) {
@@ -199,7 +210,7 @@ impl RunReport {
 
 #[cfg(test)]
 mod tests {
-    use dwell_model::ids::{TenantId, VenueId};
+    use dwell_model::ids::TenantId;
 
     use super::*;
 
@@ -215,6 +226,29 @@ mod tests {
         run.add(report(day, Outcome::Skipped));
         run.add(report(day, Outcome::Computed));
         assert_eq!((run.skipped, run.computed, run.days.len()), (0, 1, 1));
+    }
+
+    #[test]
+    fn what_failed_or_was_held_is_not_done_and_what_has_not_begun_is_left_alone() {
+        let first: LocalDay = "2026-03-01".parse().unwrap();
+        let mut run = RunReport::default();
+        let outcomes = [
+            Outcome::Computed,
+            Outcome::Failed,
+            Outcome::Unchanged,
+            Outcome::Skipped,
+            Outcome::Skipped,
+        ];
+        for (n, outcome) in outcomes.into_iter().enumerate() {
+            let mut day = report(first.plus(n as u64), outcome);
+            day.retryable = n == 4;
+            run.add(day);
+        }
+        let days: Vec<String> = run
+            .days_not_done()
+            .map(|(venue, day)| format!("{venue} {day}"))
+            .collect();
+        assert_eq!(days, ["v 2026-03-02", "v 2026-03-05"]);
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub struct RunSpec {
     /// Last day, included.
     #[serde(default)]
     pub to: Option<LocalDay>,
+    /// Of the days that are meant only these; for those that an earlier run could not do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Vec<(VenueId, LocalDay)>>,
     /// Publish a new generation even where nothing has changed.
     #[serde(default)]
     pub force: bool,
@@ -66,6 +69,7 @@ impl RunSpec {
             venues: Venues::All,
             from: None,
             to: None,
+            only: None,
             force: false,
             include_open: true,
             reason: None,
@@ -90,6 +94,12 @@ impl RunSpec {
     /// Whether days are named, in place of all dirty ones.
     pub fn names_days(&self) -> bool {
         self.from.is_some() || self.to.is_some()
+    }
+
+    /// Whether a venue's day is among those named one by one, or none are.
+    pub fn picks(&self, venue: &VenueId, day: LocalDay) -> bool {
+        let is_it = |only: &(VenueId, LocalDay)| only.0 == *venue && only.1 == day;
+        self.only.as_ref().is_none_or(|only| only.iter().any(is_it))
     }
 
     /// Whether a day lies within `from` and `to`.
@@ -160,6 +170,20 @@ mod tests {
         ] {
             assert!(serde_json::from_str::<RunSpec>(refused).is_err(), "{refused}");
         }
+    }
+
+    #[test]
+    fn days_named_one_by_one_are_of_their_venue() {
+        let spec: RunSpec =
+            serde_json::from_str(r#"{"what":"recompute","venues":"all","only":[["a","2026-03-01"]]}"#)
+                .unwrap();
+        let picks = |venue: &str, day: &str| spec.picks(&VenueId::new(venue).unwrap(), day.parse().unwrap());
+        assert!(picks("a", "2026-03-01"));
+        assert!(!picks("b", "2026-03-01") && !picks("a", "2026-03-02"));
+        assert!(
+            RunSpec::all_dirty(What::Verify)
+                .picks(&VenueId::new("b").unwrap(), "2026-03-02".parse().unwrap())
+        );
     }
 
     #[test]

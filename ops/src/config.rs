@@ -21,6 +21,9 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 
+use crate::jobs::{self, Places};
+use crate::schedule::BuiltIn;
+
 /// Keeps things in the data folder.
 const EMBEDDED: &str = "embedded:";
 /// Read from the current folder when no file is named.
@@ -49,6 +52,12 @@ pub(crate) struct Config {
     pub(crate) speed: SpeedConfig,
     /// Nightly computation.
     pub(crate) batch: BatchConfig,
+    /// Jobs: how many at a time.
+    #[serde(default)]
+    pub(crate) jobs: Places,
+    /// Schedules that nobody had to set.
+    #[serde(default)]
+    pub(crate) schedules: BuiltIn,
     /// Bounds of the API.
     pub(crate) serving: ServingConfig,
     /// How long what is kept.
@@ -259,6 +268,8 @@ impl Default for Config {
                 lease_ttl: HumanDuration::seconds(10),
                 ..BatchConfig::default()
             },
+            jobs: Places::default(),
+            schedules: BuiltIn::default(),
             serving: ServingConfig::default(),
             retention: RetentionConfig {
                 raw: HumanDuration::days(90),
@@ -321,6 +332,14 @@ impl Config {
     fn check(&self) -> Result<()> {
         self.batch.validate().context(UNUSABLE)?;
         self.speed.validate().context(UNUSABLE)?;
+        if let Some(problem) = self.jobs.problem() {
+            bail!("{UNUSABLE}: {problem}");
+        }
+        if let Some(place) = &self.schedules.backup_to {
+            jobs::place_of(place)
+                .context("schedules.backup_to")
+                .context(UNUSABLE)?;
+        }
         if self.ingest.events_max == 0 {
             bail!("{UNUSABLE}: ingest.events_max must be at least 1");
         }

@@ -5,13 +5,14 @@
 mod rows;
 mod sheet;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use dwell_model::ids::{TenantId, VenueId, VenueKey};
 use dwell_model::metrics::Slice;
 use dwell_model::time::LocalDay;
-use dwell_storage::api::{RowFilter, SessionCursor, Stores, VenueDay, recuts};
+use dwell_storage::api::{Generation, RowFilter, SessionCursor, Stores, VenueDay, recuts};
 use serde::Serialize;
 
 use rows::{push_row, push_session};
@@ -78,8 +79,8 @@ impl Table {
 #[derive(Debug, Clone)]
 pub(crate) struct Selection {
     pub(crate) tenant: TenantId,
-    /// Only this venue.
-    pub(crate) venue: Option<VenueId>,
+    /// Only these venues.
+    pub(crate) venues: Option<Vec<VenueId>>,
     /// First day.
     pub(crate) from: LocalDay,
     /// Last day, included.
@@ -93,6 +94,9 @@ pub(crate) struct ExportReport {
     /// Published days read; not known where another process wrote the files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) venue_days: Option<u64>,
+    /// The generations of these days; empty where another process wrote the files.
+    #[serde(skip)]
+    pub(crate) generations: BTreeMap<VenueId, BTreeMap<LocalDay, Generation>>,
 }
 
 /// One file of an export.
@@ -120,12 +124,12 @@ pub(crate) async fn export(
             ))
         })
         .collect::<Result<Vec<_>>>()?;
-    let mut venue_days = 0;
+    let mut generations: BTreeMap<VenueId, BTreeMap<LocalDay, Generation>> = BTreeMap::new();
     for stored in stores.registry.venues(&selection.tenant).await? {
         if selection
-            .venue
+            .venues
             .as_ref()
-            .is_some_and(|only| *only != stored.venue.id)
+            .is_some_and(|only| !only.contains(&stored.venue.id))
         {
             continue;
         }
@@ -139,7 +143,9 @@ pub(crate) async fn export(
         )
         .await?;
         let published: Vec<_> = days.iter().filter_map(published_generation).collect();
-        venue_days += published.len() as u64;
+        if !published.is_empty() {
+            generations.insert(stored.venue.id.clone(), published.iter().copied().collect());
+        }
         for (table, sheet) in sheets.iter_mut().filter(|(table, _)| *table == Table::Sessions) {
             for &(day, generation) in &published {
                 export_sessions(stores, &key, day, generation, *table, sheet).await?;
@@ -153,7 +159,8 @@ pub(crate) async fn export(
         .collect::<Result<Vec<_>>>()?;
     Ok(ExportReport {
         files,
-        venue_days: Some(venue_days),
+        venue_days: Some(generations.values().map(|days| days.len() as u64).sum()),
+        generations,
     })
 }
 

@@ -13,6 +13,7 @@ use dwell_runtime::clock::SharedClock;
 use dwell_storage::api::{Stores, raw_copied_to};
 use dwell_storage::usage::{Amounts, UsageCounter};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 
@@ -35,6 +36,8 @@ pub(crate) struct Importer {
     deps: ImportDeps,
     options: ImportOptions,
     usage: UsageCounter,
+    /// Sorting takes much memory: whoever sorts waits for the one before.
+    sorting: Arc<Semaphore>,
 }
 
 impl Importer {
@@ -57,6 +60,7 @@ impl Importer {
             deps: ImportDeps { stores, clock },
             options,
             usage,
+            sorting: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -77,6 +81,10 @@ impl Importer {
             },
             mapping: request.mapping.clone(),
             ..self.options.clone()
+        };
+        let _sorting = match request.to_archive {
+            true => Some(self.sorting.acquire().await?),
+            false => None,
         };
         let report = import(paths, &options, &self.deps, progress).await?;
         // A file's events may be of many venues: they are counted for the tenant.

@@ -1,4 +1,5 @@
-//! Carries out jobs: takes the oldest that waits, does it, and records what came of it.
+//! Carries out jobs: takes one that waits, does it, and records what came of it; some at a time ([`Places`]). Which is
+//! next says [`queue`].
 //!
 //! A job is claimed for a while and renewed while it runs; one whose worker died is claimed again by another. One that
 //! failed for a reason that may pass by itself keeps its claim until it is to be tried again ([`retry_after`]). What
@@ -8,7 +9,9 @@ mod approve;
 mod backups;
 mod days;
 mod erase;
+mod export;
 mod kinds;
+mod queue;
 mod recut;
 mod repair;
 mod replay;
@@ -20,10 +23,11 @@ mod vacuum;
 
 pub(crate) use backups::place_of;
 pub(crate) use kinds::Catalogue;
+pub(crate) use queue::Places;
 pub(crate) use uploads::ImportJob;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -33,7 +37,7 @@ use dwell_retention::{Policy, Retention};
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::limits::HumanDuration;
 use dwell_runtime::shutdown::ShutdownToken;
-use dwell_storage::api::{AuditEntry, Flip, Job, JobProgress, JobState, Stores, audit};
+use dwell_storage::api::{AuditEntry, Flip, Job, JobProgress, JobState, Lane, Stores, audit};
 use dwell_storage::error::{ErrorKind, StorageError};
 use dwell_storage::resolver::EngineSettings;
 use serde_json::json;
@@ -41,6 +45,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::kinds::{Outcome, kind_of};
+use self::queue::{Queue, Waiting};
 use crate::erasing::Eraser;
 use crate::importing::Importer;
 
@@ -50,6 +55,8 @@ const LEASE_MS: i64 = 10_000;
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// How often a worker looks for jobs that nobody told it of.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Most unfinished jobs that a worker looks at.
+const LOOKED_AT_MAX: usize = 10_000;
 /// Attempts of a job whose failures may pass by themselves.
 const ATTEMPTS_MAX: u32 = 8;
 /// The wait after the first attempt; it doubles with each, up to [`RETRY_MS_MAX`].
@@ -73,6 +80,50 @@ pub(crate) struct JobWorker {
     pub(crate) settings: Arc<JobSettings>,
     /// Told when a job was stored.
     pub(crate) wake: Arc<Notify>,
+    /// What all workers of this process share.
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What the workers of a process share: its places, and whose turn it is.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    places: Places,
+    queue: Mutex<Queue>,
+    /// Held by the one that looks for a job.
+    looking: tokio::sync::Mutex<()>,
+}
+
+impl Shared {
+    pub(crate) fn new(places: Places) -> Self {
+        Self {
+            places,
+            queue: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place that a running job has; given back when it is dropped.
+struct Place<'a> {
+    shared: &'a Shared,
+    lane: Lane,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.shared.queue().ended(self.lane);
+    }
+}
+
+/// Days that others hold for longer than a job waits within one attempt. It is tried again.
+#[derive(Debug, thiserror::Error)]
+#[error("{days} days are held by other workers")]
+pub(super) struct Held {
+    pub(super) days: u64,
 }
 
 /// New parameters of a running job, and whom to tell that they are stored.
@@ -116,7 +167,12 @@ impl Progress {
 }
 
 impl JobWorker {
-    /// Works until shutdown; what runs then is left to be claimed again.
+    /// How many of these a process runs: one for each place.
+    pub(crate) fn count(&self) -> usize {
+        self.shared.places.all
+    }
+
+    /// Works until shutdown, on one job at a time; what runs then is left to be claimed again.
     pub(crate) async fn run(self, shutdown: ShutdownToken) -> Result<()> {
         loop {
             let worked = tokio::select! {
@@ -146,9 +202,42 @@ impl JobWorker {
         }
     }
 
-    /// Takes the oldest job that waits and does it; whether there was one.
+    /// Takes the job whose turn it is, if a place is free for one.
+    async fn take(&self) -> Result<Option<(Job, Place<'_>)>> {
+        let _looking = self.shared.looking.lock().await;
+        let (jobs, places) = (&self.stores.jobs, &self.shared.places);
+        let now = self.clock.now_ms();
+        let unfinished = jobs.unfinished(now, LOOKED_AT_MAX).await?;
+        let is_alone = |job: &Job| kind_of(job).is_some_and(|kind| kind.runs_alone());
+        let mut waiting = Waiting::of(&unfinished, now, is_alone);
+        loop {
+            let Some(next) = self.shared.queue().next(&waiting, places).cloned() else {
+                return Ok(None);
+            };
+            let claimed = jobs.claim_one(&next.tenant, &next.id, now, LEASE_MS).await?;
+            if let Some(job) = claimed {
+                self.shared.queue().begun(&next, &waiting, places);
+                let lane = next.lane;
+                if waiting.len() > 1 {
+                    // One wake tells of any number of jobs.
+                    self.wake.notify_one();
+                }
+                return Ok(Some((
+                    job,
+                    Place {
+                        shared: &self.shared,
+                        lane,
+                    },
+                )));
+            }
+            // Another process was faster.
+            waiting.retain(|job| job.id != next.id);
+        }
+    }
+
+    /// Takes a job that waits and does it; whether there was one.
     async fn run_once(&self, shutdown: &ShutdownToken) -> Result<bool> {
-        let Some(mut job) = self.stores.jobs.claim(self.clock.now_ms(), LEASE_MS).await? else {
+        let Some((mut job, _place)) = self.take().await? else {
             return Ok(false);
         };
         tracing::info!(
@@ -335,12 +424,17 @@ fn audited(spec: &serde_json::Value) -> serde_json::Value {
 
 /// How long to wait before a failed job is tried again, milliseconds; `None` when trying again cannot help.
 fn retry_after(job: &Job, error: &anyhow::Error) -> Option<i64> {
-    let passes = error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<StorageError>())
+    let passes = error.chain().any(|cause| {
         // Room is made without us, as an engine comes back without us.
-        .any(|cause| cause.kind().is_retryable() || cause.kind() == ErrorKind::Full);
+        let passes = |kind: ErrorKind| kind.is_retryable() || kind == ErrorKind::Full;
+        let of_store = cause.downcast_ref::<StorageError>();
+        of_store.is_some_and(|cause| passes(cause.kind())) || cause.is::<Held>()
+    });
     let doublings = job.attempts.saturating_sub(1).min(16);
-    (passes && job.attempts < ATTEMPTS_MAX && !job.cancel_requested)
-        .then(|| (RETRY_MS << doublings).min(RETRY_MS_MAX))
+    (passes && has_attempts_left(job)).then(|| (RETRY_MS << doublings).min(RETRY_MS_MAX))
+}
+
+/// Whether a job that fails in a way that may pass is tried again.
+pub(super) fn has_attempts_left(job: &Job) -> bool {
+    job.attempts < ATTEMPTS_MAX && !job.cancel_requested
 }

@@ -8,8 +8,8 @@ use dwell_model::time::TsMs;
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::ShutdownToken;
 use dwell_runtime::tasks::blocking;
-use dwell_runtime::telemetry::{MetricDef, Unit};
-use dwell_storage::api::{JobState, Stores};
+use dwell_runtime::telemetry::{GONE, MetricDef, Unit};
+use dwell_storage::api::{JobState, Lane, Stores};
 use dwell_storage::paths::DataPaths;
 
 /// Jobs by state, of the latest [`JOBS_LOOKED_AT`].
@@ -23,6 +23,24 @@ const OLDEST_JOB: MetricDef = MetricDef::gauge(
     "dwell_jobs_oldest_unfinished_seconds",
     Unit::Seconds,
     "Age of the oldest job that has not ended.",
+);
+/// Jobs that wait, by lane.
+const JOBS_QUEUED: MetricDef = MetricDef::gauge(
+    "dwell_jobs_queued",
+    Unit::Count,
+    "Jobs that wait for a worker, by lane (nightly, demand, backfill).",
+);
+/// Jobs that run, by lane.
+const JOBS_RUNNING: MetricDef = MetricDef::gauge(
+    "dwell_jobs_running",
+    Unit::Count,
+    "Jobs that a worker has, or that are tried again after a while, by lane.",
+);
+/// Age of the oldest job that waits, by lane.
+const JOBS_OLDEST_QUEUED: MetricDef = MetricDef::gauge(
+    "dwell_jobs_oldest_queued_seconds",
+    Unit::Seconds,
+    "Age of the oldest job that waits for a worker, by lane; 0 when none waits.",
 );
 /// Bytes that each part of the data folder takes.
 const STORED: MetricDef = MetricDef::gauge(
@@ -88,6 +106,9 @@ const ERASURES_UNPROVEN: MetricDef = MetricDef::gauge(
 pub(crate) const DEFINITIONS: &[MetricDef] = &[
     JOBS,
     OLDEST_JOB,
+    JOBS_QUEUED,
+    JOBS_RUNNING,
+    JOBS_OLDEST_QUEUED,
     STORED,
     ENGINE_UP,
     FOLDER_TROUBLE,
@@ -105,6 +126,14 @@ pub(crate) fn schedule(tenant: &str, name: &str, overdue_ms: i64, held: usize, f
     metrics::gauge!(SCHEDULE_OVERDUE.name, &labels).set(overdue_ms.max(0) as f64 / 1_000.0);
     metrics::gauge!(SCHEDULE_HELD.name, &labels).set(held as f64);
     metrics::gauge!(SCHEDULE_FAILED.name, &labels).set(failed as f64);
+}
+
+/// A schedule was removed: it has no gauges any more.
+pub(crate) fn schedule_gone(tenant: &str, name: &str) {
+    let labels = [("tenant", tenant.to_owned()), ("schedule", name.to_owned())];
+    for gauge in [SCHEDULE_OVERDUE, SCHEDULE_HELD, SCHEDULE_FAILED] {
+        metrics::gauge!(gauge.name, &labels).set(GONE);
+    }
 }
 
 /// A reader of the log is so far behind.
@@ -130,6 +159,8 @@ pub(crate) fn engine_up(engine: &'static str, up: bool) {
 
 /// Latest jobs that are looked at.
 const JOBS_LOOKED_AT: usize = 1_000;
+/// Most unfinished jobs that are looked at.
+const UNFINISHED_LOOKED_AT: usize = 10_000;
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
@@ -168,12 +199,21 @@ async fn look(stores: &Stores, paths: Option<&DataPaths>, now: TsMs) -> anyhow::
     for (state, count) in by_state {
         metrics::gauge!(JOBS.name, "state" => state).set(count);
     }
-    let oldest = jobs
-        .iter()
-        .filter(|job| !job.state.is_final())
-        .map(|job| job.created_at)
-        .min();
-    metrics::gauge!(OLDEST_JOB.name).set(oldest.map_or(0.0, |created_at| (now - created_at) as f64 / 1e3));
+    let unfinished = stores.jobs.unfinished(now, UNFINISHED_LOOKED_AT).await?;
+    let age = |created_at: Option<TsMs>| created_at.map_or(0.0, |at| (now - at).max(0) as f64 / 1e3);
+    let oldest = unfinished.iter().map(|job| job.created_at).min();
+    metrics::gauge!(OLDEST_JOB.name).set(age(oldest));
+    for lane in Lane::ALL {
+        let of = |state| {
+            unfinished
+                .iter()
+                .filter(move |job| job.lane == lane && job.state == state)
+        };
+        let oldest = of(JobState::Queued).map(|job| job.created_at).min();
+        metrics::gauge!(JOBS_QUEUED.name, "lane" => lane.word()).set(of(JobState::Queued).count() as f64);
+        metrics::gauge!(JOBS_RUNNING.name, "lane" => lane.word()).set(of(JobState::Running).count() as f64);
+        metrics::gauge!(JOBS_OLDEST_QUEUED.name, "lane" => lane.word()).set(age(oldest));
+    }
 
     let backups = crate::backup::state::load(stores.documents.as_ref()).await?;
     crate::backup::metrics::show(&backups, now);

@@ -13,6 +13,8 @@ mod housekeeping;
 mod no_live_view;
 mod pinned;
 mod servers;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use base::Base;
 pub(crate) use engines::{Engines, check_roles};
@@ -49,7 +51,7 @@ use crate::instance;
 use crate::jobs::{self, JobSettings, JobWorker};
 use crate::roles::{Role, Roles};
 use crate::routes::{self, OpsState};
-use crate::schedule::Scheduler;
+use crate::schedule::{Remembered, Scheduler};
 use engines::Hold;
 use no_live_view::NoLiveView;
 use pinned::PinnedGenerations;
@@ -145,7 +147,10 @@ impl Platform {
             stores.clone(),
             Arc::clone(&base.clock),
             config.retention_settings(),
-            Arc::new(PinnedGenerations::new(Arc::clone(&stores.documents))),
+            Arc::new(PinnedGenerations::new(
+                Arc::clone(&stores.documents),
+                Arc::clone(&stores.venue_days),
+            )),
             &holder()?,
         );
         let usage = UsageCounter::default();
@@ -181,6 +186,8 @@ impl Platform {
                 batch: batch.clone(),
                 kinds: Arc::clone(&kinds),
                 clock: Arc::clone(&base.clock),
+                built_in: config.schedules.clone(),
+                remembered: Remembered::default(),
             };
             let token = base.controller.register(Phase::StopJobs, "schedules");
             base.tasks
@@ -218,10 +225,14 @@ impl Platform {
                     replaced_files_kept: config.retention.replaced_files,
                 }),
                 wake: Arc::clone(&wake),
+                shared: Arc::new(jobs::Shared::new(config.jobs.clone())),
             };
-            let token = base.controller.register(Phase::StopJobs, "job worker");
-            base.tasks
-                .spawn("job worker", TaskPolicy::Essential, worker.run(token));
+            for place in 1..=worker.count() {
+                let name = format!("job worker {place}");
+                let token = base.controller.register(Phase::StopJobs, name.as_str());
+                base.tasks
+                    .spawn(name.as_str(), TaskPolicy::Essential, worker.clone().run(token));
+            }
         }
         if roles.has(Role::Batch) {
             let (nights, _) = dwell_batch_layer::Service::new(batch);

@@ -5,6 +5,7 @@
 //! [`ScheduleRun`] beside it, changed by conditional writes: of any number of schedulers one asks for the job. [`due`]
 //! says when; [`service`] looks again and again.
 
+mod builtin;
 mod due;
 mod service;
 #[cfg(test)]
@@ -14,12 +15,13 @@ use chrono_tz::Tz;
 use dwell_model::ids::{TenantId, VenueId};
 use dwell_model::time::TsMs;
 use dwell_serving_api::{JobCatalogue, JobRefusal, JobRequest};
-use dwell_storage::api::DocumentKind;
+use dwell_storage::api::{DocumentKind, Lane};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub(crate) use self::builtin::BuiltIn;
 pub(crate) use self::due::{Due, Timetable};
-pub(crate) use self::service::{Scheduler, standings};
+pub(crate) use self::service::{Remembered, Scheduler, standings};
 
 /// The word for "in each venue's own time": a job per venue.
 pub(crate) const VENUE_TIME: &str = "venue";
@@ -47,9 +49,18 @@ pub(crate) struct Schedule {
     /// What the kind wants to know besides.
     #[serde(default)]
     pub(crate) options: Map<String, Value>,
+    /// Why, for kinds that want a reason (`revert`), and for the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+    /// Which queue its jobs wait in; nightly when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lane: Option<Lane>,
     /// What must be done first: other schedules, or `nights`.
     #[serde(default)]
     pub(crate) after: Vec<String>,
+    /// Made by Dwell itself: see [`builtin`].
+    #[serde(default)]
+    pub(crate) built_in: bool,
     /// Does nothing until it is resumed.
     #[serde(default)]
     pub(crate) paused: bool,
@@ -146,7 +157,8 @@ impl Schedule {
             from: None,
             to: None,
             dry_run: false,
-            reason: None,
+            reason: self.reason.clone(),
+            lane: Some(self.lane.unwrap_or(Lane::Nightly)),
             options: self.options.clone(),
         }
     }

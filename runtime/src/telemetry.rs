@@ -16,7 +16,7 @@ pub(crate) mod testing;
 
 pub use logging::{LogConfig, LogFormat, LogHandle, init_logging};
 pub use metric_def::{MetricDef, MetricKind, Unit, describe};
-pub use prometheus::{COUNT_BUCKETS, MetricsHandle, SECONDS_BUCKETS, SIZE_BUCKETS, install_metrics};
+pub use prometheus::{COUNT_BUCKETS, GONE, MetricsHandle, SECONDS_BUCKETS, SIZE_BUCKETS, install_metrics};
 
 /// Why logs or metrics could not be set up.
 #[derive(Debug, thiserror::Error)]

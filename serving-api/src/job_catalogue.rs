@@ -7,7 +7,7 @@ use std::fmt;
 
 use dwell_model::ids::{TenantId, VenueId};
 use dwell_model::time::LocalDay;
-use dwell_storage::api::Job;
+use dwell_storage::api::{Job, Lane, Role};
 use serde_json::{Map, Value, json};
 
 /// A job as somebody asks for it, read and checked as far as that goes without knowing the kind.
@@ -27,6 +27,8 @@ pub struct JobRequest {
     pub dry_run: bool,
     /// Why it is asked for.
     pub reason: Option<String>,
+    /// Which queue it is to wait in; `None`: as its kind and range have it.
+    pub lane: Option<Lane>,
     /// What the kind wants to know besides.
     pub options: Map<String, Value>,
 }
@@ -61,6 +63,25 @@ pub trait JobCatalogue: Send + Sync + fmt::Debug {
     /// Decides a request: the `spec` to be stored with the job. Pure and quick; whether there is anything to do shows
     /// when the job runs.
     fn decide(&self, request: &JobRequest) -> Result<Value, JobRefusal>;
+
+    /// The role that may ask for jobs of a kind; never less than operator.
+    fn needs(&self, kind: &str) -> Role {
+        let _ = kind;
+        Role::Operator
+    }
+
+    /// The `spec` of a job that does what a job that has ended could not do, and no more.
+    fn retry(&self, job: &Job) -> Result<Value, JobRefusal> {
+        Err(JobRefusal(format!(
+            "a job {} is not taken up again: ask for a new one",
+            job.kind
+        )))
+    }
+
+    /// The queue that a request waits in: the one it names, else by its kind and range.
+    fn lane(&self, request: &JobRequest) -> Lane {
+        request.lane.unwrap_or_default()
+    }
 
     /// Called after a job was stored, so that a worker need not wait for its next look.
     fn created(&self, job: &Job) {
@@ -184,6 +205,7 @@ mod tests {
             to: None,
             dry_run: false,
             reason: None,
+            lane: None,
             options: Map::new(),
         }
     }

@@ -46,6 +46,7 @@ const DESCRIPTION: &str = "Metrics, live view, sessions, days and jobs of the te
         routes::jobs::list,
         routes::jobs::get,
         routes::jobs::cancel,
+        routes::jobs::retry,
         routes::audit::list,
         routes::exclusions::list,
         routes::quarantine::list,

@@ -70,6 +70,7 @@ pub static ROUTES: &[Route] = routes! {
     GET "/v1/jobs" OPERATOR routes::jobs::list;
     GET "/v1/jobs/{job}" OPERATOR routes::jobs::get;
     POST "/v1/jobs/{job}/cancel" OPERATOR routes::jobs::cancel;
+    POST "/v1/jobs/{job}/retry" OPERATOR routes::jobs::retry;
     GET "/v1/audit" OPERATOR routes::audit::list;
     GET "/v1/exclusions" OPERATOR routes::exclusions::list;
     GET "/v1/quarantine" OPERATOR routes::quarantine::list;

@@ -6,6 +6,7 @@
 //! - [`backends`]: the engines behind the traits.
 //! - [`archive`]: Parquet in Delta tables on an object store.
 //! - [`backup`]: backups at a place, as objects with checksums.
+//! - [`file_place`]: a folder, or a folder of an object store, for whole files.
 //! - [`paths`] and [`lock`]: the files of an embedded installation, and who may open them.
 //! - [`resolver`]: configuration URIs to backends.
 //! - [`erasure`]: who is to be forgotten, and how every reader takes notice.
@@ -22,6 +23,7 @@ pub mod conformance;
 pub mod decorators;
 pub mod erasure;
 pub mod error;
+pub mod file_place;
 pub mod lock;
 pub mod metrics;
 pub mod paths;

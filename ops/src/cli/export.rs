@@ -43,7 +43,7 @@ pub(crate) async fn run(args: &ExportArgs) -> Result<()> {
             Target::Opened { platform, .. } => {
                 let selection = Selection {
                     tenant: platform.tenant().clone(),
-                    venue: args.venue.clone(),
+                    venues: args.venue.clone().map(|venue| vec![venue]),
                     from: args.from,
                     to: args.to,
                 };
@@ -93,6 +93,7 @@ async fn download(args: &ExportArgs, target: &Target, tables: &[Table]) -> Resul
     Ok(ExportReport {
         files,
         venue_days: None,
+        generations: Default::default(),
     })
 }
 

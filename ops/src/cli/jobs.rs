@@ -44,6 +44,16 @@ pub(crate) enum JobsCommand {
         #[command(flatten)]
         target: TargetArgs,
     },
+    /// Ask for a job that does what another could not do: of days, those that failed.
+    Retry {
+        /// Its id
+        id: String,
+        /// Wait until it is done; the exit code is 0 only when it succeeded
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        target: TargetArgs,
+    },
     /// Ask a job to stop.
     Cancel {
         /// Its id
@@ -97,6 +107,9 @@ pub(crate) struct RunArgs {
     /// Compute days even when their input has not changed
     #[arg(long)]
     force: bool,
+    /// Which queue to wait in [default: by kind and range]
+    #[arg(long, value_parser = ["nightly", "demand", "backfill"])]
+    lane: Option<String>,
     /// Why, for the record
     #[arg(long)]
     reason: Option<String>,
@@ -157,6 +170,9 @@ impl RunArgs {
         if let Some(reason) = &self.reason {
             body["reason"] = json!(reason);
         }
+        if let Some(lane) = &self.lane {
+            body["lane"] = json!(lane);
+        }
         if self.dry_run {
             body["dry_run"] = json!(true);
         }
@@ -173,6 +189,15 @@ pub(crate) async fn run(command: &JobsCommand) -> Result<()> {
         JobsCommand::Kinds { target } => kinds(target).await,
         JobsCommand::List { limit, target } => list(*limit, target).await,
         JobsCommand::Show { id, target } => show(id, target).await,
+        JobsCommand::Retry { id, wait, target } => {
+            let output = Output::from_flag(target.json);
+            with_target(target, async |opened| {
+                let path = format!("/v1/jobs/{}/retry", escape(id));
+                let job: Value = opened.client().json(Method::POST, &path, None).await?;
+                follow(opened, job, *wait, output).await
+            })
+            .await
+        }
         JobsCommand::Cancel { id, target } => {
             let output = Output::from_flag(target.json);
             with_target(target, async |opened| {
@@ -198,24 +223,29 @@ async fn start(args: &RunArgs) -> Result<()> {
             Some("all") => body["venues"] = json!("all"),
             Some(venue) => body["venues"] = json!(venues_of(client, venue).await?),
         }
-        let mut job = create_job(client, &body).await?;
-        // A process that opened the folder itself is the only one that could do the job; a dry run is asked for its
-        // answer.
-        if args.wait || args.dry_run || matches!(target, Target::Opened { .. }) {
-            job = wait_for(client, job, output).await?;
-        }
-        output.result(&job, || describe(&job))?;
-        match job["state"].as_str() {
-            Some("failed" | "partial" | "cancelled") => bail!(
-                "the job {} ended as {}: {}",
-                text(&job["id"]),
-                text(&job["state"]),
-                job["error"].as_str().unwrap_or("see its report")
-            ),
-            _ => Ok(()),
-        }
+        let job = create_job(client, &body).await?;
+        // A dry run is asked for its answer.
+        follow(target, job, args.wait || args.dry_run, output).await
     })
     .await
+}
+
+/// Shows a job that was asked for, if wanted once it has ended; an error when it did not succeed.
+async fn follow(target: &Target, mut job: Value, wait: bool, output: Output) -> Result<()> {
+    // A process that opened the folder itself is the only one that could do the job.
+    if wait || matches!(target, Target::Opened { .. }) {
+        job = wait_for(target.client(), job, output).await?;
+    }
+    output.result(&job, || describe(&job))?;
+    match job["state"].as_str() {
+        Some("failed" | "partial" | "cancelled") => bail!(
+            "the job {} ended as {}: {}",
+            text(&job["id"]),
+            text(&job["state"]),
+            job["error"].as_str().unwrap_or("see its report")
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// What `--option NAME=VALUE` says, each given once or more; a value that is no JSON is a text.
@@ -267,13 +297,14 @@ async fn list(limit: usize, target: &TargetArgs) -> Result<()> {
         let answer: Value = opened.client().get(&format!("/v1/jobs?limit={limit}")).await?;
         output.result(&answer, || {
             let jobs = answer["jobs"].as_array().map(Vec::as_slice).unwrap_or_default();
-            table(
-                &["id", "kind", "state", "done", "of", "asked by", "created"],
-                &[3, 4],
+            let table = table(
+                &["id", "kind", "lane", "state", "done", "of", "asked by", "created"],
+                &[4, 5],
                 jobs.iter().map(|job| {
                     vec![
                         text(&job["id"]),
                         text(&job["kind"]),
+                        text(&job["lane"]),
                         text(&job["state"]),
                         text(&job["progress"]["done"]),
                         text(&job["progress"]["total"]),
@@ -281,10 +312,32 @@ async fn list(limit: usize, target: &TargetArgs) -> Result<()> {
                         text(&job["created_at"]),
                     ]
                 }),
-            )
+            );
+            format!("{table}\n{}", lanes(&answer["lanes"]))
         })
     })
     .await
+}
+
+/// What waits and runs, a line for each lane with anything in it.
+fn lanes(lanes: &Value) -> String {
+    let lanes = lanes.as_array().map(Vec::as_slice).unwrap_or_default();
+    let line = |lane: &Value| {
+        let (queued, running) = (lane["queued"].as_u64()?, lane["running"].as_u64()?);
+        let oldest = lane["oldest_queued"].as_str();
+        let since = oldest.map_or_else(String::new, |oldest| format!(", the oldest since {oldest}"));
+        (queued + running > 0).then(|| {
+            format!(
+                "{}: {queued} waiting{since}; {running} running",
+                text(&lane["lane"])
+            )
+        })
+    };
+    let lines: Vec<String> = lanes.iter().filter_map(line).collect();
+    match lines.is_empty() {
+        true => "nothing waits or runs".to_owned(),
+        false => lines.join("\n"),
+    }
 }
 
 async fn kinds(target: &TargetArgs) -> Result<()> {

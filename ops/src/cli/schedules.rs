@@ -59,6 +59,12 @@ pub(crate) struct SetArgs {
     /// What must be done first: another schedule, or `nights`
     #[arg(long)]
     after: Vec<String>,
+    /// Why, for kinds that want a reason, and for the record
+    #[arg(long)]
+    reason: Option<String>,
+    /// Which queue its jobs wait in [default: nightly]
+    #[arg(long, value_parser = ["nightly", "demand", "backfill"])]
+    lane: Option<String>,
     /// An option of the kind, as NAME=VALUE; the value may be JSON
     #[arg(long = "option", value_name = "NAME=VALUE")]
     options: Vec<String>,
@@ -86,8 +92,13 @@ async fn list(target: &TargetArgs) -> Result<()> {
                 .map(Vec::as_slice)
                 .unwrap_or_default();
             let row = |entry: &Value| {
+                let by = match entry["schedule"]["built_in"] == true {
+                    true => "built in",
+                    false => "operator",
+                };
                 vec![
                     text(&entry["name"]),
+                    by.to_owned(),
                     text(&entry["venue"]),
                     text(&entry["schedule"]["kind"]),
                     text(&entry["schedule"]["cron"]),
@@ -96,7 +107,7 @@ async fn list(target: &TargetArgs) -> Result<()> {
                     next(&entry["next"]),
                 ]
             };
-            let columns = ["name", "venue", "kind", "when", "in", "last", "next"];
+            let columns = ["name", "by", "venue", "kind", "when", "in", "last", "next"];
             table(&columns, &[], schedules.iter().map(row))
         })
     })
@@ -126,6 +137,11 @@ async fn set(args: &SetArgs) -> Result<()> {
     });
     if !args.venues.is_empty() {
         body["venues"] = json!(args.venues);
+    }
+    for (name, text) in [("reason", &args.reason), ("lane", &args.lane)] {
+        if let Some(text) = text {
+            body[name] = json!(text);
+        }
     }
     let output = Output::from_flag(args.target.json);
     with_target(&args.target, async |opened| {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use dwell_model::time::format_rfc3339;
 use dwell_serving_api::{DeclaredJob, JobRefusal, JobRequest};
-use dwell_storage::api::{Job, JobState};
+use dwell_storage::api::{Job, JobState, Lane, Role};
 use dwell_storage::archive::DeltaArchive;
 use dwell_storage::backup::BackupPlace;
 use dwell_storage::resolver::{self, StoreUri};
@@ -93,6 +93,26 @@ impl JobKind for BackupJob {
             place_of(place).map_err(|error| JobRefusal(format!("{error:#}")))?;
         }
         Ok(())
+    }
+
+    fn needs(&self) -> Role {
+        // A backup holds everything, the keys of pseudonyms among it, and is written where the one who asks says.
+        Role::Admin
+    }
+
+    fn lane(&self, _: &JobRequest) -> Lane {
+        match self {
+            BackupJob::Backup => Lane::Demand,
+            BackupJob::RestoreBackup | BackupJob::Drill => Lane::Backfill,
+        }
+    }
+
+    fn runs_alone(&self) -> bool {
+        true
+    }
+
+    fn retry(&self, job: &Job) -> Result<Value, JobRefusal> {
+        Ok(job.spec.clone())
     }
 
     async fn run(

@@ -1,5 +1,7 @@
 //! `recompute`, `archive`, `verify`: work on venue-days, done by the batch layer.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use dwell_batch_layer::report::RunReport;
@@ -8,12 +10,12 @@ use dwell_batch_layer::{Source, WhatIf};
 use dwell_model::ids::VenueId;
 use dwell_model::time::LocalDay;
 use dwell_serving_api::{DeclaredJob, JobRefusal, JobRequest};
-use dwell_storage::api::{Job, JobProgress, JobState};
+use dwell_storage::api::{Job, JobProgress, JobState, Lane};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::kinds::{JobKind, Outcome};
-use super::{JobWorker, Progress, repair};
+use super::kinds::{JobKind, Outcome, lane_of_range};
+use super::{Held, JobWorker, Progress, has_attempts_left, repair};
 
 /// The job's spec, as the catalogue stores it.
 #[derive(Debug, Deserialize)]
@@ -30,6 +32,12 @@ struct Spec {
     repair: bool,
     /// Of `verify`: a place with backups that may have copies of the archive's files.
     from_backup: Option<String>,
+    /// Of `verify`: only so many days, others each time.
+    sample: Option<usize>,
+    /// Of a job that does again what another could not do: the days that failed then.
+    only: Option<Vec<(VenueId, LocalDay)>>,
+    /// The job that it takes up again.
+    retry_of: Option<String>,
     /// Of a dry run of `recompute`: with the layout in force on this day.
     #[serde(default)]
     layout: Option<LocalDay>,
@@ -39,6 +47,7 @@ struct Spec {
 }
 
 const REPAIR: &str = "repair";
+const SAMPLE: &str = "sample";
 
 /// Days whose difference a dry run computes; the others are only named.
 const COMPARED_DAYS_MAX: usize = 31;
@@ -73,7 +82,7 @@ impl JobKind for DaysJob {
             takes_days: true,
             takes_dry_run: true,
             options: match self.what {
-                What::Verify => &["force", REPAIR, "from_backup"],
+                What::Verify => &["force", REPAIR, "from_backup", SAMPLE],
                 What::Recompute => &["force", "layout", "definitions", "source"],
                 What::Archive => &["force"],
             },
@@ -98,11 +107,47 @@ impl JobKind for DaysJob {
         if layout.is_some_and(|layout| !is_day(layout)) {
             return refuse("layout is a day: that on which the wanted layout is in force".to_owned());
         }
+        let sample = request.options.get(SAMPLE);
+        if sample.is_some_and(|sample| sample.as_u64().is_none_or(|sample| sample == 0)) {
+            return refuse("sample is a number of days, at least 1".to_owned());
+        }
         let known = dwell_model::definitions::VERSION;
         if version.is_some_and(|version| version.as_u64() != Some(u64::from(known))) {
             return refuse(format!("this version of Dwell computes definitions {known} only"));
         }
         Ok(())
+    }
+
+    fn lane(&self, request: &JobRequest) -> Lane {
+        match (self.what, request.from, request.to) {
+            // What is dirty is little most of the time; all that was ever archived is not.
+            (What::Recompute | What::Archive, None, None) => Lane::Demand,
+            _ => lane_of_range(request),
+        }
+    }
+
+    fn retry(&self, job: &Job) -> Result<serde_json::Value, JobRefusal> {
+        // A verification that repaired has its report under `verified`, which is a number else.
+        let report = job
+            .report
+            .as_ref()
+            .map(|report| match report["verified"].is_object() {
+                true => &report["verified"],
+                false => report,
+            });
+        let report: RunReport = report
+            .and_then(|report| serde_json::from_value(report.clone()).ok())
+            .ok_or_else(|| {
+                JobRefusal("the job has left no report of its days: ask for a new one".to_owned())
+            })?;
+        let only: Vec<(VenueId, LocalDay)> = report.days_not_done().collect();
+        if only.is_empty() {
+            return Err(JobRefusal("no day of the job has failed".to_owned()));
+        }
+        let mut spec = job.spec.clone();
+        spec["only"] = serde_json::json!(only);
+        spec["retry_of"] = serde_json::json!(job.id);
+        Ok(spec)
     }
 
     async fn run(
@@ -126,14 +171,18 @@ async fn run(
     let spec: Spec =
         serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
     let venues = venues_of(&spec.venues)?;
-    let run = RunSpec {
+    let mut run = RunSpec {
         venues,
         from: spec.from,
         to: spec.to,
+        only: spec.only.clone(),
         force: spec.force,
         reason: job.reason.clone(),
         ..RunSpec::all_dirty(what)
     };
+    if let Some(sample) = spec.sample.filter(|_| spec.only.is_none()) {
+        run.only = Some(sample_of(worker, job, &run, sample).await?);
+    }
     if spec.dry_run {
         return dry_run(what, worker, job, &spec, &run, &progress, &cancel).await;
     }
@@ -150,12 +199,47 @@ async fn run(
         )
         .await;
     }
+    if report.failed == 0 && !report.cancelled && report.dirty_left > 0 && has_attempts_left(job) {
+        // Nothing is wrong: others are at these days, or changed them meanwhile.
+        return Err(Held {
+            days: report.dirty_left,
+        }
+        .into());
+    }
     let (state, error) = judge(&report);
-    Ok(Outcome {
-        state,
-        report: serde_json::to_value(&report)?,
-        error,
-    })
+    let mut report = serde_json::to_value(&report)?;
+    if let Some(retry_of) = &spec.retry_of {
+        report["retry_of"] = serde_json::json!(retry_of);
+        report["days_retried"] = serde_json::json!(spec.only.as_ref().map_or(0, Vec::len));
+    }
+    Ok(Outcome { state, report, error })
+}
+
+/// So many of a run's days, spread over all of them; others for each job, the same however often one is begun.
+async fn sample_of(
+    worker: &JobWorker,
+    job: &Job,
+    run: &RunSpec,
+    sample: usize,
+) -> Result<Vec<(VenueId, LocalDay)>> {
+    let every = RunSpec {
+        include_open: false,
+        force: true,
+        ..run.clone()
+    };
+    let planned = worker.batch.plan_spec(&job.tenant, &every).await?;
+    let mut days: Vec<(u64, VenueId, LocalDay)> = planned
+        .into_iter()
+        .flat_map(|(venue, days)| days.into_iter().map(move |day| (venue.venue.clone(), day.day)))
+        .map(|(venue, day)| {
+            let mut hasher = DefaultHasher::new();
+            (&job.id, venue.as_str(), day).hash(&mut hasher);
+            (hasher.finish(), venue, day)
+        })
+        .collect();
+    days.sort();
+    days.truncate(sample);
+    Ok(days.into_iter().map(|(_, venue, day)| (venue, day)).collect())
 }
 
 /// Which days a run would work on and, for a recompute, what it would change: computed, and published nowhere.
@@ -246,4 +330,94 @@ pub(super) fn judge(report: &RunReport) -> (JobState, Option<String>) {
         JobState::Failed
     };
     (state, Some(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use dwell_model::ids::TenantId;
+    use serde_json::json;
+
+    use super::*;
+
+    fn ended(report: serde_json::Value) -> Job {
+        let spec = json!({"venues": "all", "from": "2026-03-01", "to": "2026-03-05", "dry_run": false, "force": true});
+        let tenant = TenantId::new("acme").unwrap();
+        let mut job = Job::queued("j1".into(), tenant, "recompute", spec, "me".into(), None, 0);
+        (job.state, job.report) = (JobState::Partial, Some(report));
+        job
+    }
+
+    /// A report as jobs store it, of some days and how they went.
+    fn report(days: &[(&str, &str, bool)]) -> serde_json::Value {
+        let day = |(day, outcome, retryable): &(&str, &str, bool)| {
+            json!({
+                "venue": {"tenant": "acme", "venue": "shop"}, "day": day, "what": "recompute", "outcome": outcome,
+                "reason": "", "generation": null, "events": 0, "rows": 0, "sessions": 0, "late_events": 0,
+                "changed": null, "retryable": retryable, "duration_ms": 0,
+            })
+        };
+        let mut report = serde_json::to_value(RunReport::default()).unwrap();
+        report["days"] = days.iter().map(day).collect();
+        report
+    }
+
+    #[test]
+    fn a_retry_asks_for_the_days_that_failed_and_no_others() {
+        let days = [
+            ("2026-03-01", "computed", false),
+            ("2026-03-02", "failed", false),
+            ("2026-03-03", "skipped", true),
+            ("2026-03-04", "skipped", false),
+        ];
+        let expected = json!({
+            "venues": "all", "from": "2026-03-01", "to": "2026-03-05", "dry_run": false, "force": true,
+            "only": [["shop", "2026-03-02"], ["shop", "2026-03-03"]], "retry_of": "j1",
+        });
+        assert_eq!(RECOMPUTE.retry(&ended(report(&days))).unwrap(), expected);
+        // A verification that repaired keeps its report within.
+        let repaired = json!({"verified": report(&days), "files": []});
+        assert_eq!(VERIFY.retry(&ended(repaired)).unwrap()["only"], expected["only"]);
+        assert!(
+            RECOMPUTE.retry(&ended(report(&days[..1]))).is_err(),
+            "nothing has failed"
+        );
+        assert!(
+            RECOMPUTE.retry(&ended(json!(null))).is_err(),
+            "it is not known what has"
+        );
+    }
+
+    #[test]
+    fn a_month_is_waited_for_and_what_is_longer_is_not() {
+        let lane = |job: &DaysJob, from: Option<&str>, to: Option<&str>| {
+            job.lane(&JobRequest {
+                tenant: TenantId::new("acme").unwrap(),
+                kind: job.what.word().to_owned(),
+                venues: None,
+                from: from.map(|day| day.parse().unwrap()),
+                to: to.map(|day| day.parse().unwrap()),
+                dry_run: false,
+                reason: None,
+                lane: None,
+                options: serde_json::Map::new(),
+            })
+        };
+        let (first, month, longer) = (Some("2026-03-01"), Some("2026-03-31"), Some("2026-04-01"));
+        for (job, from, to, expected) in [
+            (&RECOMPUTE, first, month, Lane::Demand),
+            (&RECOMPUTE, first, longer, Lane::Backfill),
+            (&RECOMPUTE, first, None, Lane::Backfill),
+            (&RECOMPUTE, None, None, Lane::Demand),
+            (&ARCHIVE, None, None, Lane::Demand),
+            (&VERIFY, None, None, Lane::Backfill),
+            (&VERIFY, first, first, Lane::Demand),
+        ] {
+            assert_eq!(
+                lane(job, from, to),
+                expected,
+                "{} {from:?} {to:?}",
+                job.what.word()
+            );
+        }
+    }
 }

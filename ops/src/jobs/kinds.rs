@@ -8,14 +8,15 @@ use std::sync::Arc;
 use anyhow::Result;
 use async_trait::async_trait;
 use dwell_serving_api::{DeclaredJob, DeclaredJobs, JobCatalogue, JobRefusal, JobRequest};
-use dwell_storage::api::{Job, JobState};
+use dwell_storage::api::{Job, JobState, Lane, Role};
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::backups::BackupJob;
 use super::{
-    JobWorker, Progress, approve, days, erase, recut, replay, restore, retention, revert, uploads, vacuum,
+    JobWorker, Progress, approve, days, erase, export, recut, replay, restore, retention, revert, uploads,
+    vacuum,
 };
 
 /// All kinds.
@@ -37,7 +38,11 @@ const KINDS: &[&dyn JobKind] = &[
     &BackupJob::RestoreBackup,
     &BackupJob::Drill,
     &erase::Erase,
+    &export::Export,
 ];
+
+/// Longest range of days that somebody waits for.
+const DEMAND_DAYS_MAX: usize = 31;
 
 /// A kind of job. Doing one twice changes nothing: a worker may die at any point, and another does it again.
 #[async_trait]
@@ -56,6 +61,30 @@ pub(super) trait JobKind: Sync {
         Ok(())
     }
 
+    /// The role that may ask for it.
+    fn needs(&self) -> Role {
+        Role::Operator
+    }
+
+    /// Which queue a request waits in that names none.
+    fn lane(&self, request: &JobRequest) -> Lane {
+        let _ = request;
+        Lane::Demand
+    }
+
+    /// Whether a tenant's jobs of the kind follow each other, since two at a time would only be in each other's way.
+    fn runs_alone(&self) -> bool {
+        false
+    }
+
+    /// The parameters of a job that does again what a job that has ended could not do.
+    fn retry(&self, job: &Job) -> Result<Value, JobRefusal> {
+        Err(JobRefusal(format!(
+            "a job {} is not taken up again: ask for a new one",
+            job.kind
+        )))
+    }
+
     /// Does the job, looking at `cancel` between steps that can be repeated. A failure of a store that may pass by
     /// itself is an error: the job is tried again later.
     async fn run(
@@ -65,6 +94,18 @@ pub(super) trait JobKind: Sync {
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<Outcome>;
+}
+
+/// The lane of work on a range of days: a month is asked for by somebody who waits, a longer or open range is not.
+pub(super) fn lane_of_range(request: &JobRequest) -> Lane {
+    let is_short = |days: usize| days <= DEMAND_DAYS_MAX;
+    match (request.from, request.to) {
+        _ if request.dry_run => Lane::Demand,
+        (Some(from), Some(to)) if is_short(from.through(to).take(DEMAND_DAYS_MAX + 1).count()) => {
+            Lane::Demand
+        }
+        _ => Lane::Backfill,
+    }
 }
 
 /// What does jobs of a kind.
@@ -137,6 +178,27 @@ impl JobCatalogue for Catalogue {
             kind.check(request)?;
         }
         Ok(spec)
+    }
+
+    fn needs(&self, kind: &str) -> Role {
+        let kind = KINDS.iter().find(|known| known.is_named(kind));
+        kind.map_or(Role::Operator, |kind| kind.needs())
+    }
+
+    fn lane(&self, request: &JobRequest) -> Lane {
+        let kind = KINDS.iter().find(|kind| kind.is_named(&request.kind));
+        let usual = kind.map_or(Lane::Demand, |kind| kind.lane(request));
+        request.lane.unwrap_or(usual)
+    }
+
+    fn retry(&self, job: &Job) -> Result<Value, JobRefusal> {
+        match kind_of(job) {
+            Some(kind) => kind.retry(job),
+            None => Err(JobRefusal(format!(
+                "there is no kind of job {:?} any more",
+                job.kind
+            ))),
+        }
     }
 
     fn created(&self, _: &Job) {

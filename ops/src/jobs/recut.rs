@@ -8,7 +8,7 @@ use dwell_model::ids::{VenueId, VenueKey};
 use dwell_model::time::VenueCalendar;
 use dwell_serving_api::{DeclaredJob, JobRefusal, JobRequest};
 use dwell_storage::api::recuts::{self, Wish};
-use dwell_storage::api::{Job, JobProgress, JobState};
+use dwell_storage::api::{Job, JobProgress, JobState, Lane};
 use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -65,6 +65,11 @@ impl JobKind for Recut {
             Ok(_) => Ok(()),
             Err(error) => refuse(error.to_string()),
         }
+    }
+
+    /// It takes what computing all of the venue's days takes.
+    fn lane(&self, _: &JobRequest) -> Lane {
+        Lane::Backfill
     }
 
     async fn run(

@@ -1,13 +1,16 @@
 //! `restore`: what the archive holds of days becomes raw events again, row by row.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use dwell_batch_layer::spec::Venues;
-use dwell_model::ids::VenueKey;
+use dwell_model::ids::{VenueId, VenueKey};
 use dwell_model::time::{LocalDay, VenueCalendar};
 use dwell_retention::{Error, RestoreReport};
-use dwell_serving_api::DeclaredJob;
-use dwell_storage::api::{Job, JobState, MarkSource};
+use dwell_serving_api::{DeclaredJob, JobRefusal, JobRequest};
+use dwell_storage::api::{Job, JobState, Lane, MarkSource};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +23,10 @@ use super::{JobWorker, Progress};
 const DAYS_TOLD: usize = 1_000;
 /// Marks that one attempt makes of a day: before and after.
 const MARKS_PER_ATTEMPT: i64 = 2;
+/// Days that a report names as not restored, one by one: those that a retry takes up.
+const FAILED_DAYS_TOLD: usize = 10_000;
+/// How long it is waited before days that others hold are tried again.
+const HELD_PAUSE: Duration = Duration::from_secs(1);
 
 /// The job's spec, as the catalogue stores it.
 #[derive(Debug, Deserialize)]
@@ -29,6 +36,10 @@ struct Spec {
     to: Option<LocalDay>,
     #[serde(default)]
     dry_run: bool,
+    /// Of a job that does again what another could not do: the days that failed then.
+    only: Option<Vec<(VenueId, LocalDay)>>,
+    /// The job that it takes up again.
+    retry_of: Option<String>,
 }
 
 pub(super) struct Restore;
@@ -46,6 +57,24 @@ impl JobKind for Restore {
         })
     }
 
+    fn lane(&self, _: &JobRequest) -> Lane {
+        Lane::Backfill
+    }
+
+    fn retry(&self, job: &Job) -> Result<Value, JobRefusal> {
+        let failed = job.report.as_ref().map(|report| report["failed"].clone());
+        let only: Vec<(VenueId, LocalDay)> = failed
+            .and_then(|failed| serde_json::from_value(failed).ok())
+            .unwrap_or_default();
+        if only.is_empty() {
+            return Err(JobRefusal("no day of the job has failed".to_owned()));
+        }
+        let mut spec = job.spec.clone();
+        spec["only"] = json!(only);
+        spec["retry_of"] = json!(job.id);
+        Ok(spec)
+    }
+
     async fn run(
         &self,
         worker: &JobWorker,
@@ -55,40 +84,67 @@ impl JobKind for Restore {
     ) -> Result<Outcome> {
         let spec: Spec =
             serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
-        let days = days_of(worker, job, &spec).await?;
-        let mut done = Done::new(spec.dry_run);
-        for (number, (venue, calendar, day)) in days.iter().enumerate() {
+        let mut days: VecDeque<_> = days_of(worker, job, &spec).await?.into();
+        let total = days.len() as u64;
+        let mut done = Done::new(&spec);
+        // Days that others hold go to the end, and are tried again until it has been waited for long enough since the
+        // last one that could be done.
+        let held_wait = worker.batch.config().held_wait.as_duration();
+        let mut stuck_since = None;
+        let mut held_in_a_row = 0;
+        while let Some((venue, calendar, day)) = days.pop_front() {
             if cancel.is_cancelled() {
                 return Ok(Outcome::cancelled(done.report()));
             }
             progress.set(
-                number as u64,
-                days.len() as u64,
+                total - days.len() as u64 - 1,
+                total,
                 &format!("{} {day}", venue.venue),
             );
             let retention = &worker.retention;
             let restored = match spec.dry_run {
                 true => retention
-                    .look_at_restore(venue, calendar, *day, &cancel)
+                    .look_at_restore(&venue, &calendar, day, &cancel)
                     .await
                     .map(Some),
                 false => {
                     let source = MarkSource::job(&job.id);
                     let position = i64::from(job.attempts) * MARKS_PER_ATTEMPT;
                     retention
-                        .restore_day(venue, calendar, *day, &source, position, &cancel)
+                        .restore_day(&venue, &calendar, day, &source, position, &cancel)
                         .await
                 }
             };
-            match restored {
-                Ok(restored) => done.day(venue, *day, restored),
+            let restored = match restored {
+                Ok(restored) => restored,
                 Err(Error::Cancelled) => return Ok(Outcome::cancelled(done.report())),
-                Err(Error::LeaseLost { .. }) => done.day(venue, *day, None),
+                Err(Error::LeaseLost { .. }) => None,
                 Err(error) if error.is_retryable() => return Err(error.into()),
-                Err(error) => done.failed(venue, *day, &error.to_string()),
+                Err(error) => {
+                    done.failed(&venue, day, &error.to_string());
+                    continue;
+                }
+            };
+            let now = worker.clock.monotonic();
+            let gives_up = now.saturating_sub(*stuck_since.get_or_insert(now)) >= held_wait;
+            if restored.is_some() || gives_up {
+                if restored.is_some() {
+                    (stuck_since, held_in_a_row) = (None, 0);
+                }
+                done.day(&venue, day, restored);
+                continue;
+            }
+            days.push_back((venue, calendar, day));
+            held_in_a_row += 1;
+            if held_in_a_row >= days.len() {
+                held_in_a_row = 0;
+                tokio::select! {
+                    () = cancel.cancelled() => return Ok(Outcome::cancelled(done.report())),
+                    () = worker.clock.sleep(HELD_PAUSE) => {}
+                }
             }
         }
-        progress.set(days.len() as u64, days.len() as u64, "done");
+        progress.set(total, total, "done");
         Ok(done.outcome())
     }
 }
@@ -112,6 +168,9 @@ async fn days_of(
         of_venue.dedup();
         of_venue
             .retain(|day| spec.from.is_none_or(|from| from <= *day) && spec.to.is_none_or(|to| *day <= to));
+        if let Some(only) = &spec.only {
+            of_venue.retain(|day| only.contains(&(key.venue.clone(), *day)));
+        }
         days.extend(of_venue.into_iter().map(|day| (key.clone(), venue.calendar, day)));
     }
     Ok(days)
@@ -120,7 +179,9 @@ async fn days_of(
 /// What was done so far.
 struct Done {
     dry_run: bool,
+    retry_of: Option<String>,
     days: Vec<Value>,
+    failed: Vec<(VenueId, LocalDay)>,
     restored: u64,
     rows_archived: u64,
     rows_added: u64,
@@ -129,10 +190,12 @@ struct Done {
 }
 
 impl Done {
-    fn new(dry_run: bool) -> Self {
+    fn new(spec: &Spec) -> Self {
         Self {
-            dry_run,
+            dry_run: spec.dry_run,
+            retry_of: spec.retry_of.clone(),
             days: Vec::new(),
+            failed: Vec::new(),
             restored: 0,
             rows_archived: 0,
             rows_added: 0,
@@ -172,6 +235,9 @@ impl Done {
 
     fn failed(&mut self, venue: &VenueKey, day: LocalDay, why: &str) {
         self.troubles += 1;
+        if self.failed.len() < FAILED_DAYS_TOLD {
+            self.failed.push((venue.venue.clone(), day));
+        }
         self.first_trouble
             .get_or_insert_with(|| format!("{} {day}: {why}", venue.venue));
         self.tell(json!({ "venue": venue.venue, "day": day, "error": why }));
@@ -191,6 +257,8 @@ impl Done {
             "rows_archived": self.rows_archived,
             "rows_added": self.rows_added,
             "days": self.days,
+            "failed": self.failed,
+            "retry_of": self.retry_of,
         })
     }
 

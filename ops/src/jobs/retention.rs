@@ -12,7 +12,7 @@ use dwell_model::time::{LocalDay, TsMs, parse_ts};
 use dwell_retention::marks::{self, Mark};
 use dwell_retention::{Comparing, DayPlan, DaySwept, Error, KeepReason, Policy, Totals, policy};
 use dwell_serving_api::{DeclaredJob, JobRefusal, JobRequest};
-use dwell_storage::api::{Job, JobState};
+use dwell_storage::api::{Job, JobState, Lane};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,18 @@ impl JobKind for Retention {
                 "now must be a time like 2026-11-21T03:00:00Z".to_owned(),
             )),
         }
+    }
+
+    fn lane(&self, _: &JobRequest) -> Lane {
+        Lane::Backfill
+    }
+
+    fn runs_alone(&self) -> bool {
+        true
+    }
+
+    fn retry(&self, job: &Job) -> Result<Value, JobRefusal> {
+        Ok(job.spec.clone())
     }
 
     async fn run(

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use dwell_ingest::sources::files::{ImportProgress, ImportState};
-use dwell_serving_api::DeclaredJob;
-use dwell_storage::api::{Job, JobState};
+use dwell_serving_api::{DeclaredJob, JobRequest};
+use dwell_storage::api::{Job, JobState, Lane};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,10 @@ impl JobKind for Import {
 
     fn is_named(&self, name: &str) -> bool {
         name == "import"
+    }
+
+    fn lane(&self, _: &JobRequest) -> Lane {
+        Lane::Backfill
     }
 
     async fn run(

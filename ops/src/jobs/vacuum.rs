@@ -15,7 +15,7 @@ use dwell_runtime::clock::SharedClock;
 use dwell_runtime::failpoint;
 use dwell_runtime::limits::HumanDuration;
 use dwell_serving_api::{DeclaredJob, JobRefusal, JobRequest};
-use dwell_storage::api::{Job, Stores, UnnamedFile, VenueDaysReader, pins};
+use dwell_storage::api::{Job, Lane, Stores, UnnamedFile, VenueDaysReader, pins};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -198,6 +198,18 @@ impl JobKind for Vacuum {
                 "{OLDER_THAN} must be a duration of at most {OLDER_THAN_MAX}, like 7d"
             ))),
         }
+    }
+
+    fn lane(&self, _: &JobRequest) -> Lane {
+        Lane::Backfill
+    }
+
+    fn runs_alone(&self) -> bool {
+        true
+    }
+
+    fn retry(&self, job: &Job) -> Result<serde_json::Value, JobRefusal> {
+        Ok(job.spec.clone())
     }
 
     async fn run(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dwell_model::time::{DAY_MS, TsMs};
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::ShutdownToken;
-use dwell_storage::api::{Job, Partition, Position, RAW_WRITER, Stores, documents, raw_copied_to};
+use dwell_storage::api::{Job, Lane, Partition, Position, RAW_WRITER, Stores, documents, raw_copied_to};
 use dwell_storage::error::{ErrorKind, Result};
 use serde_json::json;
 
@@ -68,7 +68,8 @@ async fn repeat_erasures(stores: &Stores, now_ms: i64) -> Result<()> {
                 "housekeeping".to_owned(),
                 Some("an erasure is carried out again each night until the log forgets".to_owned()),
                 now_ms,
-            );
+            )
+            .in_lane(Lane::Nightly);
             match stores.jobs.create(&job).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 created => created?,

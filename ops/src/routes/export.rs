@@ -44,7 +44,7 @@ pub(super) async fn table(
         .transpose()?;
     let selection = Selection {
         tenant: caller.tenant.clone(),
-        venue,
+        venues: venue.map(|venue| vec![venue]),
         from: day("from", params.from, "1970-01-01")?,
         to: day("to", params.to, "2199-12-31")?,
     };

@@ -55,6 +55,7 @@ pub(super) async fn put(
         let detail = format!("the tenant has {SCHEDULES_MAX} schedules, which is the limit");
         return Err(Problem::new(problem::CONFLICT, detail));
     }
+    may_ask_for(&state, &caller, &schedule.kind)?;
     schedule
         .check(&caller.tenant, &name, &others, state.kinds.as_ref())
         .map_err(|refusal| refuse(refusal.0))?;
@@ -70,6 +71,7 @@ pub(super) async fn put(
     }
     schedule.since = state.clock.now_ms();
     schedule.removed = false;
+    schedule.built_in = false;
     change(&state, &caller, &name, "schedule.put", |_| Some(schedule.clone())).await
 }
 
@@ -120,17 +122,32 @@ pub(super) async fn remove(
 ) -> Result<Response, Problem> {
     let caller = authorise(&state, &headers, "operator", Principal::may_operate).await?;
     let others = all(&state, &caller.tenant).await?;
-    if let Some((waiting, _)) = others.iter().find(|(_, other)| other.after.contains(&name)) {
+    // Built-in ones find something else to come after.
+    let waits = |other: &Schedule| !other.built_in && other.after.contains(&name);
+    if let Some((waiting, _)) = others.iter().find(|(_, other)| waits(other)) {
         let detail = format!("{waiting:?} waits for it; change that schedule first");
         return Err(Problem::new(problem::CONFLICT, detail));
     }
     change(&state, &caller, &name, "schedule.removed", |known| {
         known.filter(|known| !known.removed).map(|known| Schedule {
             removed: true,
+            // A built-in one that an operator has removed does not come back.
+            built_in: false,
             ..known.clone()
         })
     })
     .await
+}
+
+/// Whether the caller's key may ask for jobs of a kind.
+fn may_ask_for(state: &OpsState, caller: &Principal, kind: &str) -> Result<(), Problem> {
+    match state.kinds.needs(kind) <= caller.role {
+        true => Ok(()),
+        false => Err(Problem::new(
+            problem::FORBIDDEN,
+            format!("a schedule of the kind {kind} needs a key with the role admin"),
+        )),
+    }
 }
 
 /// The schedules that there are.

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use dwell_serving_api::problem::{self, Problem};
 use dwell_storage::access::Principal;
-use dwell_storage::api::Job;
+use dwell_storage::api::{Job, Lane};
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
@@ -120,7 +120,8 @@ pub(super) async fn start(
         caller.key_id.clone(),
         None,
         now,
-    );
+    )
+    .in_lane(Lane::Backfill);
     state.stores.jobs.create(&job).await?;
     state.wake.notify_one();
     let answer = json!({

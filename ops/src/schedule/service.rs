@@ -3,25 +3,30 @@
 //! Nothing is remembered beyond the process but the [`ScheduleRun`] documents. A look asks for as many jobs as there is
 //! room ([`UNFINISHED_MAX`] that have not ended), tenants in turn, so that after a downtime what was missed does not all
 //! begin at once.
+//!
+//! Between looks a scheduler remembers what no other can have changed ([`Remembered`]): how jobs have ended, the venues as
+//! of the registry's version, and of nights that are waited for one day that is still to be computed, with its row: while
+//! the row stays as it was nothing is planned anew, for a minute at most.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
 use dwell_batch_layer::BatchLayer;
 use dwell_batch_layer::spec::{RunSpec, Venues, What};
-use dwell_model::ids::{TenantId, VenueId};
-use dwell_model::time::TsMs;
+use dwell_model::ids::{TenantId, VenueId, VenueKey};
+use dwell_model::time::{LocalDay, TsMs};
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::ShutdownToken;
 use dwell_serving_api::JobCatalogue;
 use dwell_storage::api::permits::{self, HistoricalPermit};
-use dwell_storage::api::{Flip, Job, JobState, StoredVenue, Stores, documents};
+use dwell_storage::api::{Flip, Job, JobState, StoredVenue, Stores, VenueDay, VenueDaysReader, documents};
 use dwell_storage::error::ErrorKind;
 use serde::Serialize;
 
-use super::{Due, NIGHTS, Schedule, ScheduleRun, Timetable};
+use super::{BuiltIn, Due, NIGHTS, Schedule, ScheduleRun, Timetable, builtin};
+use crate::backup::INSTALLATION_TENANT;
 use crate::metrics;
 
 /// How often it is looked.
@@ -29,12 +34,85 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Most jobs of schedules that have not ended, over all tenants.
 const UNFINISHED_MAX: usize = 16;
 
+/// How long nights are known to be undone without being planned anew.
+const UNDONE_MS_MAX: i64 = 60_000;
+/// Most ends of jobs that are remembered.
+const ENDS_MAX: usize = 10_000;
+
 /// Asks for jobs when they are due.
 pub(crate) struct Scheduler {
     pub(crate) stores: Stores,
     pub(crate) batch: BatchLayer,
     pub(crate) kinds: Arc<dyn JobCatalogue>,
     pub(crate) clock: SharedClock,
+    pub(crate) built_in: BuiltIn,
+    pub(crate) remembered: Remembered,
+}
+
+/// What a scheduler remembers between its looks.
+#[derive(Debug, Default)]
+pub(crate) struct Remembered(Mutex<Memory>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// How jobs have ended: that never changes.
+    ends: BTreeMap<(TenantId, String), JobState>,
+    /// The venues, as of a version of the registry.
+    venues: BTreeMap<TenantId, (u64, Arc<Vec<StoredVenue>>)>,
+    /// Per tenant and venues that nights are waited for.
+    undone: BTreeMap<(TenantId, String), Undone>,
+    /// The schedules whose gauges are shown.
+    shown: BTreeSet<(String, String)>,
+}
+
+/// A night that is not done.
+#[derive(Debug, Clone)]
+struct Undone {
+    planned_at: TsMs,
+    registry: u64,
+    /// How many days of the venue.
+    days: usize,
+    /// One of them, as its row was. A day becomes clean by a publication, which changes the row.
+    witness: (VenueKey, LocalDay, Option<VenueDay>),
+}
+
+impl Remembered {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_of(&self, tenant: &TenantId, job: &str) -> Option<JobState> {
+        self.memory().ends.get(&(tenant.clone(), job.to_owned())).copied()
+    }
+
+    fn ended(&self, tenant: &TenantId, job: &str, state: JobState) {
+        let mut memory = self.memory();
+        if memory.ends.len() >= ENDS_MAX {
+            memory.ends.pop_first();
+        }
+        memory.ends.insert((tenant.clone(), job.to_owned()), state);
+    }
+
+    async fn venues(&self, stores: &Stores, tenant: &TenantId) -> Result<Arc<Vec<StoredVenue>>> {
+        let version = stores.registry.version().await?;
+        if let Some((known, venues)) = self.memory().venues.get(tenant)
+            && *known == version
+        {
+            return Ok(Arc::clone(venues));
+        }
+        let venues = Arc::new(stores.registry.venues(tenant).await?);
+        let known = (version, Arc::clone(&venues));
+        self.memory().venues.insert(tenant.clone(), known);
+        Ok(venues)
+    }
+
+    /// Takes the gauges of schedules away that are no more.
+    fn showing(&self, shown: BTreeSet<(String, String)>) {
+        let before = std::mem::replace(&mut self.memory().shown, shown.clone());
+        for (tenant, name) in before.difference(&shown) {
+            metrics::schedule_gone(tenant, name);
+        }
+    }
 }
 
 /// How a schedule, of one venue where it has a job per venue, stands.
@@ -78,7 +156,7 @@ struct Wanted {
 
 /// A tenant's schedules, as of one look.
 struct Seen {
-    venues: Vec<StoredVenue>,
+    venues: Arc<Vec<StoredVenue>>,
     schedules: Vec<(String, Schedule)>,
     runs: BTreeMap<String, documents::Stored<ScheduleRun>>,
     jobs: BTreeMap<String, JobState>,
@@ -112,12 +190,21 @@ impl Scheduler {
     pub(crate) async fn run_once(&self, now: TsMs) -> Result<usize> {
         let mut due: Vec<VecDeque<Wanted>> = Vec::new();
         let mut unfinished = 0;
+        let mut shown = BTreeSet::new();
         for tenant in self.stores.registry.tenants().await? {
-            let seen = see(&self.stores, &tenant).await?;
+            let all = documents::all::<Schedule>(self.stores.documents.as_ref(), &tenant).await?;
+            // Without a venue there is nothing to schedule for; an installation into which a backup is brought back is
+            // left alone.
+            let all = match self.remembered.venues(&self.stores, &tenant).await?.is_empty() {
+                true => all,
+                false => self.settle_built_in(&tenant, all, now).await?,
+            };
+            let seen = see(&self.stores, &tenant, all, &self.remembered).await?;
             let mut of_tenant = VecDeque::new();
             for (name, schedule) in &seen.schedules {
                 let standings = self.standings_of(&tenant, &seen, name, schedule, now).await?;
                 report(&tenant, name, &standings, now);
+                shown.insert((tenant.as_str().to_owned(), name.clone()));
                 for standing in standings {
                     self.heal(&tenant, schedule, &standing).await?;
                     match standing.next {
@@ -138,6 +225,7 @@ impl Scheduler {
             }
             due.push(of_tenant);
         }
+        self.remembered.showing(shown);
         let mut asked = 0;
         // Tenants in turn: one of many venues does not push the others out.
         while unfinished + asked < UNFINISHED_MAX && due.iter().any(|of_tenant| !of_tenant.is_empty()) {
@@ -191,17 +279,8 @@ impl Scheduler {
                     (None, Some(venues)) => Venues::These(venues.clone()),
                     (None, None) => Venues::All,
                 };
-                let nights = RunSpec {
-                    venues,
-                    include_open: false,
-                    ..RunSpec::all_dirty(What::Recompute)
-                };
-                if let Some((venue, days)) = self.batch.plan_spec(tenant, &nights).await?.first() {
-                    let days = days.len();
-                    return Ok(Some(format!(
-                        "{days} closed days of {} are to be computed",
-                        venue.venue
-                    )));
+                if let Some(because) = self.nights_undone(tenant, venues, now).await? {
+                    return Ok(Some(because));
                 }
                 continue;
             }
@@ -230,6 +309,93 @@ impl Scheduler {
             }
         }
         Ok(None)
+    }
+
+    /// Whether closed days of some venues are still to be computed, and which.
+    pub(super) async fn nights_undone(
+        &self,
+        tenant: &TenantId,
+        venues: Venues,
+        now: TsMs,
+    ) -> Result<Option<String>> {
+        let key = (tenant.clone(), serde_json::to_string(&venues)?);
+        let registry = self.stores.registry.version().await?;
+        let days = self.stores.venue_days.as_ref();
+        let because = |undone: &Undone| {
+            let (venue, ..) = &undone.witness;
+            format!(
+                "{} closed days of {} are to be computed",
+                undone.days, venue.venue
+            )
+        };
+        let known = self.remembered.memory().undone.get(&key).cloned();
+        if let Some(known) = known.filter(|known| {
+            known.registry == registry && (0..UNDONE_MS_MAX).contains(&(now - known.planned_at))
+        }) {
+            let (venue, day, row) = &known.witness;
+            if VenueDaysReader::get(days, venue, *day).await? == *row {
+                return Ok(Some(because(&known)));
+            }
+        }
+        let nights = RunSpec {
+            venues,
+            include_open: false,
+            ..RunSpec::all_dirty(What::Recompute)
+        };
+        let plan = self.batch.plan_spec(tenant, &nights).await?;
+        let first = plan
+            .first()
+            .and_then(|(venue, days)| Some((venue.clone(), days.first()?.day, days.len())));
+        let Some((venue, day, count)) = first else {
+            self.remembered.memory().undone.remove(&key);
+            return Ok(None);
+        };
+        let row = VenueDaysReader::get(days, &venue, day).await?;
+        let undone = Undone {
+            planned_at: now,
+            registry,
+            days: count,
+            witness: (venue, day, row),
+        };
+        let because = because(&undone);
+        self.remembered.memory().undone.insert(key, undone);
+        Ok(Some(because))
+    }
+
+    /// Writes down the built-in schedules as they should be; returns all schedules as they stand then.
+    async fn settle_built_in(
+        &self,
+        tenant: &TenantId,
+        all: Vec<documents::Stored<Schedule>>,
+        now: TsMs,
+    ) -> Result<Vec<documents::Stored<Schedule>>> {
+        let known = all
+            .iter()
+            .map(|stored| (stored.id.clone(), stored.value.clone()))
+            .collect();
+        let is_installation = tenant.as_str() == INSTALLATION_TENANT;
+        let changes = builtin::settle(&self.built_in, is_installation, &known, now);
+        if changes.is_empty() {
+            return Ok(all);
+        }
+        let table = self.stores.documents.as_ref();
+        for (name, schedule) in changes {
+            let version = all
+                .iter()
+                .find(|stored| stored.id == name)
+                .map(|stored| stored.version);
+            // Lost to another scheduler that does the same, or to an operator: the next look sees to it.
+            if documents::store(table, tenant, &name, &schedule, version).await? == Flip::Done {
+                tracing::info!(
+                    %tenant,
+                    schedule = name,
+                    kind = schedule.kind,
+                    removed = schedule.removed,
+                    "built-in schedule settled"
+                );
+            }
+        }
+        Ok(documents::all::<Schedule>(table, tenant).await?)
     }
 
     /// Asks for the job of a due time, unless another scheduler has; whether it did.
@@ -290,18 +456,20 @@ impl Scheduler {
                 return Ok(());
             }
         };
+        let due_at = format!("due at {}", dwell_model::time::format_rfc3339(run.planned_at));
         let job = Job::queued(
             run.job.clone(),
             tenant.clone(),
             &schedule.kind,
             spec,
             format!("schedule:{}", standing.name),
-            Some(format!(
-                "due at {}",
-                dwell_model::time::format_rfc3339(run.planned_at)
-            )),
+            Some(match &schedule.reason {
+                Some(reason) => format!("{reason} ({due_at})"),
+                None => due_at,
+            }),
             now,
-        );
+        )
+        .in_lane(self.kinds.lane(&request));
         match self.stores.jobs.create(&job).await {
             Ok(()) => {}
             // Another scheduler has found the same run without its job.
@@ -325,7 +493,8 @@ pub(crate) async fn standings(
     tenant: &TenantId,
     now: TsMs,
 ) -> Result<Vec<(Schedule, Standing)>> {
-    let seen = see(stores, tenant).await?;
+    let documents = documents::all::<Schedule>(stores.documents.as_ref(), tenant).await?;
+    let seen = see(stores, tenant, documents, &Remembered::default()).await?;
     let mut all = Vec::new();
     for (name, schedule) in &seen.schedules {
         let of_schedule = plain_standings(&seen, name, schedule, now);
@@ -338,16 +507,19 @@ pub(crate) async fn standings(
     Ok(all)
 }
 
-async fn see(stores: &Stores, tenant: &TenantId) -> Result<Seen> {
-    let table = stores.documents.as_ref();
-    let schedules: Vec<(String, Schedule)> = documents::all::<Schedule>(table, tenant)
-        .await?
+async fn see(
+    stores: &Stores,
+    tenant: &TenantId,
+    all: Vec<documents::Stored<Schedule>>,
+    remembered: &Remembered,
+) -> Result<Seen> {
+    let schedules: Vec<(String, Schedule)> = all
         .into_iter()
         .filter(|stored| !stored.value.removed)
         .map(|stored| (stored.id, stored.value))
         .collect();
     let mut seen = Seen {
-        venues: Vec::new(),
+        venues: Arc::default(),
         schedules,
         runs: BTreeMap::new(),
         jobs: BTreeMap::new(),
@@ -356,11 +528,18 @@ async fn see(stores: &Stores, tenant: &TenantId) -> Result<Seen> {
     if seen.schedules.is_empty() {
         return Ok(seen);
     }
-    seen.venues = stores.registry.venues(tenant).await?;
+    seen.venues = remembered.venues(stores, tenant).await?;
+    let table = stores.documents.as_ref();
     seen.permit = permits::historical(table, tenant).await?;
     for run in documents::all::<ScheduleRun>(table, tenant).await? {
-        if let Some(job) = stores.jobs.get(tenant, &run.value.job).await? {
-            seen.jobs.insert(job.id, job.state);
+        let job = &run.value.job;
+        if let Some(state) = remembered.end_of(tenant, job) {
+            seen.jobs.insert(job.clone(), state);
+        } else if let Some(found) = stores.jobs.get(tenant, job).await? {
+            if found.state.is_final() {
+                remembered.ended(tenant, job, found.state);
+            }
+            seen.jobs.insert(found.id, found.state);
         }
         seen.runs.insert(run.id.clone(), run);
     }

@@ -129,11 +129,15 @@ impl Kinds {
             summary: "Does something",
             takes_days: true,
             takes_dry_run: true,
-            options: &["to"],
+            options: &["to", "from", "sample"],
             required: &[],
         };
         Arc::new(Self {
-            declared: DeclaredJobs::new(["verify", "backup", "retention"].map(kind).to_vec()),
+            declared: DeclaredJobs::new(
+                ["verify", "backup", "retention", "vacuum", "drill"]
+                    .map(kind)
+                    .to_vec(),
+            ),
             created: Mutex::default(),
         })
     }
@@ -279,6 +283,11 @@ impl World {
             batch,
             kinds: Arc::<Kinds>::clone(&self.kinds),
             clock: self.clock.shared(),
+            built_in: BuiltIn {
+                enabled: false,
+                backup_to: None,
+            },
+            remembered: Remembered::default(),
         }
     }
 
@@ -505,4 +514,94 @@ async fn paused_and_removed_schedules_ask_for_nothing() {
         .map(|(_, standing)| (standing.name, standing.next))
         .collect();
     assert_eq!(of, [("paused".to_owned(), Next::Paused)]);
+}
+
+#[tokio::test]
+async fn built_in_schedules_are_made_when_a_tenant_is_first_seen_and_nothing_is_due_at_once() {
+    let world = World::at("2026-11-20T12:00:00Z").await;
+    let with_built_in = || Scheduler {
+        built_in: BuiltIn::default(),
+        ..world.scheduler()
+    };
+    let names = async || -> Vec<String> {
+        let now = world.clock.shared().now_ms();
+        let standings = standings(&world.stores, &world.tenant, now).await.unwrap();
+        standings.into_iter().map(|(_, standing)| standing.name).collect()
+    };
+    let now = world.clock.shared().now_ms();
+    let (one, two) = (with_built_in(), with_built_in());
+    let (one, two) = tokio::join!(one.run_once(now), two.run_once(now));
+    assert_eq!((one.unwrap(), two.unwrap()), (0, 0));
+    assert_eq!(names().await, ["retention", "vacuum", "verify-sample"]);
+    // By the next noon, a Saturday, the night's retention and the week's verification were due once each.
+    world.clock.advance(HOUR * 24);
+    let now = world.clock.shared().now_ms();
+    assert_eq!(with_built_in().run_once(now).await.unwrap(), 2);
+    let kinds: Vec<String> = world.jobs().await.into_iter().map(|(kind, ..)| kind).collect();
+    assert_eq!(kinds, ["retention", "verify"]);
+    // An operator's own takes the place of that of its kind.
+    world
+        .put("mine", json!({"kind": "verify", "cron": "0 5 * * *"}))
+        .await;
+    with_built_in().run_once(now).await.unwrap();
+    assert_eq!(names().await, ["mine", "retention", "vacuum"]);
+}
+
+#[tokio::test]
+async fn a_schedule_gives_its_jobs_its_reason_and_lane() {
+    let world = World::at("2026-11-20T00:00:00Z").await;
+    world
+        .put("plain", json!({"kind": "verify", "cron": "0 5 * * *"}))
+        .await;
+    let told = json!({"kind": "backup", "cron": "0 5 * * *", "reason": "as agreed", "lane": "backfill"});
+    world.put("told", told).await;
+    assert_eq!(world.after(HOUR * 5).await, 2);
+    let jobs = world
+        .stores
+        .jobs
+        .list(Some(&world.tenant), None, 9)
+        .await
+        .unwrap();
+    let mut jobs: Vec<_> = jobs
+        .into_iter()
+        .map(|job| (job.kind, job.lane.word(), job.reason.unwrap_or_default()))
+        .collect();
+    jobs.sort();
+    let due = "due at 2026-11-20T05:00:00.000Z";
+    assert_eq!(
+        jobs,
+        [
+            ("backup".to_owned(), "backfill", format!("as agreed ({due})")),
+            ("verify".to_owned(), "nightly", due.to_owned()),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn nights_that_are_waited_for_are_planned_anew_only_when_the_day_has_changed_or_after_a_minute() {
+    let (data, archive) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let shop = crate::test_world::World::with_days(data.path(), archive.path(), &["2026-03-01"]).await;
+    shop.events("2026-03-02", 3).await;
+    let scheduler = Scheduler {
+        stores: shop.stores.clone(),
+        batch: shop.layer.clone(),
+        kinds: Kinds::new(),
+        clock: shop.clock(),
+        built_in: BuiltIn::default(),
+        remembered: Remembered::default(),
+    };
+    let undone = async |now| {
+        let venues = dwell_batch_layer::spec::Venues::All;
+        scheduler.nights_undone(shop.tenant(), venues, now).await.unwrap()
+    };
+    let now = shop.clock().now_ms();
+    let because = undone(now).await.unwrap();
+    assert!(because.starts_with("1 closed days of shop"), "{because}");
+    // Another day is dirty now, and the known one still is: what is remembered is said.
+    shop.events("2026-03-03", 4).await;
+    assert!(undone(now + 10_000).await.unwrap().starts_with("1 closed days"));
+    assert!(undone(now + 60_000).await.unwrap().starts_with("2 closed days"));
+    // Whoever computes them, the next look knows.
+    shop.recompute().await;
+    assert_eq!(undone(now + 61_000).await, None);
 }

@@ -52,6 +52,12 @@ pub const COUNT_BUCKETS: &[f64] = &[
     1_000_000.0,
 ];
 
+/// What a gauge is set to when what it measured is no more: it is not shown until it is set to something else. (A series
+/// cannot be taken from the recorder, and one that stays at its last value keeps an alarm up for ever.)
+pub const GONE: f64 = f64::NAN;
+/// How the recorder writes it.
+const GONE_ENDING: &str = " NaN";
+
 /// How often samples of histograms are folded into their buckets when nobody asks for them.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -65,9 +71,16 @@ impl MetricsHandle {
     /// The `Content-Type` of [`render`](Self::render).
     pub const CONTENT_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
 
-    /// All metrics as Prometheus text.
+    /// All metrics as Prometheus text; gauges that were set to [`GONE`] left out.
     pub fn render(&self) -> String {
-        self.prometheus.render()
+        let text = self.prometheus.render();
+        if !text.contains(GONE_ENDING) {
+            return text;
+        }
+        let shown = text.split_inclusive('\n');
+        shown
+            .filter(|line| !line.trim_end().ends_with(GONE_ENDING))
+            .collect()
     }
 
     /// Folds samples into buckets every few seconds until the phase of `shutdown` begins. Without it the samples of
@@ -134,6 +147,24 @@ mod tests {
         let (recorder, handle) = recorder().unwrap();
         metrics::with_local_recorder(&recorder, write);
         handle.render()
+    }
+
+    #[test]
+    fn a_gauge_that_is_gone_is_not_shown_until_it_is_set_again() {
+        let (recorder, handle) = recorder().unwrap();
+        let set = |label: &'static str, value: f64| {
+            metrics::with_local_recorder(&recorder, || metrics::gauge!("depth", "of" => label).set(value));
+        };
+        set("a", 1.5);
+        set("b", 2.5);
+        set("a", GONE);
+        let text = handle.render();
+        assert!(
+            text.contains("depth{of=\"b\"} 2.5") && !text.contains("of=\"a\""),
+            "{text}"
+        );
+        set("a", 0.0);
+        assert!(handle.render().contains("depth{of=\"a\"} 0"));
     }
 
     #[test]

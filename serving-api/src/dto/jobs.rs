@@ -1,7 +1,7 @@
 //! Jobs on the wire.
 
 use dwell_model::time::{LocalDay, TsMs};
-use dwell_storage::api::{Job, JobState};
+use dwell_storage::api::{Job, JobState, Lane};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -33,6 +33,10 @@ pub(crate) struct NewJob {
     /// Only report what would be done.
     #[serde(default)]
     pub(crate) dry_run: bool,
+    /// Which queue to wait in: `nightly` goes before `demand`, that before `backfill`. By kind and range when left out.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "demand")]
+    pub(crate) lane: Option<Lane>,
     /// What the kind wants to know besides.
     #[serde(default)]
     #[schema(value_type = Object)]
@@ -54,6 +58,8 @@ pub(crate) enum JobVenues {
 pub(crate) struct JobDto {
     id: String,
     kind: String,
+    /// The queue it waits in: nightly, demand or backfill.
+    lane: &'static str,
     /// queued, running, succeeded, partial, failed or cancelled.
     state: &'static str,
     progress: JobProgressDto,
@@ -89,10 +95,42 @@ pub(crate) struct JobProgressDto {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct JobsDto {
     pub(crate) jobs: Vec<JobDto>,
+    /// What waits and runs in each queue, of all pages.
+    pub(crate) lanes: Vec<LaneDto>,
     /// Kinds that can be asked for.
     pub(crate) kinds: Vec<JobKindDto>,
     /// Cursor of the next page; null on the last.
     pub(crate) next_cursor: Option<String>,
+}
+
+/// A queue of the tenant's jobs.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LaneDto {
+    /// nightly, demand or backfill.
+    lane: &'static str,
+    /// Jobs that wait for a worker.
+    queued: u64,
+    /// Jobs that a worker has, or that are tried again after a while.
+    running: u64,
+    /// When the oldest of those that wait was asked for; null when none waits.
+    oldest_queued: Option<String>,
+}
+
+impl LaneDto {
+    /// All lanes, from the jobs that have not ended.
+    pub(crate) fn all(unfinished: &[Job]) -> Vec<Self> {
+        let of = |lane: Lane| {
+            let in_lane = || unfinished.iter().filter(move |job| job.lane == lane);
+            let queued = || in_lane().filter(|job| job.state == JobState::Queued);
+            Self {
+                lane: lane.word(),
+                queued: queued().count() as u64,
+                running: in_lane().filter(|job| job.state == JobState::Running).count() as u64,
+                oldest_queued: queued().map(|job| job.created_at).min().map(instant),
+            }
+        };
+        Lane::ALL.map(of).into()
+    }
 }
 
 /// A kind of job.
@@ -109,6 +147,7 @@ impl JobDto {
             estimated_end: estimated_end(&job, now).map(instant),
             id: job.id,
             kind: job.kind,
+            lane: job.lane.word(),
             state: job.state.word(),
             progress: JobProgressDto {
                 done: job.progress.done,

@@ -6,12 +6,13 @@ use axum::response::Response;
 use dwell_model::ids::VenueId;
 use dwell_model::time::{LocalDay, TsMs};
 use dwell_storage::access::Principal;
-use dwell_storage::api::{Job, permits};
+use dwell_storage::api::{Job, JobState, permits};
 use dwell_storage::error::ErrorKind;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use crate::dto::{JobDto, JobKindDto, JobVenues, JobsDto, NewJob};
+use crate::auth;
+use crate::dto::{JobDto, JobKindDto, JobVenues, JobsDto, LaneDto, NewJob};
 use crate::extract::{ApiJson, ApiPath, ApiQuery, Caller};
 use crate::ids;
 use crate::job_catalogue::JobRequest;
@@ -25,6 +26,10 @@ use crate::state::AppState;
 const REASON_BYTES_MAX: usize = 1_000;
 /// Most venues that a job names one by one.
 const VENUES_MAX: usize = 10_000;
+/// Most jobs of a tenant that have not ended.
+const UNFINISHED_MAX: usize = 500;
+/// Most jobs of all tenants that are looked at when they are counted.
+const LOOKED_AT_MAX: usize = 10_000;
 
 /// Asks for a job. It is stored, then worked on; watch it under the `Location` that comes back.
 #[utoipa::path(
@@ -56,6 +61,7 @@ pub(crate) async fn create(
             Problem::new(problem::BAD_RANGE, format!("from {from} lies after to {to}")).about("from"),
         );
     }
+    auth::authorize(&caller, state.jobs().needs(&new.kind))?;
     let venues = venues(&state, &caller.tenant, new.venues).await?;
     let request = JobRequest {
         tenant: caller.tenant.clone(),
@@ -65,6 +71,7 @@ pub(crate) async fn create(
         to: new.to,
         dry_run: new.dry_run,
         reason: new.reason.clone(),
+        lane: new.lane,
         options: new.options,
     };
     let refused = |refusal: crate::job_catalogue::JobRefusal| Problem::new(problem::BAD_BODY, refusal.0);
@@ -79,7 +86,62 @@ pub(crate) async fn create(
         caller.key_id.clone(),
         new.reason,
         now,
-    );
+    )
+    .in_lane(state.jobs().lane(&request));
+    store(&state, job).await
+}
+
+/// Asks for a job that does what another, which has ended, could not do: of kinds that work on days, the days that
+/// failed, and no others.
+#[utoipa::path(
+    post, path = "/v1/jobs/{job}/retry", tag = "jobs",
+    params(("job" = String, Path, description = "Id of the job that has ended")),
+    responses((status = 202, description = "Stored; a worker will take it", body = JobDto)),
+)]
+pub(crate) async fn retry(
+    State(state): State<AppState>,
+    Caller(caller): Caller,
+    ApiPath(id): ApiPath<String>,
+) -> Result<Response, Problem> {
+    let found = state.stores().jobs.get(&caller.tenant, &id).await?;
+    let former = found.ok_or_else(|| Problem::not_found("job", &id))?;
+    auth::authorize(&caller, state.jobs().needs(&former.kind))?;
+    let conflict = |detail: String| Problem::new(problem::CONFLICT, detail);
+    match former.state {
+        JobState::Partial | JobState::Failed | JobState::Cancelled => {}
+        JobState::Succeeded => {
+            return Err(conflict(
+                "the job has succeeded: nothing is left to do".to_owned(),
+            ));
+        }
+        state => return Err(conflict(format!("the job has not ended: it is {}", state.word()))),
+    }
+    let spec = state
+        .jobs()
+        .retry(&former)
+        .map_err(|refusal| conflict(refusal.0))?;
+    let now = state.now_ms();
+    let job = Job::queued(
+        ids::new_job_id(now)?,
+        caller.tenant.clone(),
+        &former.kind,
+        spec,
+        caller.key_id.clone(),
+        former.reason,
+        now,
+    )
+    .in_lane(former.lane);
+    store(&state, job).await
+}
+
+/// Stores a new job, unless too many have not ended.
+async fn store(state: &AppState, job: Job) -> Result<Response, Problem> {
+    let unfinished = unfinished(state, &job.tenant).await?.len();
+    if unfinished >= UNFINISHED_MAX {
+        let detail =
+            format!("{unfinished} jobs have not ended, which is the limit; wait for some, or cancel them");
+        return Err(Problem::new(problem::TOO_MANY_REQUESTS, detail).retry_after(60));
+    }
     state.stores().jobs.create(&job).await?;
     state.jobs().created(&job);
     tracing::info!(
@@ -89,6 +151,7 @@ pub(crate) async fn create(
         "job created"
     );
     let location = HeaderValue::from_str(&format!("/v1/jobs/{}", job.id));
+    let now = job.created_at;
     let mut response = respond::done(StatusCode::ACCEPTED, &JobDto::of(job, now))?;
     if let Ok(location) = location {
         response.headers_mut().insert(header::LOCATION, location);
@@ -137,6 +200,7 @@ pub(crate) async fn list(
         .map(|(kind, summary)| JobKindDto { kind, summary })
         .collect();
     let page = JobsDto {
+        lanes: LaneDto::all(&unfinished(&state, &caller.tenant).await?),
         jobs: jobs
             .into_iter()
             .map(|job| JobDto::of(job, state.now_ms()))
@@ -226,6 +290,14 @@ async fn check_permit(
         None => Ok(()),
         Some(why) => Err(Problem::new(problem::NOT_PERMITTED, why).about("from")),
     }
+}
+
+/// The tenant's jobs that have not ended.
+async fn unfinished(state: &AppState, tenant: &dwell_model::ids::TenantId) -> Result<Vec<Job>, Problem> {
+    let jobs = &state.stores().jobs;
+    let mut unfinished = jobs.unfinished(state.now_ms(), LOOKED_AT_MAX).await?;
+    unfinished.retain(|job| job.tenant == *tenant);
+    Ok(unfinished)
 }
 
 /// The venues named, all of which must exist; `None` for all.

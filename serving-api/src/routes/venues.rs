@@ -242,6 +242,7 @@ async fn ask_for_recut(
         to: None,
         dry_run: false,
         reason: None,
+        lane: None,
         options: serde_json::Map::from_iter([
             ("tz".to_owned(), json!(to.tz().name())),
             ("day_start_hour".to_owned(), json!(to.day_start_hour())),
@@ -257,7 +258,8 @@ async fn ask_for_recut(
         by.to_owned(),
         None,
         now,
-    );
+    )
+    .in_lane(state.jobs().lane(&request));
     let wish = Wish {
         job: job.id.clone(),
         from,

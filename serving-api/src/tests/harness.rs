@@ -21,9 +21,9 @@ use dwell_runtime::clock::ManualClock;
 use dwell_runtime::shutdown::{Phase, ShutdownController};
 use dwell_storage::access::{self, KeyVerifier};
 use dwell_storage::api::{
-    AggregatesWriter, ArchiveWriter, Committed, DeliveredRows, Flip, Generation, GenerationInfo, LateLedger,
-    LiveDay, LiveVenue, LiveView, Mark, MarkSource, RawEventsReader, RawEventsWriter, RawWrite, Registry,
-    Rewrite, Role, SessionsWriter, StagedDay, StillHeld, StoredSession, VenueDays, VenueDaysReader,
+    AggregatesWriter, ArchiveWriter, Committed, DeliveredRows, Flip, Generation, GenerationInfo, Job,
+    LateLedger, LiveDay, LiveVenue, LiveView, Mark, MarkSource, RawEventsReader, RawEventsWriter, RawWrite,
+    Registry, Rewrite, Role, SessionsWriter, StagedDay, StillHeld, StoredSession, VenueDays, VenueDaysReader,
     VenueDaysWriter, publications,
 };
 use dwell_storage::archive::DeltaArchive;
@@ -36,7 +36,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use crate::{ApiStores, AppState, Config, DeclaredJob, DeclaredJobs, Parts, app};
+use crate::{
+    ApiStores, AppState, Config, DeclaredJob, DeclaredJobs, JobCatalogue, JobRefusal, JobRequest, Parts, app,
+};
 
 /// What the clock shows at first: noon in Madrid on 2026-10-27, two days after clocks were set back.
 pub(super) const NOW: &str = "2026-10-27T12:00:00+01:00";
@@ -482,7 +484,39 @@ pub(super) fn batch(points: &[Point<'_>]) -> EventBatch {
     position_batch(&rows)
 }
 
-fn job_catalogue() -> DeclaredJobs {
+/// The declared kinds, of which `seal` is an admin's, and of which `recompute` can be taken up again.
+#[derive(Debug)]
+struct Catalogue(DeclaredJobs);
+
+impl JobCatalogue for Catalogue {
+    fn kinds(&self) -> Vec<(String, String)> {
+        self.0.kinds()
+    }
+
+    fn decide(&self, request: &JobRequest) -> Result<Value, JobRefusal> {
+        self.0.decide(request)
+    }
+
+    fn needs(&self, kind: &str) -> Role {
+        match kind {
+            "seal" => Role::Admin,
+            _ => Role::Operator,
+        }
+    }
+
+    fn retry(&self, job: &Job) -> Result<Value, JobRefusal> {
+        match job.kind.as_str() {
+            "recompute" => Ok(json!({"only": job.report})),
+            _ => Err(JobRefusal("not this one".to_owned())),
+        }
+    }
+}
+
+fn job_catalogue() -> Catalogue {
+    Catalogue(declared_jobs())
+}
+
+fn declared_jobs() -> DeclaredJobs {
     let job = |kind, options, required| DeclaredJob {
         kind,
         summary: "For tests.",
@@ -494,6 +528,7 @@ fn job_catalogue() -> DeclaredJobs {
     DeclaredJobs::new(vec![
         job("recompute", &["force"], &[]),
         job("replay", &["entries"], &["entries"]),
+        job("seal", &[], &[]),
     ])
 }
 

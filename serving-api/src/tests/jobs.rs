@@ -5,11 +5,11 @@ use axum::http::{Method, StatusCode, header};
 use dwell_model::ids::{Receipt, TenantId, VenueId};
 use dwell_storage::api::permits::{self, HistoricalPermit};
 use dwell_storage::api::{
-    JobState, Jobs, Quarantine, QuarantineEncoding, QuarantineEntry, QuarantineState, Role,
+    Job, JobState, Jobs, Lane, Quarantine, QuarantineEncoding, QuarantineEntry, QuarantineState, Role,
 };
 use serde_json::{Value, json};
 
-use super::harness::{Answer, Api, TENANT};
+use super::harness::{Answer, Api, OTHER_TENANT, TENANT};
 
 impl Api {
     async fn operator_get(&self, path: &str) -> Answer {
@@ -148,13 +148,149 @@ async fn jobs_are_listed_newest_first_in_pages() {
                 .iter()
                 .map(|job| job["id"].clone()),
         );
-        assert_eq!(page["kinds"].as_array().unwrap().len(), 2);
+        assert_eq!(page["kinds"].as_array().unwrap().len(), 3);
         match page["next_cursor"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
             None => break,
         }
     }
     assert_eq!(listed, ids);
+}
+
+#[tokio::test]
+async fn a_job_waits_in_the_lane_that_it_names_and_the_list_shows_what_waits() {
+    let api = Api::start().await;
+    let lane_of = async |body: Value| api.operator_post("/v1/jobs", body).await.json()["lane"].clone();
+    assert_eq!(lane_of(json!({"kind": "recompute"})).await, "demand");
+    api.clock.advance(std::time::Duration::from_secs(1));
+    assert_eq!(
+        lane_of(json!({"kind": "recompute", "lane": "backfill"})).await,
+        "backfill"
+    );
+    assert_eq!(
+        lane_of(json!({"kind": "recompute", "lane": "backfill"})).await,
+        "backfill"
+    );
+    let refused = api
+        .operator_post("/v1/jobs", json!({"kind": "recompute", "lane": "fast"}))
+        .await;
+    assert_eq!(refused.problem(), "bad-body");
+    // Another tenant's job is nobody else's business.
+    let foreign = Job::queued(
+        "x".to_owned(),
+        TenantId::new(OTHER_TENANT).unwrap(),
+        "recompute",
+        Value::Null,
+        "me".to_owned(),
+        None,
+        0,
+    );
+    api.stores
+        .jobs
+        .create(&foreign.in_lane(Lane::Nightly))
+        .await
+        .unwrap();
+    let oldest = api.stores.jobs.claim(0, 1_000_000).await.unwrap().unwrap();
+    assert_eq!(oldest.lane, Lane::Demand);
+    let lanes = api.operator_get("/v1/jobs?limit=1").await.json()["lanes"].clone();
+    assert_eq!(
+        lanes,
+        json!([
+            {"lane": "nightly", "queued": 0, "running": 0, "oldest_queued": null},
+            {"lane": "demand", "queued": 0, "running": 1, "oldest_queued": null},
+            {"lane": "backfill", "queued": 2, "running": 0, "oldest_queued": "2026-10-27T11:00:01.000Z"},
+        ])
+    );
+}
+
+#[tokio::test]
+async fn what_asks_for_an_admin_is_refused_to_an_operator() {
+    let api = Api::start().await;
+    let body = json!({"kind": "seal"});
+    let refused = api
+        .send_json(Method::POST, "/v1/jobs", Role::Operator, &body)
+        .await;
+    assert_eq!(
+        (refused.status, refused.problem().as_str()),
+        (StatusCode::FORBIDDEN, "forbidden")
+    );
+    let taken = api.send_json(Method::POST, "/v1/jobs", Role::Admin, &body).await;
+    assert_eq!(taken.status, StatusCode::ACCEPTED, "{}", taken.text());
+}
+
+#[tokio::test]
+async fn what_a_job_could_not_do_is_asked_for_again_once_it_has_ended() {
+    let api = Api::start().await;
+    let body = json!({"kind": "recompute", "lane": "backfill", "reason": "late events"});
+    let id = api.operator_post("/v1/jobs", body).await.json()["id"].clone();
+    let path = format!("/v1/jobs/{}/retry", id.as_str().unwrap());
+    assert_eq!(
+        api.operator_post(&path, Value::Null).await.problem(),
+        "conflict",
+        "it waits"
+    );
+    let mut job = api.stores.jobs.claim(0, 1_000).await.unwrap().unwrap();
+    assert_eq!(
+        api.operator_post(&path, Value::Null).await.problem(),
+        "conflict",
+        "it runs"
+    );
+    job.state = JobState::Partial;
+    job.report = Some(json!(["the failed day"]));
+    let _ = api.stores.jobs.update(&job).await.unwrap();
+    let again = api.operator_post(&path, Value::Null).await;
+    assert_eq!(again.status, StatusCode::ACCEPTED, "{}", again.text());
+    let again = again.json();
+    assert_ne!(again["id"], id);
+    assert_eq!(
+        (&again["kind"], &again["lane"], &again["reason"], &again["spec"]),
+        (
+            &json!("recompute"),
+            &json!("backfill"),
+            &json!("late events"),
+            &json!({"only": ["the failed day"]})
+        )
+    );
+    // What has succeeded has left nothing.
+    let mut job = api.stores.jobs.claim(0, 1_000).await.unwrap().unwrap();
+    job.state = JobState::Succeeded;
+    let _ = api.stores.jobs.update(&job).await.unwrap();
+    let path = format!("/v1/jobs/{}/retry", job.id);
+    assert_eq!(api.operator_post(&path, Value::Null).await.problem(), "conflict");
+    assert_eq!(
+        api.operator_post("/v1/jobs/none/retry", Value::Null)
+            .await
+            .problem(),
+        "not-found"
+    );
+}
+
+#[tokio::test]
+async fn too_many_unfinished_jobs_of_a_tenant_are_refused_until_some_end() {
+    let api = Api::start().await;
+    for n in 0..500 {
+        let tenant = TenantId::new(TENANT).unwrap();
+        let job = Job::queued(
+            format!("{n:03}"),
+            tenant,
+            "recompute",
+            Value::Null,
+            "me".into(),
+            None,
+            0,
+        );
+        api.stores.jobs.create(&job).await.unwrap();
+    }
+    let refused = api.operator_post("/v1/jobs", json!({"kind": "recompute"})).await;
+    assert_eq!(refused.problem(), "too-many-requests");
+    assert!(refused.headers.contains_key(header::RETRY_AFTER));
+    api.stores
+        .jobs
+        .request_cancel(&TenantId::new(TENANT).unwrap(), "000", 1)
+        .await
+        .unwrap();
+    let taken = api.operator_post("/v1/jobs", json!({"kind": "recompute"})).await;
+    assert_eq!(taken.status, StatusCode::ACCEPTED);
 }
 
 #[tokio::test]

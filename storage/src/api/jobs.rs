@@ -5,7 +5,7 @@ use dwell_model::ids::TenantId;
 use dwell_model::time::TsMs;
 use serde::{Deserialize, Serialize};
 
-use super::Flip;
+use super::{Flip, LEASE_AHEAD_MS_MAX};
 use crate::error::Result;
 
 /// How far a job is.
@@ -45,6 +45,33 @@ impl JobState {
     }
 }
 
+/// Which queue a job waits in. Those of an earlier lane go first, though none is passed over for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    /// What is asked for by itself: schedules.
+    Nightly,
+    /// What somebody asked for and waits for.
+    #[default]
+    Demand,
+    /// Long ranges, imports, restores: what may take hours, and nobody waits for.
+    Backfill,
+}
+
+impl Lane {
+    /// All lanes, the first to go first.
+    pub const ALL: [Lane; 3] = [Lane::Nightly, Lane::Demand, Lane::Backfill];
+
+    /// The lane as a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Lane::Nightly => "nightly",
+            Lane::Demand => "demand",
+            Lane::Backfill => "backfill",
+        }
+    }
+}
+
 /// Steps done of steps to do (venue-days, files), and a word on what is being done.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct JobProgress {
@@ -65,6 +92,9 @@ pub struct Job {
     pub tenant: TenantId,
     /// What to do (`recompute`, `archive`, `verify`, `import`, …).
     pub kind: String,
+    /// Which queue it waits in.
+    #[serde(default)]
+    pub lane: Lane,
     /// The decided parameters, as the kind defines them.
     pub spec: serde_json::Value,
     /// How far it is.
@@ -96,7 +126,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job that waits for a worker.
+    /// A job that waits for a worker, in the lane of demand.
     pub fn queued(
         id: String,
         tenant: TenantId,
@@ -110,6 +140,7 @@ impl Job {
             id,
             tenant,
             kind: kind.to_owned(),
+            lane: Lane::default(),
             spec,
             state: JobState::Queued,
             progress: JobProgress::default(),
@@ -126,6 +157,25 @@ impl Job {
             leased_until: None,
         }
     }
+
+    /// The same in a lane.
+    #[must_use]
+    pub fn in_lane(self, lane: Lane) -> Self {
+        Self { lane, ..self }
+    }
+
+    /// Whether a worker may take it for `ttl_ms`: it is queued, or running with a lease that has run out, or that a clock
+    /// gave which has been set back since.
+    pub fn is_claimable(&self, now: TsMs, ttl_ms: i64) -> bool {
+        let ahead = now.saturating_add(ttl_ms).saturating_add(LEASE_AHEAD_MS_MAX);
+        match self.state {
+            JobState::Queued => true,
+            JobState::Running => self
+                .leased_until
+                .is_some_and(|until| until <= now || until > ahead),
+            _ => false,
+        }
+    }
 }
 
 /// The jobs table.
@@ -140,11 +190,26 @@ pub trait Jobs: Send + Sync {
     /// Jobs of a tenant (of all tenants for `None`), newest first, at most `limit`, before an id.
     async fn list(&self, tenant: Option<&TenantId>, before: Option<&str>, limit: usize) -> Result<Vec<Job>>;
 
-    /// Gives the oldest job that is queued, or running with an expired lease, to a worker until `now + ttl_ms`:
-    /// raises its fence and attempts. A lease that ends more than
-    /// [`LEASE_AHEAD_MS_MAX`](super::LEASE_AHEAD_MS_MAX) after `now + ttl_ms` counts as expired. Conditional write. `None`
-    /// when there is none.
-    async fn claim(&self, now: TsMs, ttl_ms: i64) -> Result<Option<Job>>;
+    /// Jobs that have not ended, of all tenants, oldest first, at most `limit`. What a process left behind that died
+    /// while it created a job is tidied up on the way, by its age at `now`.
+    async fn unfinished(&self, now: TsMs, limit: usize) -> Result<Vec<Job>>;
+
+    /// Gives a job that is queued, or running with an expired lease, to a worker until `now + ttl_ms`: raises its fence
+    /// and attempts. A lease that ends more than [`LEASE_AHEAD_MS_MAX`](super::LEASE_AHEAD_MS_MAX) after `now + ttl_ms`
+    /// counts as expired. Conditional write. `None` when it is not to be had.
+    async fn claim_one(&self, tenant: &TenantId, id: &str, now: TsMs, ttl_ms: i64) -> Result<Option<Job>>;
+
+    /// The same with the oldest that is to be had.
+    async fn claim(&self, now: TsMs, ttl_ms: i64) -> Result<Option<Job>> {
+        for job in self.unfinished(now, usize::MAX).await? {
+            if job.is_claimable(now, ttl_ms)
+                && let Some(job) = self.claim_one(&job.tenant, &job.id, now, ttl_ms).await?
+            {
+                return Ok(Some(job));
+            }
+        }
+        Ok(None)
+    }
 
     /// Stores a claimed job's parameters, state, progress and report, conditional on its fence; `cancel_requested` is kept as
     /// stored. A final state ends the lease.

@@ -162,6 +162,12 @@ impl ClosedPeriods {
         self.periods.iter().any(|period| period.closes(&venue.venue, day))
     }
 
+    /// Since when a day is closed: the first of the closings in force.
+    pub fn closed_since(&self, venue: &VenueId, day: LocalDay) -> Option<TsMs> {
+        let closing = self.periods.iter().filter(|period| period.closes(venue, day));
+        closing.map(|period| period.closed_at).min()
+    }
+
     /// Whether no day of any venue is closed.
     pub fn is_empty(&self) -> bool {
         self.periods.is_empty()

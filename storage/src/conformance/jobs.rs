@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::samples::{DAY_START, tenant};
 use super::{assert_kind, run_cases};
-use crate::api::{Flip, Job, JobProgress, JobState, Jobs};
+use crate::api::{Flip, Job, JobProgress, JobState, Jobs, Lane};
 use crate::error::ErrorKind;
 
 /// Runs all cases, each on a fresh store that `make` gives.
@@ -31,6 +31,8 @@ where
             a_final_state_ends_the_lease_and_stays,
             a_queued_job_is_cancelled_at_once_and_a_running_one_is_asked_to_stop,
             no_tenant_sees_or_stops_anothers_jobs,
+            unfinished_jobs_are_listed_oldest_first_whosever_they_are,
+            one_job_is_claimed_once_by_its_tenant_and_id,
         ]
     );
 }
@@ -42,6 +44,7 @@ fn job(id: &str, owner: &str) -> Job {
         id: id.to_owned(),
         tenant: tenant(owner),
         kind: "recompute".to_owned(),
+        lane: Lane::Backfill,
         spec: json!({ "venues": ["shop"], "from": "2026-03-01", "n": 1.5, "none": null }),
         state: JobState::Queued,
         progress: JobProgress::default(),
@@ -341,4 +344,74 @@ async fn no_tenant_sees_or_stops_anothers_jobs(store: Arc<dyn Jobs>) {
     };
     assert_kind(store.update(&stolen).await, ErrorKind::NotFound);
     assert_eq!(get(&*store, "01").await, claimed);
+}
+
+async fn unfinished_jobs_are_listed_oldest_first_whosever_they_are(store: Arc<dyn Jobs>) {
+    for n in [3, 1, 5, 2, 4] {
+        let owner = if n == 4 { "other" } else { "acme" };
+        store.create(&job(&format!("0{n}"), owner)).await.unwrap();
+    }
+    let ids = async |limit| -> Vec<String> {
+        let jobs = store.unfinished(DAY_START, limit).await.unwrap();
+        jobs.into_iter().map(|job| job.id).collect()
+    };
+    assert_eq!(ids(100).await, ["01", "02", "03", "04", "05"]);
+    assert_eq!(ids(2).await, ["01", "02"]);
+    // A running one has not ended, whatever its lease; a cancelled one and a done one have.
+    let running = store
+        .claim_one(&tenant("acme"), "02", DAY_START, TTL)
+        .await
+        .unwrap();
+    assert!(running.is_some());
+    store
+        .request_cancel(&tenant("acme"), "03", DAY_START)
+        .await
+        .unwrap();
+    let done = store
+        .claim_one(&tenant("other"), "04", DAY_START, TTL)
+        .await
+        .unwrap();
+    let done = Job {
+        state: JobState::Succeeded,
+        ..done.unwrap()
+    };
+    assert_eq!(store.update(&done).await.unwrap(), Flip::Done);
+    assert_eq!(ids(100).await, ["01", "02", "05"]);
+}
+
+async fn one_job_is_claimed_once_by_its_tenant_and_id(store: Arc<dyn Jobs>) {
+    for id in ["01", "02"] {
+        store.create(&job(id, "acme")).await.unwrap();
+    }
+    let claim =
+        async |owner: &str, id: &str, now| store.claim_one(&tenant(owner), id, now, TTL).await.unwrap();
+    assert_eq!(claim("other", "02", DAY_START).await, None, "another tenant's");
+    assert_eq!(claim("acme", "03", DAY_START).await, None, "there is none");
+    let claimed = claim("acme", "02", DAY_START)
+        .await
+        .expect("not the oldest, but asked for");
+    let expected = Job {
+        state: JobState::Running,
+        started_at: Some(DAY_START),
+        attempts: 1,
+        fence: claimed.fence,
+        leased_until: Some(DAY_START + TTL),
+        ..job("02", "acme")
+    };
+    assert_eq!(claimed, expected);
+    assert_eq!(claim("acme", "02", DAY_START + TTL - 1).await, None, "it runs");
+    let again = claim("acme", "02", DAY_START + TTL)
+        .await
+        .expect("its lease has run out");
+    assert!(again.fence > claimed.fence);
+    let ended = Job {
+        state: JobState::Failed,
+        ..again
+    };
+    assert_eq!(store.update(&ended).await.unwrap(), Flip::Done);
+    assert_eq!(
+        claim("acme", "02", DAY_START + 9 * TTL).await,
+        None,
+        "it has ended"
+    );
 }

@@ -231,9 +231,9 @@ async fn a_job_is_created_claimed_and_ended_once_whatever_is_lost() {
         // Creating reads the row, writes three entries, then the row.
         let next = job("01");
         behind.losing(Loss::Answer, 4, jobs.create(&next)).await.unwrap();
-        // Claiming reads the open ones and the row, then writes.
+        // Claiming reads the row, then writes.
         let claimed = behind
-            .losing(Loss::Answer, 2, jobs.claim(0, TTL))
+            .losing(Loss::Answer, 1, jobs.claim_one(&acme, "01", 0, TTL))
             .await
             .unwrap()
             .unwrap();

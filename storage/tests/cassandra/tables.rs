@@ -14,6 +14,7 @@ pub(crate) fn job(id: &str) -> Job {
         id: id.to_owned(),
         tenant: tenant("acme"),
         kind: "recompute".to_owned(),
+        lane: Default::default(),
         spec: json!({}),
         state: JobState::Queued,
         progress: JobProgress::default(),

@@ -285,6 +285,7 @@ async fn the_other_tables_stay_too() {
         id: "01".into(),
         tenant: tenant("acme"),
         kind: "verify".into(),
+        lane: Default::default(),
         spec: serde_json::json!({}),
         state: JobState::Queued,
         progress: JobProgress::default(),

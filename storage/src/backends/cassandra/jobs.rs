@@ -17,7 +17,7 @@ use super::contention::{Contention, Stamp, is_stamp, stamp};
 use super::encoding::{from_json, to_json};
 use super::several;
 use super::values::{damaged_value, to_stored};
-use crate::api::{Flip, Job, JobState, Jobs, LEASE_AHEAD_MS_MAX};
+use crate::api::{Flip, Job, JobState, Jobs};
 use crate::error::{ErrorKind, Result, StorageError};
 
 const READ: Cql = Cql::read(
@@ -155,10 +155,10 @@ impl CassandraJobs {
     }
 
     /// Tries to claim one job; `None` when it is not to be had.
-    async fn claim_one(&self, found: StoredJob, now: TsMs, ttl_ms: i64) -> Result<Option<Job>> {
+    async fn claim_found(&self, found: StoredJob, now: TsMs, ttl_ms: i64) -> Result<Option<Job>> {
         let mut contention = Contention::new(&self.cluster, "claim a job");
         let mut found = Some(found);
-        while let Some(before) = found.filter(|stored| is_claimable(&stored.job, now, ttl_ms)) {
+        while let Some(before) = found.filter(|stored| stored.job.is_claimable(now, ttl_ms)) {
             let mut job = before.job.clone();
             job.state = JobState::Running;
             job.started_at = job.started_at.or(Some(now));
@@ -280,21 +280,20 @@ impl Jobs for CassandraJobs {
         Ok(jobs)
     }
 
-    async fn claim(&self, now: TsMs, ttl_ms: i64) -> Result<Option<Job>> {
-        let _claiming = self.claiming.lock().await;
+    async fn unfinished(&self, now: TsMs, limit: usize) -> Result<Vec<Job>> {
         let open: Vec<(String, Option<CqlTimestamp>)> = self.cluster.all(LIST_OPEN, ()).await?;
         let reads = open.iter().map(|(id, created_at)| async move {
             Ok::<_, StorageError>((id, created_at, self.read(READ, id).await?))
         });
         let mut oldest_first = std::pin::pin!(several::in_order(reads, READS_AT_ONCE));
+        let mut jobs = Vec::new();
         while let Some((id, created_at, found)) = oldest_first.try_next().await? {
+            if jobs.len() == limit {
+                break;
+            }
             match found {
                 Some(stored) if stored.job.state.is_final() => self.close(id).await,
-                Some(stored) => {
-                    if let Some(job) = self.claim_one(stored, now, ttl_ms).await? {
-                        return Ok(Some(job));
-                    }
-                }
+                Some(stored) => jobs.push(stored.job),
                 // Its creation is under way, or was given up.
                 None => {
                     let age_ms = created_at.map_or(0, |at| now.saturating_sub(at.0));
@@ -304,7 +303,15 @@ impl Jobs for CassandraJobs {
                 }
             }
         }
-        Ok(None)
+        Ok(jobs)
+    }
+
+    async fn claim_one(&self, tenant: &TenantId, id: &str, now: TsMs, ttl_ms: i64) -> Result<Option<Job>> {
+        let _claiming = self.claiming.lock().await;
+        match self.read(READ, id).await? {
+            Some(found) if found.job.tenant == *tenant => self.claim_found(found, now, ttl_ms).await,
+            _ => Ok(None),
+        }
     }
 
     async fn update(&self, job: &Job) -> Result<Flip> {
@@ -361,17 +368,6 @@ impl Jobs for CassandraJobs {
             }
             contention.wait().await?;
         }
-    }
-}
-
-fn is_claimable(job: &Job, now: TsMs, ttl_ms: i64) -> bool {
-    let ahead = now.saturating_add(ttl_ms).saturating_add(LEASE_AHEAD_MS_MAX);
-    match job.state {
-        JobState::Queued => true,
-        JobState::Running => job
-            .leased_until
-            .is_some_and(|until| until <= now || until > ahead),
-        _ => false,
     }
 }
 

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::connection::Database;
 use super::failure::Failure;
 use super::values::{from_json, sql_limit, to_json, to_stored};
-use crate::api::{Flip, Job, JobState, Jobs, LEASE_AHEAD_MS_MAX};
+use crate::api::{Flip, Job, JobState, Jobs};
 use crate::error::{ErrorKind, Result};
 
 /// The embedded jobs table.
@@ -72,18 +72,31 @@ impl Jobs for SqliteJobs {
             .await
     }
 
-    async fn claim(&self, now: TsMs, ttl_ms: i64) -> Result<Option<Job>> {
+    async fn unfinished(&self, _: TsMs, limit: usize) -> Result<Vec<Job>> {
+        self.data
+            .read("list unfinished jobs", move |data| {
+                let mut select = data.prepare_cached(
+                    "SELECT job FROM jobs WHERE state IN ('queued', 'running') ORDER BY id LIMIT ?1",
+                )?;
+                let mut rows = select.query([sql_limit(limit)])?;
+                let mut jobs = Vec::new();
+                while let Some(row) = rows.next()? {
+                    jobs.push(from_json(
+                        row.get_ref(0)?.as_str().map_err(Failure::damaged_row)?,
+                    )?);
+                }
+                Ok(jobs)
+            })
+            .await
+    }
+
+    async fn claim_one(&self, tenant: &TenantId, id: &str, now: TsMs, ttl_ms: i64) -> Result<Option<Job>> {
+        let (tenant, id) = (tenant.clone(), id.to_owned());
         self.data
             .write("claim a job", move |data| {
-                let mut select = data.prepare_cached(
-                    "SELECT job FROM jobs
-                     WHERE state IN ('queued', 'running') AND (state = 'queued' OR leased_until <= ?1 OR leased_until > ?2)
-                     ORDER BY id LIMIT 1",
-                )?;
-                let ahead = now.saturating_add(ttl_ms).saturating_add(LEASE_AHEAD_MS_MAX);
-                let found: Option<String> = select.query_row([now, ahead], |row| row.get(0)).optional()?;
-                let Some(found) = found else { return Ok(None) };
-                let mut job: Job = from_json(&found)?;
+                let found =
+                    load(data, &id)?.filter(|job| job.tenant == tenant && job.is_claimable(now, ttl_ms));
+                let Some(mut job) = found else { return Ok(None) };
                 job.state = JobState::Running;
                 job.started_at = job.started_at.or(Some(now));
                 job.attempts += 1;

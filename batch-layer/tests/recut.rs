@@ -135,7 +135,8 @@ fn expected(delivered: &[(EventBatch, Delivery)], cut: &VenueCalendar) -> Number
 /// Nothing is left to be computed.
 async fn assert_clean(shop: &Shop, when: &str) {
     let spec = RunSpec::all_dirty(What::Recompute);
-    let planned = shop.layer.plan_venue(&shop.venue, &spec).await.unwrap();
+    let mut planned = shop.layer.plan_venue(&shop.venue, &spec).await.unwrap();
+    planned.retain(|planned| !planned.open);
     assert_eq!(planned, [], "{when}");
 }
 
@@ -217,7 +218,11 @@ async fn all_days_change_their_cut_at_once_and_come_back_exactly() {
         let report = recut(&shop, "1", to).await;
         let (cut, infos, numbers) = read(&shop).await;
         assert_eq!(cut, to);
-        assert_eq!(numbers, expected(&delivered, &to), "{tz} {day_start}");
+        // The last evening lies in a day of Lord Howe Island that goes on, which the live view has.
+        let mut wanted = expected(&delivered, &to);
+        wanted.retain(|day, _| to.bounds(*day).1 <= shop.now());
+        assert!(wanted.len() >= 3, "{:?}", wanted.keys());
+        assert_eq!(numbers, wanted, "{tz} {day_start}");
         assert_ne!(numbers, before);
         assert!(infos.values().all(|info| info.calendar == to));
         let events = identities(&delivered);

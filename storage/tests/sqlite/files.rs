@@ -152,7 +152,7 @@ async fn files_that_are_not_what_they_are_named_are_refused_and_left_alone() {
     let error = refusal(dir.path()).await;
     assert_eq!(error.kind(), ErrorKind::Damaged);
     assert!(
-        error.to_string().contains("log.db") && error.to_string().contains("restore"),
+        error.to_string().contains("log.db") && error.to_string().contains("docs/faults.md"),
         "{error}"
     );
     assert_eq!(std::fs::read(file("log.db")).unwrap(), text);

@@ -132,7 +132,7 @@ pub(crate) fn document() -> serde_json::Value {
                 "`{schedules: [{name, venue, schedule, last, last_state, next}]}`") },
             "/v1/schedules/{name}": {
                 "put": schedule(
-                    "Make or change a schedule: `{kind, cron, time_zone, venues, options, after}` (operator)"),
+                    "Make or change a schedule: `{kind, cron, time_zone, venues, options, after, reason, lane}` (operator; backups: admin)"),
                 "delete": schedule("Take a schedule back (operator)"),
             },
             "/v1/schedules/{name}/pause": { "post": schedule("Let a schedule do nothing (operator)") },

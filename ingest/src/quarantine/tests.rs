@@ -451,3 +451,65 @@ async fn a_look_marks_the_reason_and_opens_sealed_bytes_only_when_told() {
         "where anything may stand anywhere, no name is kept"
     );
 }
+
+#[tokio::test]
+async fn whom_the_ledger_names_is_not_taken_and_goes_from_the_quarantine() {
+    use dwell_storage::api::{ArchiveReader, ErasedSubject, NewErasure, SubjectClass};
+
+    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let archive = dwell_storage::archive::DeltaArchive::local(folder.path(), world.clock.shared()).unwrap();
+    let ledger = ArchiveReader::erasures(&archive);
+    let intake = world.intake();
+    let event =
+        |track: &str| format!(r#"{{"venue":"v1","sensor":"s","id":"{track}","ts":{NOW},"x":1,"y":2}}"#);
+    post(
+        &intake,
+        1,
+        Format::Ndjson,
+        [event("gone"), event("stays")].join("\n"),
+    )
+    .await;
+    let venue = VenueKey::new(tenant(), VenueId::new("v1").unwrap());
+    let key = ledger.key().await.unwrap();
+    let erasure = NewErasure {
+        id: "job".to_owned(),
+        requested_at: NOW + 1,
+        subjects: vec![ErasedSubject {
+            class: SubjectClass::Track,
+            name: key.hash(SubjectClass::Track, &venue, "gone"),
+            sensor: None,
+            from: i64::MIN,
+            until: NOW + 1,
+        }],
+        venue,
+    };
+    ledger.append(erasure).await.unwrap();
+    let documents = Arc::clone(&world.stores.documents);
+    let watch = dwell_storage::erasure::ErasureWatch::new("test", ledger, documents, world.clock.shared());
+    let replayer = intake.replayer().honouring(watch);
+    let entries = world.quarantined().await;
+    let rules = DecodeRules::default();
+    let renames = mapping("[columns]\ntrack = \"id\"");
+    let expected = [Replayed::Erased, Replayed::Taken];
+    let tried = replayer
+        .try_out(&tenant(), &entries, &rules, Some(&renames))
+        .await
+        .unwrap();
+    assert_eq!(tried, expected);
+    assert_eq!(world.quarantined().await.len(), 2, "a trial removes nothing");
+    let replayed = replayer
+        .replay(&tenant(), &entries, &rules, Some(&renames))
+        .await
+        .unwrap();
+    assert_eq!(replayed, expected);
+    let records = world.logged().await;
+    let tracks: Vec<_> = records.iter().map(|record| record.events.key(0)).collect();
+    assert_eq!(tracks, ["stays"]);
+    let left = world.quarantined().await;
+    assert_eq!(left.len(), 1);
+    assert_eq!(
+        (&left[0].id, left[0].state),
+        (&entries[1].id, QuarantineState::Replayed)
+    );
+}

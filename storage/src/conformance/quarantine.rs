@@ -349,7 +349,7 @@ async fn filters_tell_sensor_receipt_and_time(store: Arc<dyn Quarantine>) {
                 if let Some(second) = expected.get(1) {
                     assert_eq!(
                         ids(&*store, &filter, Some(&expected[0]), 1).await,
-                        [second.clone()]
+                        std::slice::from_ref(second)
                     );
                 }
             }

@@ -31,7 +31,7 @@ impl World {
     }
 
     fn documents(&self) -> Arc<dyn Documents> {
-        self.stores.documents.clone()
+        Arc::clone(&self.stores.documents) as _
     }
 
     fn process(&self, life: &str) -> (UsageCounter, UsageWriter) {

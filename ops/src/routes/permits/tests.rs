@@ -1,4 +1,4 @@
-//! Permits through the whole router of an installation with two tenants.
+//! Permits and usage through the whole router of an installation with several tenants.
 
 use axum::Router;
 use axum::body::Body;
@@ -6,6 +6,7 @@ use axum::http::{Method, Request, StatusCode, header};
 use dwell_model::ids::TenantId;
 use dwell_storage::access;
 use dwell_storage::api::{Role, Stores};
+use dwell_storage::usage::{Amounts, UsageCounter, UsageWriter};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -211,5 +212,70 @@ async fn a_denied_tenant_is_told_why_and_everybody_else_goes_on() {
         next["because"].as_str().unwrap().contains("contract ended"),
         "{next}"
     );
+    world.platform.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_sees_its_own_usage_and_who_runs_the_installation_sees_all() {
+    let world = World::open().await;
+    let stores = world.platform.stores().clone();
+    let owner = world.platform.admin_key().to_owned();
+    let (acme, other) = (
+        world.key("acme", Role::Operator).await,
+        world.key("other", Role::Operator).await,
+    );
+    let viewer = world.key("acme", Role::Viewer).await;
+    let counter = UsageCounter::default();
+    let clock = std::sync::Arc::clone(world.platform.clock());
+    let mut writer = UsageWriter::new(counter.clone(), stores.documents, clock, "life");
+    for (tenant, rows) in [("acme", 7), ("other", 11)] {
+        let tenant = TenantId::new(tenant).unwrap();
+        counter.count(&tenant, None, "query", "", Amounts::request(rows));
+        counter.count(&tenant, None, "events", "http", Amounts::events(rows * 10, 1));
+    }
+    writer.write().await.unwrap();
+    // Tenant, rows of queries, events taken.
+    let seen = async |key: &str, query: &str| -> Vec<(String, u64, u64)> {
+        let usage = world.get(key, &format!("/v1/usage{query}")).await;
+        let tenants = usage["tenants"].as_array().unwrap().iter();
+        tenants
+            .map(|of| {
+                let total = &of["total"];
+                let rows = total["modules"]["query"]["rows"].as_u64().unwrap_or(0);
+                let taken = total["events"]["http"]["taken"].as_u64().unwrap_or(0);
+                (of["tenant"].as_str().unwrap().to_owned(), rows, taken)
+            })
+            .collect()
+    };
+    let row = |tenant: &str, rows, taken| (tenant.to_owned(), rows, taken);
+    assert_eq!(seen(&acme, "").await, [row("acme", 7, 70)]);
+    assert_eq!(seen(&other, "?tenant=other").await, [row("other", 11, 110)]);
+    let all = [row("acme", 7, 70), row("default", 0, 0), row("other", 11, 110)];
+    assert_eq!(seen(&owner, "").await, all);
+    assert_eq!(seen(&owner, "?tenant=acme").await, all[..1]);
+    for (key, query, status, code) in [
+        (&acme, "?tenant=other", StatusCode::NOT_FOUND, "not-found"),
+        (&acme, "?venue=v1", StatusCode::NOT_FOUND, "not-found"),
+        (&owner, "?venue=v1", StatusCode::NOT_FOUND, "not-found"),
+        (
+            &acme,
+            "?from=2026-01-02&to=2026-01-01",
+            StatusCode::BAD_REQUEST,
+            "bad-range",
+        ),
+        (
+            &acme,
+            "?from=2020-01-01&to=2026-01-01",
+            StatusCode::BAD_REQUEST,
+            "bad-range",
+        ),
+        (&acme, "?from=yesterday", StatusCode::BAD_REQUEST, "bad-parameter"),
+        (&acme, "?colour=red", StatusCode::BAD_REQUEST, "bad-parameter"),
+        (&viewer, "", StatusCode::FORBIDDEN, "forbidden"),
+    ] {
+        let path = format!("/v1/usage{query}");
+        let (found, answer) = send(&world.platform.router(), key, Method::GET, &path, Value::Null).await;
+        assert_eq!((found, &answer["code"]), (status, &json!(code)), "{query}");
+    }
     world.platform.close().await.unwrap();
 }

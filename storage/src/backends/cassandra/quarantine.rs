@@ -57,21 +57,21 @@ const RAISE_COUNT: Cql = Cql::counter(
 );
 const ROOM: Cql = Cql::read(
     "count the quarantine",
-    "SELECT sensor, code, entries, bytes FROM {ks}.quarantine_room WHERE tenant = ? AND venue = ? AND source = ?",
+    "SELECT sensor, code, kept, bytes FROM {ks}.quarantine_room WHERE tenant = ? AND venue = ? AND source = ?",
 );
 const RAISE_ROOM: Cql = Cql::counter(
     "count the quarantine",
-    "UPDATE {ks}.quarantine_room SET entries = entries + ?, bytes = bytes + ?
+    "UPDATE {ks}.quarantine_room SET kept = kept + ?, bytes = bytes + ?
      WHERE tenant = ? AND venue = ? AND source = ? AND sensor = ? AND code = ?",
 );
 const RAISE_LEFT_OUT: Cql = Cql::counter(
     "count what the quarantine left out",
-    "UPDATE {ks}.quarantine_left_out SET entries = entries + ?
+    "UPDATE {ks}.quarantine_left_out SET missed = missed + ?
      WHERE tenant = ? AND venue = ? AND source = ? AND sensor = ? AND code = ? AND bound = ?",
 );
 const LEFT_OUT: Cql = Cql::read(
     "count what the quarantine left out",
-    "SELECT venue, source, sensor, code, bound, entries FROM {ks}.quarantine_left_out WHERE tenant = ? LIMIT ?",
+    "SELECT venue, source, sensor, code, bound, missed FROM {ks}.quarantine_left_out WHERE tenant = ? LIMIT ?",
 );
 const LIST: Cql = Cql::read(
     "list the quarantine",

@@ -363,6 +363,7 @@ async fn while_days_are_cut_anew_nobody_else_works_on_them_and_late_events_are_n
         let (shop, mut delivered) = small_shop().await;
         let gate = Gate::at(point);
         let (layer, venue) = (shop.layer.clone(), shop.venue.clone());
+        #[allow(clippy::disallowed_methods, reason = "a test's own task, joined below")]
         let working = tokio::spawn(async move {
             let cancel = CancellationToken::new();
             layer

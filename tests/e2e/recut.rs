@@ -235,17 +235,23 @@ fn a_recut_killed_at_any_step_is_finished_by_whoever_comes_next() {
     let events = dst_events();
     shop(&data_dir, &events);
     let points = [
+        "recut.after_fences",
         "recut.after_archive",
+        "recut.after_files",
         "recut.before_generation",
+        "recut.after_rows",
         "recut.after_day",
         "recut.before_decision",
+        "recut.after_announce",
+        "recut.after_decision",
         "recut.before_flip",
         "recut.after_flip",
         "recut.after_commit",
         "recut.after_pointer",
+        "recut.before_done",
     ];
     // Each mostly waits: for a dead worker's claim and leases to run out.
-    for some in points.chunks(4) {
+    for some in points.chunks(5) {
         std::thread::scope(|scope| {
             for point in some {
                 let (data_dir, events) = (&data_dir, &events);
@@ -274,7 +280,13 @@ fn finish_after(shop: &Path, events: &[Event], point: &str) {
         .output()
         .expect("dwell runs");
     assert!(!died.status.success(), "{point} did not kill");
-    let is_flipped = ["recut.after_flip", "recut.after_commit", "recut.after_pointer"].contains(&point);
+    let is_flipped = [
+        "recut.after_flip",
+        "recut.after_commit",
+        "recut.after_pointer",
+        "recut.before_done",
+    ]
+    .contains(&point);
     let seen = export(&data_dir);
     match is_flipped {
         true => assert_equal(&seen, &in_madrid(events)),

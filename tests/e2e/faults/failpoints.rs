@@ -143,6 +143,14 @@ impl Swept {
     }
 }
 
+/// An import all of whose lines go to the quarantine.
+fn assert_refused(mut import: Command, lines: usize) {
+    let output = import.output().expect("dwell runs");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    assert_eq!(report["accepted"], 0, "{report}");
+    assert_eq!(report["refused"], lines, "{report}");
+}
+
 fn is_killed(status: ExitStatus) -> bool {
     status.signal().is_some()
 }
@@ -169,6 +177,18 @@ fn whoever_dies_at_a_failpoint_no_other_test_passes_is_followed_by_the_same_numb
             "import.before_finish",
         ],
         &["import", &by_archive, "--to", "archive"],
+    );
+
+    // What was refused for a vendor's name of a field, and is mended.
+    let refused = swept.site.batches(2, 1, 44, 200).swap_remove(0);
+    let path = swept.site.folder().join("44.ndjson");
+    std::fs::write(&path, ndjson(&refused).replace("\"track\"", "\"id\"")).expect("a file");
+    swept.site.has_got(&refused);
+    let imported = swept.command(&["import", path.to_str().expect("a path"), "--json"]);
+    assert_refused(imported, refused.len());
+    swept.swept(
+        &["quarantine.replayed"],
+        &["quarantine", "replay", "--venue", "v1", "--map", "track=id"],
     );
 
     // A night. A day whose worker died after publishing has nothing left to do, so it is forced.
@@ -254,6 +274,16 @@ fn whoever_dies_at_a_failpoint_no_other_test_passes_is_followed_by_the_same_numb
     swept.swept(
         &["backup.after_manifest"],
         &["jobs", "run", "backup", "--to", &backups, "--wait"],
+    );
+
+    // What was published, as files.
+    let out = format!(
+        "place=file://{}",
+        swept.site.folder().join("out").to_str().expect("a path")
+    );
+    swept.swept(
+        &["export.before_files", "export.after_file"],
+        &["jobs", "run", "export", "--option", &out, "--wait"],
     );
 
     // Files that others have taken the place of, and then everything old.

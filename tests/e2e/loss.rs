@@ -265,12 +265,15 @@ fn a_backup_killed_at_any_point_is_none_or_whole_and_is_done_again() {
         // A worker of the next command takes the job up again when its claim has run out: each has a folder of its own.
         let place_of_its_own = uri(&folder.path().join(point));
         killed(&["backup", "--to", &place_of_its_own], &data_dir, point);
-        let listed = json_without_installation(&["backups", "--at", &place_of_its_own]);
-        assert_eq!(
-            listed["backups"].as_array().map(Vec::len),
-            Some(0),
-            "{point}: {listed}"
-        );
+        // The second comes after the first, which dies once more: then there is not even a folder.
+        if folder.path().join(point).exists() {
+            let listed = json_without_installation(&["backups", "--at", &place_of_its_own]);
+            assert_eq!(
+                listed["backups"].as_array().map(Vec::len),
+                Some(0),
+                "{point}: {listed}"
+            );
+        }
     }
     job(&take, &data_dir);
     job(&with_archive, &data_dir);

@@ -156,6 +156,7 @@ async fn carry_out(
     }
     keep(eraser, receipt).await?;
     failpoint!("erase.after_receipt");
+    tell(STEPS, "");
     let report = serde_json::to_value(&*receipt)?;
     Ok(match receipt.is_clean() {
         true => Outcome::succeeded(report),

@@ -16,7 +16,7 @@ use dwell_model::time::LocalDay;
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::failpoint;
 use dwell_serving_api::{DeclaredJob, JobRefusal, JobRequest};
-use dwell_storage::api::{Generation, Job, Lane, Stores};
+use dwell_storage::api::{Generation, Job, Lane, Stores, recuts};
 use dwell_storage::file_place::FilePlace;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -240,7 +240,9 @@ impl Exporting<'_> {
         let mut folders: BTreeMap<String, Manifest> = BTreeMap::new();
         for stored in venues {
             let key = VenueKey::new(self.tenant.clone(), stored.venue.id.clone());
-            for row in self.stores.venue_days.list(&key, from, to).await? {
+            let days = self.stores.venue_days.as_ref();
+            let published = recuts::list_under(days, &key, &stored.venue.calendar, from, to);
+            for row in published.await? {
                 let Some(info) = row.published else { continue };
                 let folder = match spec.by {
                     Some(By::Day) => format!("day={}/", row.day),

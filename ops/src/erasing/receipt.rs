@@ -65,23 +65,25 @@ impl DocumentKind for ErasureReceipt {
 }
 
 impl ErasureReceipt {
-    /// The receipt of an erasure of which the ledger alone is left: nothing is proven, and who asked is not known.
-    /// `None` for an entry that names nobody, such as a device without a day's key.
-    pub(crate) fn of_ledger(entry: &Erasure, repeat_until: TsMs) -> Option<Self> {
+    /// The receipt of an erasure that has been entered into the ledger, and no more.
+    pub(crate) fn begun(
+        entry: &Erasure,
+        class: SubjectClass,
+        subject: SubjectHash,
+        repeat_until: TsMs,
+    ) -> Self {
         let erasure = &entry.erasure;
-        let first = erasure.subjects.first()?;
-        let from = erasure.subjects.iter().map(|subject| subject.from).min()?;
-        Some(Self {
+        Self {
             id: erasure.id.clone(),
             number: entry.number,
             venue: erasure.venue.clone(),
-            class: first.class,
-            subject: first.name,
-            sensor: first.sensor,
-            from: (from > TsMs::MIN).then_some(from),
-            until: erasure.subjects.iter().map(|subject| subject.until).max()?,
+            class,
+            subject,
+            sensor: None,
+            from: None,
+            until: erasure.requested_at,
             requested_at: erasure.requested_at,
-            requested_by: "known by the ledger only".to_owned(),
+            requested_by: String::new(),
             proven_at: None,
             days: Vec::new(),
             not_findable: Vec::new(),
@@ -94,6 +96,21 @@ impl ErasureReceipt {
             repeat_until,
             repeated_at: None,
             repeats: 0,
+        }
+    }
+
+    /// The receipt of an erasure of which the ledger alone is left: nothing is proven, and who asked is not known.
+    /// `None` for an entry that names nobody, such as a device without a day's key.
+    pub(crate) fn of_ledger(entry: &Erasure, repeat_until: TsMs) -> Option<Self> {
+        let subjects = &entry.erasure.subjects;
+        let first = subjects.first()?;
+        let from = subjects.iter().map(|subject| subject.from).min()?;
+        Some(Self {
+            sensor: first.sensor,
+            from: (from > TsMs::MIN).then_some(from),
+            until: subjects.iter().map(|subject| subject.until).max()?,
+            requested_by: "known by the ledger only".to_owned(),
+            ..Self::begun(entry, first.class, first.name, repeat_until)
         })
     }
 

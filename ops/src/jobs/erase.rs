@@ -233,29 +233,13 @@ fn new_receipt(
     key: &dwell_storage::api::LedgerKey,
 ) -> ErasureReceipt {
     let sensor = whom.sensor.as_deref();
+    let repeat_until = job.created_at + eraser.repeats_ms();
     ErasureReceipt {
-        id: job.id.clone(),
-        number: entry.number,
-        venue: whom.venue.clone(),
-        class: whom.class(),
-        subject: whom.hash(key),
         sensor: sensor.map(|sensor| key.hash(SubjectClass::Sensor, &whom.venue, sensor)),
         from: (whom.from > TsMs::MIN).then_some(whom.from),
         until: whom.until,
-        requested_at: job.created_at,
         requested_by: job.requested_by.clone(),
-        proven_at: None,
-        days: Vec::new(),
-        not_findable: Vec::new(),
-        removed: BTreeMap::new(),
-        removed_by_day: BTreeMap::new(),
-        waited_ms: 0,
-        scan: BTreeMap::new(),
-        bytes_in_files: None,
-        held: Vec::new(),
-        repeat_until: job.created_at + eraser.repeats_ms(),
-        repeated_at: None,
-        repeats: 0,
+        ..ErasureReceipt::begun(entry, whom.class(), whom.hash(key), repeat_until)
     }
 }
 

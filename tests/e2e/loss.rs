@@ -293,7 +293,20 @@ fn a_backup_killed_at_any_point_is_none_or_whole_and_is_done_again() {
     ] {
         killed(&bring_back, &new, point);
     }
-    job(&bring_back, &new);
+    // The first of them is taken up again, and brings everything back; whoever asks after that finds something there.
+    let last = run(
+        &[&["jobs", "run"], &bring_back[..], &["--wait", "--json"]].concat(),
+        &new,
+    );
+    let listed = json(&["jobs", "list"], &new);
+    let is_done = |job: &&Value| job["kind"] == "restore-backup" && job["state"] == "succeeded";
+    let jobs = listed["jobs"].as_array().expect("jobs");
+    assert_eq!(
+        jobs.iter().filter(is_done).count(),
+        1,
+        "{}\n{listed}",
+        String::from_utf8_lossy(&last.stdout)
+    );
     recompute(&new);
     assert_numbers(&new, &clean, &days);
 }

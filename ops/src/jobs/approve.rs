@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::kinds::{JobKind, Outcome};
-use super::{JobWorker, Progress};
+use super::{Held, JobWorker, Progress, has_attempts_left};
 
 /// The job's spec, as the catalogue stores it.
 #[derive(Debug, Deserialize)]
@@ -86,6 +86,9 @@ impl JobKind for Approve {
             .batch
             .approve_day(&key, spec.from, spec.generation, &job.requested_by, &cancel)
             .await;
+        if day.retryable && has_attempts_left(job) {
+            return Err(Held { days: 1 }.into());
+        }
         progress.set(1, 1, &day.reason);
         let (outcome, reason) = (day.outcome, day.reason.clone());
         let report = json!({ "day": day });

@@ -133,6 +133,22 @@ impl Swept {
         self.works(args)
     }
 
+    /// Lets the jobs end whose workers were killed: each command leaves one behind, which the next ones take up beside
+    /// their own.
+    fn settle(&mut self) {
+        self.clock_ms += 15_000;
+        self.site.machine.set_clock(self.clock_ms);
+        self.site.start();
+        let instance = self.site.instance();
+        eventually("every job has ended", || {
+            let (_, jobs) = instance.get("/v1/jobs?limit=200");
+            let jobs = jobs["jobs"].as_array().expect("jobs").clone();
+            let is_open = |job: &Value| ["queued", "running"].contains(&job["state"].as_str().unwrap_or(""));
+            !jobs.iter().any(is_open)
+        });
+        assert!(self.site.stop());
+    }
+
     /// A file of a day's events, imported or to be imported.
     fn file(&mut self, day: usize, seed: u64) -> String {
         let events = self.site.batches(day, 6, seed, 100_000).concat();
@@ -203,6 +219,7 @@ fn whoever_dies_at_a_failpoint_no_other_test_passes_is_followed_by_the_same_numb
         ],
         &forced,
     );
+    swept.settle();
     swept.site.check();
 
     // A closed period, and what comes late for it.
@@ -213,6 +230,7 @@ fn whoever_dies_at_a_failpoint_no_other_test_passes_is_followed_by_the_same_numb
     let late = swept.file(0, 43);
     swept.works(&["import", &late]);
     swept.swept(&["batch.before_propose", "batch.after_propose"], &RECOMPUTE);
+    swept.settle();
     let listed = swept.works(&["periods", "list"]);
     let proposed = listed["proposals"][0]["generation"].to_string();
     let approve = [
@@ -233,6 +251,7 @@ fn whoever_dies_at_a_failpoint_no_other_test_passes_is_followed_by_the_same_numb
         ],
         &approve,
     );
+    swept.settle();
     let period = listed["periods"][0]["id"].as_str().expect("an id").to_owned();
     swept.works(&["periods", "open", &period, "--reason", "done"]);
     swept.site.check();
@@ -248,6 +267,7 @@ fn whoever_dies_at_a_failpoint_no_other_test_passes_is_followed_by_the_same_numb
     );
     // The job is taken up by the next worker.
     swept.works(&RECOMPUTE);
+    swept.settle();
     swept.site.check();
 
     // A damaged file is written anew.

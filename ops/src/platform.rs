@@ -202,6 +202,10 @@ impl Platform {
         let intake = Intake::new(config.intake(), intake_stores, Arc::clone(&base.clock)).counting(&usage);
         let replayer = intake.replayer().honouring(watch.clone());
         if roles.has(Role::Batch) || roles == Roles::Command {
+            let places = match roles == Roles::Command {
+                true => jobs::Places::of_command(),
+                false => config.jobs.clone(),
+            };
             let worker = JobWorker {
                 stores: stores.clone(),
                 clock: Arc::clone(&base.clock),
@@ -225,7 +229,7 @@ impl Platform {
                     replaced_files_kept: config.retention.replaced_files,
                 }),
                 wake: Arc::clone(&wake),
-                shared: Arc::new(jobs::Shared::new(config.jobs.clone())),
+                shared: Arc::new(jobs::Shared::new(places)),
             };
             for place in 1..=worker.count() {
                 let name = format!("job worker {place}");

@@ -125,7 +125,7 @@ fn readers_see_the_former_days_until_the_flip_and_then_the_new_ones() {
         &data_dir,
         &[(
             "DWELL_FAILPOINTS",
-            "recut.before_decision=1*pause:8s;recut.after_flip=1*pause:2s",
+            "recut.before_decision=1*pause:12s;recut.after_flip=1*pause:2s",
         )],
     );
     let planned = apply(&data_dir, "Europe/Madrid", &["--dry-run"]);
@@ -159,8 +159,9 @@ fn readers_see_the_former_days_until_the_flip_and_then_the_new_ones() {
             .as_str()
             .unwrap_or("")
             .to_owned();
-        // What pauses may pause before it has told.
-        doing == "proving" || asked.elapsed() > std::time::Duration::from_secs(3)
+        // The former days are archived. What pauses may pause before it has told: then it has been quick.
+        let is_archived = doing == "proving" || doing.starts_with("v1 ");
+        is_archived || (!on_engines() && asked.elapsed() > std::time::Duration::from_secs(5))
     });
     assert!(instance.try_post("/v1/events", ndjson(&late).as_bytes()));
     let (mut seen_before, mut seen_after) = (0, 0);

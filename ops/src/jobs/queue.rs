@@ -40,6 +40,11 @@ impl Default for Places {
 }
 
 impl Places {
+    /// A command's: one job after the other. It ends with its own, so whatever else it has begun would be dropped.
+    pub(crate) fn of_command() -> Self {
+        Self { all: 1, backfill: 1 }
+    }
+
     /// Why these cannot be meant.
     pub(crate) fn problem(&self) -> Option<&'static str> {
         if !(2..=64).contains(&self.all) {

@@ -125,7 +125,7 @@ fn readers_see_the_former_days_until_the_flip_and_then_the_new_ones() {
         &data_dir,
         &[(
             "DWELL_FAILPOINTS",
-            "recut.before_decision=1*pause:12s;recut.after_flip=1*pause:2s",
+            "recut.before_decision=1*pause:6s;recut.after_flip=1*pause:2s",
         )],
     );
     let planned = apply(&data_dir, "Europe/Madrid", &["--dry-run"]);
@@ -159,19 +159,25 @@ fn readers_see_the_former_days_until_the_flip_and_then_the_new_ones() {
             .as_str()
             .unwrap_or("")
             .to_owned();
-        // The former days are archived. What pauses may pause before it has told: then it has been quick.
-        let is_archived = doing == "proving" || doing.starts_with("v1 ");
-        is_archived || (!on_engines() && asked.elapsed() > std::time::Duration::from_secs(5))
+        // What pauses may pause before it has told.
+        doing == "proving" || asked.elapsed() > std::time::Duration::from_secs(3)
     });
     assert!(instance.try_post("/v1/events", ndjson(&late).as_bytes()));
-    let (mut seen_before, mut seen_after) = (0, 0);
+    // Where staging takes long they come in time, and are in the new days; else their day is dirty after the flip.
+    let all = [events.clone(), late].concat();
+    let with_late = expected_visits(&in_madrid(&all), &DST_DAYS);
+    let (mut seen_before, mut seen_after, mut is_late) = (0, 0, false);
     eventually("the job ends", || {
         let seen = visits(&data_dir, None);
         if seen == before {
             assert_eq!(seen_after, 0, "there is no way back");
             seen_before += 1;
         } else {
-            assert_eq!(seen, after, "neither the former days nor the new ones");
+            assert!(
+                seen == after || seen == with_late,
+                "neither the former days nor the new ones: {seen:?}"
+            );
+            is_late = seen == after;
             seen_after += 1;
         }
         job(&instance, &id)["state"] == "succeeded"
@@ -179,21 +185,24 @@ fn readers_see_the_former_days_until_the_flip_and_then_the_new_ones() {
     assert!(seen_before > 0 && seen_after > 0, "{seen_before} {seen_after}");
     let report = job(&instance, &id)["report"].clone();
     assert_eq!(report["outcome"], "flipped", "{report}");
-    let distinct: std::collections::BTreeSet<_> = events
-        .iter()
-        .map(|event| (event.ts, &event.sensor, &event.track))
-        .collect();
-    assert_eq!(report["events"], distinct.len(), "{report}");
+    let distinct = |events: &[Event]| {
+        let identities = events.iter().map(|event| (event.ts, &event.sensor, &event.track));
+        identities.collect::<std::collections::BTreeSet<_>>().len() as u64
+    };
+    let proven = report["events"].as_u64().expect("a number");
+    assert!(
+        proven == distinct(&events) || (!is_late && proven == distinct(&all)),
+        "{report}"
+    );
 
     // The late ones are in the next run.
     eventually("the late events are in raw", || {
         recompute(&data_dir);
         let days = json(&["days", "--venue", "v1"], &data_dir);
         let days = days["days"].as_array().expect("days");
-        days.iter()
-            .any(|day| day["day"] == "2026-10-24" && day["late"]["events"].as_i64() > Some(0))
+        let has_late = |day: &&Value| day["day"] == "2026-10-24" && day["late"]["events"].as_i64() > Some(0);
+        !is_late || days.iter().any(|day| has_late(&day))
     });
-    let all = [events.clone(), late].concat();
     assert_equal(&export(&data_dir), &in_madrid(&all));
     // Before the flip another cut was published, and as of then it answers.
     let flipped = json(&["days", "--venue", "v1", "--day", "2026-10-25"], &data_dir);
@@ -204,7 +213,8 @@ fn readers_see_the_former_days_until_the_flip_and_then_the_new_ones() {
         .expect("a time")
         .timestamp_millis();
     assert_eq!(visits(&data_dir, Some(&(at - 1).to_string())), before);
-    assert_eq!(visits(&data_dir, Some(&at.to_string())), after);
+    let told_at_the_flip = if is_late { after } else { with_late };
+    assert_eq!(visits(&data_dir, Some(&at.to_string())), told_at_the_flip);
     let verified = json(&["jobs", "run", "verify", "--venue", "v1", "--wait"], &data_dir);
     assert_eq!(verified["state"], "succeeded", "{verified}");
 

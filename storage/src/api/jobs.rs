@@ -195,7 +195,7 @@ pub trait Jobs: Send + Sync {
     async fn unfinished(&self, now: TsMs, limit: usize) -> Result<Vec<Job>>;
 
     /// Gives a job that is queued, or running with an expired lease, to a worker until `now + ttl_ms`: raises its fence
-    /// and attempts. A lease that ends more than [`LEASE_AHEAD_MS_MAX`](super::LEASE_AHEAD_MS_MAX) after `now + ttl_ms`
+    /// and attempts. A lease that ends more than [`LEASE_AHEAD_MS_MAX`] after `now + ttl_ms`
     /// counts as expired. Conditional write. `None` when it is not to be had.
     async fn claim_one(&self, tenant: &TenantId, id: &str, now: TsMs, ttl_ms: i64) -> Result<Option<Job>>;
 

@@ -32,7 +32,8 @@ impl InstanceFile {
     }
 
     /// The instance that runs on a folder now: its file is there and it holds the folder's lock. A file that an instance
-    /// left which died says nothing of who has the folder since: a command, say.
+    /// left which died says nothing of who has the folder since: a command, say. An instance names itself in the lock
+    /// before it writes its file, so a lock that names nobody is held by one that begins or ends.
     pub(crate) fn of_running(data_dir: &Path) -> Result<Option<Self>> {
         let paths = DataPaths::new(data_dir);
         let bytes = match std::fs::read(&paths.instance) {
@@ -49,7 +50,7 @@ impl InstanceFile {
             .with_context(|| format!("{} is damaged", paths.instance.display()))?;
         let holder = std::fs::read_to_string(&paths.lock).ok();
         let holder = holder.and_then(|text| text.trim().parse::<u32>().ok());
-        Ok(holder.is_none_or(|pid| pid == file.pid).then_some(file))
+        Ok((holder == Some(file.pid)).then_some(file))
     }
 }
 
@@ -119,6 +120,9 @@ mod tests {
         assert_eq!(found(), Some(std::process::id()));
         // One that died left its file, and another process has the folder.
         instance(std::process::id() + 1).write(&paths).unwrap();
+        assert_eq!(found(), None);
+        // A process that begins on the folder has the lock before its id is in it.
+        std::fs::write(&paths.lock, "").unwrap();
         assert_eq!(found(), None);
         drop(lock);
     }

@@ -1,8 +1,8 @@
 //! What commands print: tables for people on a terminal, one JSON object for scripts.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
@@ -41,12 +41,20 @@ impl Output {
     }
 }
 
-/// Writes a line to stdout. A reader that has gone away is an error like any other, not a panic.
+/// Writes a line to stdout. A reader that has seen enough and gone away (`| head`) is no failure of the command.
 pub(crate) fn write_line(line: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(line.as_bytes())?;
-    out.write_all(b"\n")?;
-    Ok(out.flush()?)
+    write_line_to(&mut std::io::stdout().lock(), line)
+}
+
+fn write_line_to(out: &mut impl Write, line: &str) -> Result<()> {
+    let written = out
+        .write_all(line.as_bytes())
+        .and_then(|()| out.write_all(b"\n"))
+        .and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
+        _ => Ok(()),
+    }
 }
 
 /// Lays out rows under a heading; columns whose index is in `right` are aligned right.
@@ -97,6 +105,26 @@ pub(crate) fn sparkline(values: &[u64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A pipe that fails in one way.
+    struct Failing(ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_away_is_no_failure_and_a_full_disk_is() {
+        write_line_to(&mut Failing(ErrorKind::BrokenPipe), "a line").unwrap();
+        let error = write_line_to(&mut Failing(ErrorKind::StorageFull), "a line").unwrap_err();
+        assert_eq!(error.to_string(), "cannot write to stdout");
+    }
 
     #[test]
     fn counts_are_grouped_by_thousands() {

@@ -13,7 +13,7 @@ use super::changes::differing;
 use super::jobs::wait_for;
 use super::target::{create_job, with_target};
 use crate::client::{Client, escape};
-use crate::output::{Output, table};
+use crate::output::{Output, table, write_line};
 
 /// `dwell venues …`
 #[derive(Debug, Subcommand)]
@@ -133,12 +133,15 @@ async fn apply(args: &ApplyArgs) -> Result<()> {
         } else {
             "/v1/venues"
         };
-        let answer: Value = target.client().json(Method::PUT, path, Some(&venues)).await?;
-        output.result(&answer, || applied(&answer))?;
-        if args.wait {
-            wait_for_recuts(target.client(), &answer, output).await?;
+        let mut answer: Value = target.client().json(Method::PUT, path, Some(&venues)).await?;
+        if !args.wait {
+            return output.result(&answer, || applied(&answer));
         }
-        Ok(())
+        if output == Output::Human {
+            write_line(&applied(&answer))?;
+        }
+        wait_for_recuts(target.client(), &mut answer, output).await?;
+        output.result(&answer, || waited(&answer))
     })
     .await
 }
@@ -178,10 +181,11 @@ fn applied(answer: &Value) -> String {
     }
 }
 
-/// Waits for the jobs that cut days anew; fails with the first that does.
-async fn wait_for_recuts(client: &Client, answer: &Value, output: Output) -> Result<()> {
-    let venues = answer["venues"].as_array().map(Vec::as_slice).unwrap_or_default();
-    for id in venues.iter().filter_map(|venue| venue["recut"]["job"].as_str()) {
+/// Waits for the jobs that cut days anew and puts how each ended into the answer; fails with the first that does.
+async fn wait_for_recuts(client: &Client, answer: &mut Value, output: Output) -> Result<()> {
+    let venues = answer["venues"].as_array_mut().into_iter().flatten();
+    for recut in venues.filter_map(|venue| venue.get_mut("recut")) {
+        let Some(id) = recut["job"].as_str() else { continue };
         let job: Value = client.get(&format!("/v1/jobs/{}", escape(id))).await?;
         let job = wait_for(client, job, output).await?;
         if job["state"] != "succeeded" {
@@ -191,8 +195,22 @@ async fn wait_for_recuts(client: &Client, answer: &Value, output: Output) -> Res
                 job["error"].as_str().unwrap_or("see its report")
             );
         }
+        recut["state"] = job["state"].clone();
     }
     Ok(())
+}
+
+/// What people read when the wait is over.
+fn waited(answer: &Value) -> String {
+    let venues = answer["venues"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let cut = venues.iter().filter(|venue| venue["recut"]["state"].is_string());
+    let lines: Vec<String> = cut
+        .map(|venue| format!("{}: its days are cut anew", text(&venue["id"])))
+        .collect();
+    match lines.is_empty() {
+        true => "no days were to be cut anew: there was nothing to wait for".to_owned(),
+        false => lines.join("\n"),
+    }
 }
 
 /// What becomes of a venue whose time zone or day start is another in the file.
@@ -242,8 +260,8 @@ async fn show(venue: &str, target: &TargetArgs) -> Result<()> {
             .get(&format!("/v1/venues/{}", escape(venue)))
             .await?;
         match target.json {
-            true => crate::output::write_line(&serde_json::to_string(&answer)?),
-            false => crate::output::write_line(&serde_json::to_string_pretty(&answer)?),
+            true => write_line(&serde_json::to_string(&answer)?),
+            false => write_line(&serde_json::to_string_pretty(&answer)?),
         }
     })
     .await

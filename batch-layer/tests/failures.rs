@@ -6,10 +6,11 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::events::{busy_day, visit};
+use common::gate::Gate;
 use common::{Shop, assert_outcome, day, visits};
 use dwell_batch_layer::report::Outcome;
 use dwell_batch_layer::spec::{RunSpec, What};
@@ -48,43 +49,6 @@ async fn row(shop: &Shop) -> VenueDay {
 
 /// Longer than a lease lasts.
 const PAST_THE_LEASE: Duration = Duration::from_secs(61);
-
-/// Lets the first worker to pass a failpoint stand still there until it is let go.
-struct Gate {
-    reached: Arc<AtomicBool>,
-    open: Arc<AtomicBool>,
-    _guard: failpoints::FailpointGuard,
-}
-
-impl Gate {
-    fn at(point: &str) -> Self {
-        let (reached, open) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let (seen, may_pass) = (Arc::clone(&reached), Arc::clone(&open));
-        let guard = failpoints::set_fn(point, move || {
-            if !seen.swap(true, Ordering::SeqCst) {
-                while !may_pass.load(Ordering::SeqCst) {
-                    dwell_runtime::clock::sleep_blocking(Duration::from_millis(1));
-                }
-            }
-            Ok(())
-        });
-        Self {
-            reached,
-            open,
-            _guard: guard,
-        }
-    }
-
-    async fn reached(&self) {
-        while !self.reached.load(Ordering::SeqCst) {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    fn let_go(&self) {
-        self.open.store(true, Ordering::SeqCst);
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_two_workers_on_one_day_one_publishes_and_the_other_finds_it_held() {

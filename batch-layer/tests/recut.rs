@@ -6,11 +6,10 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::events::{busy_day, cumulative, visit};
+use common::gate::Gate;
 use common::{Shop, day, deliver, naive, one_zone, visits};
 use dwell_batch_layer::recut::{RecutOutcome, RecutReport};
 use dwell_batch_layer::report::Outcome;
@@ -317,39 +316,6 @@ async fn whoever_dies_anywhere_leaves_one_cut_to_readers_and_the_next_try_ends_r
     }
 }
 
-/// Lets the first worker to pass a failpoint stand still there until it is let go.
-struct Gate {
-    reached: Arc<AtomicBool>,
-    open: Arc<AtomicBool>,
-    _guard: failpoints::FailpointGuard,
-}
-
-impl Gate {
-    fn at(point: &str) -> Self {
-        let (reached, open) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let (seen, may_pass) = (Arc::clone(&reached), Arc::clone(&open));
-        let guard = failpoints::set_fn(point, move || {
-            if !seen.swap(true, Ordering::SeqCst) {
-                while !may_pass.load(Ordering::SeqCst) {
-                    dwell_runtime::clock::sleep_blocking(Duration::from_millis(1));
-                }
-            }
-            Ok(())
-        });
-        Self {
-            reached,
-            open,
-            _guard: guard,
-        }
-    }
-
-    async fn reached(&self) {
-        while !self.reached.load(Ordering::SeqCst) {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn while_days_are_cut_anew_nobody_else_works_on_them_and_late_events_are_not_lost() {
     let _alone = ALONE.lock().await;
@@ -389,7 +355,7 @@ async fn while_days_are_cut_anew_nobody_else_works_on_them_and_late_events_are_n
             (Outcome::Skipped, true),
             "{point}"
         );
-        gate.open.store(true, Ordering::SeqCst);
+        gate.let_go();
         working.await.unwrap().unwrap();
         assert_eq!(cut_of(&shop).await, lisbon);
         assert!(shop.is_dirty("2026-03-08").await, "{point}");

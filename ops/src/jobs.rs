@@ -40,6 +40,7 @@ use dwell_runtime::shutdown::ShutdownToken;
 use dwell_storage::api::{AuditEntry, Flip, Job, JobProgress, JobState, Lane, Stores, audit};
 use dwell_storage::error::{ErrorKind, StorageError};
 use dwell_storage::resolver::EngineSettings;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -411,6 +412,11 @@ impl JobWorker {
         };
         Ok(audit::record(self.stores.documents.as_ref(), &job.tenant, &entry).await?)
     }
+}
+
+/// A job's parameters as its kind reads them.
+fn spec_of<T: DeserializeOwned>(job: &Job) -> Result<T> {
+    T::deserialize(&job.spec).context("the job's parameters cannot be read")
 }
 
 /// A job's parameters as the audit keeps them: for ever, so without a name that was sealed to be forgotten.

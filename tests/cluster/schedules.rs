@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json as value;
 
-use crate::harness::eventually;
+use crate::harness::{eventually, now_ms};
 use crate::oracle::assert_equal;
 use crate::shop::Shop;
 use crate::stack::Stack;
@@ -111,25 +111,19 @@ fn a_speed_layer_that_wakes_after_a_rebalance_does_no_harm() {
     for role in ["ingest", "raw-writer", "serve", "speed/1", "speed/2"] {
         shop.start(role);
     }
-    let now = || {
-        std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .expect("after 1970")
-            .as_millis() as i64
-    };
     let enter = |shop: &mut Shop, person: usize| {
         let event = Event {
             venue: "v1",
             sensor: "s1".to_owned(),
             track: format!("p{person}"),
-            ts: now(),
+            ts: now_ms(),
             x_cm: 100,
             y_cm: 100,
         };
         shop.post(&[event]);
     };
     let seen = |shop: &Shop| -> i64 {
-        let (today, _) = today(now());
+        let (today, _) = today(now_ms());
         let path = format!("/v1/venues/v1/metrics?metric=visitors&zone=left&from={today}&to={today}&by=day");
         let (_, answer) = shop.get(&path);
         answer["buckets"][0]["value"].as_i64().unwrap_or(0)

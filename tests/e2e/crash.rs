@@ -1,19 +1,14 @@
 //! `kill -9` in the middle: what was acknowledged is there, what was not is sent again, and no number changes.
 
-use crate::harness::{Instance, file, json, place, raw_writer};
+use crate::harness::{Instance, json, place, raw_writer};
 use crate::oracle::{assert_equal, compute, exported, utc_day};
-use crate::walkers::{Dice, arrival, ndjson, venues, walk, zones};
+use crate::walkers::{Dice, apply_venues, arrival, ndjson, walk, zones};
 
 #[test]
 fn kill_9_at_random_moments_loses_nothing_acknowledged_and_counts_nothing_twice() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("d");
-    std::fs::create_dir_all(&data_dir).expect("a folder");
-    let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
-    json(
-        &["venues", "apply", venues_file.to_str().expect("a path")],
-        &data_dir,
-    );
+    apply_venues(&data_dir, "Etc/UTC");
     let days = utc_day(2);
     let (_, start, end) = days[0];
     let clean = walk("v1", 60, start, end, 31);
@@ -66,12 +61,7 @@ fn a_raw_writer_killed_around_its_commit_is_exact_afterwards() {
     ] {
         let folder = tempfile::tempdir().expect("a folder");
         let data_dir = folder.path().join("d");
-        std::fs::create_dir_all(&data_dir).expect("a folder");
-        let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
-        json(
-            &["venues", "apply", venues_file.to_str().expect("a path")],
-            &data_dir,
-        );
+        apply_venues(&data_dir, "Etc/UTC");
         let days = utc_day(1);
         let (_, start, end) = days[0];
         let clean = walk("v1", 20, start, end, 41);

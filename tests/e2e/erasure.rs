@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::harness::{DWELL, Instance, eventually, file, json, on_engines, place};
+use crate::harness::{DWELL, Instance, eventually, json, now_ms, on_engines, place};
 use crate::oracle::{Row, assert_equal, compute, exported, parquet, utc_day};
-use crate::walkers::{Event, arrival, ndjson, venues, walk, zones};
+use crate::walkers::{Event, apply_venues, arrival, ndjson, walk, zones};
 
 /// Long enough to stand nowhere by chance.
 pub(crate) const VISITOR: &str = "visitor-6f1c93ab27";
@@ -23,12 +23,7 @@ impl Shop {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let data_dir = folder.path().join("d");
-        std::fs::create_dir_all(&data_dir).expect("a folder");
-        let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
-        json(
-            &["venues", "apply", venues_file.to_str().expect("a path")],
-            &data_dir,
-        );
+        apply_venues(&data_dir, "Etc/UTC");
         let day = utc_day(2)[0];
         let mut events = walk("v1", 12, day.1, day.2, 31);
         let somebody = events[0].track.clone();
@@ -222,10 +217,7 @@ fn a_visitor_is_erased_from_every_place_and_the_numbers_are_those_of_the_others(
     shop.assert_numbers_are_those_of_the_others();
 
     // Whoever comes under the same name after the request is somebody else, and counts.
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970")
-        .as_millis() as i64;
+    let now = now_ms();
     let another = Event {
         ts: now,
         ..shop.of_visitor()[0].clone()
@@ -344,17 +336,9 @@ fn finish_after(shop: &Shop, failpoint: &str) {
 fn whoever_is_erased_leaves_the_live_view() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("d");
-    std::fs::create_dir_all(&data_dir).expect("a folder");
-    let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
-    json(
-        &["venues", "apply", venues_file.to_str().expect("a path")],
-        &data_dir,
-    );
+    apply_venues(&data_dir, "Etc/UTC");
     let instance = Instance::start(&data_dir);
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970")
-        .as_millis() as i64;
+    let now = now_ms();
     for track in [VISITOR, "somebody", "somebody-else"] {
         let event = |n: i64| Event {
             venue: "v1",

@@ -143,6 +143,12 @@ pub(crate) fn place(data_dir: &Path) -> Vec<String> {
     vec!["--config".to_owned(), config, "--data-dir".to_owned(), folder]
 }
 
+/// The time now, milliseconds since 1970.
+pub(crate) fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.expect("after 1970").as_millis() as i64
+}
+
 /// Writes a configuration with names of its own on the engines of another one, and makes what they need.
 fn install(stack: &Path, config: &Path) {
     let unique = format!(

@@ -1,19 +1,14 @@
 //! Nonsense of every kind, posted to every route: a clear refusal each time, and nothing else is harmed.
 
-use crate::harness::{Instance, file, json};
-use crate::walkers::venues;
+use crate::harness::{Instance, now_ms};
+use crate::walkers::apply_venues;
 
 #[test]
 fn nonsense_gets_a_clear_refusal_and_harms_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("d");
-    std::fs::create_dir_all(&data_dir).expect("a folder");
-    let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
     let instance = Instance::start(&data_dir);
-    json(
-        &["venues", "apply", venues_file.to_str().expect("a path")],
-        &data_dir,
-    );
+    apply_venues(&data_dir, "Etc/UTC");
 
     // Routes come from the instance's own description.
     let (status, openapi) = instance.get("/openapi.json");
@@ -69,10 +64,7 @@ fn nonsense_gets_a_clear_refusal_and_harms_nothing() {
     }
 
     // A batch with some nonsense: the good is taken, the bad is named and kept.
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970")
-        .as_millis();
+    let now = now_ms();
     let lines = [
         format!(r#"{{"sensor":"s","track":"t","ts":{now},"x":1,"y":1}}"#),
         r#"{"sensor":"s","track":"t","ts":"yesterday","x":1,"y":1}"#.to_owned(),

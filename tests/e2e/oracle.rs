@@ -8,6 +8,7 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float64Type, Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use crate::harness::now_ms;
 use crate::walkers::Event;
 
 const HOUR: i64 = 3_600_000;
@@ -47,10 +48,7 @@ struct Gathered {
 /// The UTC day so many days ago.
 pub(crate) fn utc_day(days_ago: i64) -> Days {
     const DAY: i64 = 86_400_000;
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970");
-    let start = now.as_millis() as i64 / DAY * DAY - days_ago * DAY;
+    let start = now_ms() / DAY * DAY - days_ago * DAY;
     let name = chrono::DateTime::from_timestamp_millis(start)
         .expect("a time")
         .format("%Y-%m-%d")

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{DWELL, Instance, eventually, file, json, on_engines, place, raw_writer, run};
+use crate::harness::{DWELL, Instance, eventually, json, on_engines, place, raw_writer, run};
 use crate::oracle::{Days, Tables, assert_equal, compute, exported, utc_day};
-use crate::walkers::{Event, arrival, ndjson, venues, walk, zones};
+use crate::walkers::{Event, apply_venues, arrival, ndjson, walk, zones};
 
 /// On engines a sweep spares what was written so shortly before it.
 const SKEW: Duration = Duration::from_secs(1);
@@ -36,11 +36,7 @@ impl Place {
             text.push_str("\n[batch]\nlease_ttl = \"6s\"\n");
             std::fs::write(config, text).expect("a configuration");
         }
-        let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
-        json(
-            &["venues", "apply", venues_file.to_str().expect("a path")],
-            &data_dir,
-        );
+        apply_venues(&data_dir, "Etc/UTC");
         Self {
             _folder: folder,
             data_dir,

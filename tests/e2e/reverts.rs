@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::harness::{DWELL, Instance, eventually, file, json, place, raw_writer, run};
+use crate::harness::{DWELL, Instance, eventually, file, json, now_ms, place, raw_writer, run};
 use crate::oracle::{Days, Tables, assert_equal, compute, exported, utc_day};
-use crate::walkers::{Event, ndjson, venues, walk, zones};
+use crate::walkers::{Event, apply_venues, ndjson, walk, zones};
 
 const DAY: i64 = 86_400_000;
 
@@ -72,12 +72,7 @@ fn post(instance: &Instance, events: &[Event]) -> String {
 }
 
 fn prepare(data_dir: &Path, tz: &str) {
-    std::fs::create_dir_all(data_dir).expect("a folder");
-    let venues_file = file(data_dir, "venues.json", &venues(tz));
-    json(
-        &["venues", "apply", venues_file.to_str().expect("a path")],
-        data_dir,
-    );
+    apply_venues(data_dir, tz);
 }
 
 #[test]
@@ -355,10 +350,7 @@ fn a_revert_killed_at_any_step_is_done_by_the_next_worker() {
 fn the_live_view_of_today_follows_a_revert_and_its_undo() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("d");
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970")
-        .as_millis() as i64;
+    let now = now_ms();
     // A zone in which it is about noon, so that today has hours behind it.
     let east = 12 - now.rem_euclid(DAY) / 3_600_000;
     prepare(&data_dir, &format!("Etc/GMT{:+}", -east));

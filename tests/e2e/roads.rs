@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use crate::harness::{Instance, eventually, file, json, on_engines, raw_writer, run};
+use crate::harness::{Instance, eventually, file, json, now_ms, on_engines, raw_writer, run};
 use crate::oracle::{Days, Tables, assert_equal, compute, exported};
-use crate::walkers::{Event, arrival, ndjson, venues, walk, zones};
+use crate::walkers::{Event, apply_venues, arrival, ndjson, venues, walk, zones};
 
 /// Two local days of Europe/Madrid over the end of summer time, given by hand: 25 hours on the 25th.
 pub(crate) const DST_DAYS: [(&str, i64, i64); 2] = [
@@ -129,17 +129,10 @@ fn posted_events_give_the_oracles_numbers() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("d");
     // Yesterday and the day before in a zone without clock changes, so that the age limit does not bind.
-    std::fs::create_dir_all(&data_dir).expect("a folder");
-    let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
     let instance = Instance::start(&data_dir);
-    json(
-        &["venues", "apply", venues_file.to_str().expect("a path")],
-        &data_dir,
-    );
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970");
-    let today = now.as_millis() as i64 / 86_400_000 * 86_400_000;
+    apply_venues(&data_dir, "Etc/UTC");
+    let now = now_ms();
+    let today = now / 86_400_000 * 86_400_000;
     let day = |start: i64| -> &'static str {
         let civil = chrono::DateTime::from_timestamp_millis(start)
             .expect("a time")
@@ -171,10 +164,7 @@ fn the_live_view_of_today_equals_the_oracle_and_the_batch_result() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("d");
     std::fs::create_dir_all(&data_dir).expect("a folder");
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970");
-    let now = now.as_millis() as i64;
+    let now = now_ms();
     // A zone in which it is about noon, so that today has hours behind it and ahead of it.
     let east = 12 - now.rem_euclid(86_400_000) / 3_600_000;
     let tz = format!("Etc/GMT{:+}", -east);
@@ -183,12 +173,8 @@ fn the_live_view_of_today_equals_the_oracle_and_the_batch_result() {
     let today: &'static str = Box::leak(civil.format("%Y-%m-%d").to_string().into_boxed_str());
     let days: Days = vec![(today, midnight, midnight + 86_400_000)];
 
-    let venues_file = file(&data_dir, "venues.json", &venues(&tz));
     let instance = Instance::start(&data_dir);
-    json(
-        &["venues", "apply", venues_file.to_str().expect("a path")],
-        &data_dir,
-    );
+    apply_venues(&data_dir, &tz);
     let mut clean = walk("v1", 60, midnight, now - 60_000, 51);
     clean.sort_by_key(|event| event.ts);
     let expected = compute(&clean, &zones(), &days);
@@ -236,17 +222,9 @@ fn the_live_view_of_today_equals_the_oracle_and_the_batch_result() {
 fn a_lone_event_shows_in_the_live_view_within_a_second_or_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("d");
-    std::fs::create_dir_all(&data_dir).expect("a folder");
-    let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
     let instance = Instance::start(&data_dir);
-    json(
-        &["venues", "apply", venues_file.to_str().expect("a path")],
-        &data_dir,
-    );
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970")
-        .as_millis();
+    apply_venues(&data_dir, "Etc/UTC");
+    let now = now_ms();
     let event = format!(r#"{{"sensor":"s","track":"t","ts":{now},"x":1.0,"y":1.0}}"#);
     let (status, _) = instance.post("/v1/venues/v1/events", "application/x-ndjson", event.as_bytes());
     assert_eq!(status, 202);

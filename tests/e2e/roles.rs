@@ -3,20 +3,15 @@
 
 use serde_json::json;
 
-use crate::harness::{Instance, file, json as run_json};
-use crate::walkers::venues;
+use crate::harness::{Instance, json as run_json, now_ms};
+use crate::walkers::apply_venues;
 
 #[test]
 fn each_role_may_do_its_own_and_no_more() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("d");
-    std::fs::create_dir_all(&data_dir).expect("a folder");
-    let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
     let instance = Instance::start(&data_dir);
-    run_json(
-        &["venues", "apply", venues_file.to_str().expect("a path")],
-        &data_dir,
-    );
+    apply_venues(&data_dir, "Etc/UTC");
     let key = |role: &str, more: &[&str]| {
         let args: Vec<&str> = ["keys", "create", "--role", role]
             .iter()
@@ -32,10 +27,7 @@ fn each_role_may_do_its_own_and_no_more() {
         ("operator", key("operator", &[])),
         ("admin", instance.key.clone()),
     ];
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970")
-        .as_millis();
+    let now = now_ms();
     let event = format!(r#"{{"sensor":"s","track":"t","ts":{now},"x":1,"y":1}}"#);
     let new_key = json!({ "role": "viewer" }).to_string();
     // (method, path, body, who may)

@@ -2,15 +2,8 @@
 
 use serde_json::{Value, json as value};
 
-use crate::harness::{Instance, file, json, on_engines, run};
-use crate::walkers::venues;
-
-fn now_ms() -> u128 {
-    std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970")
-        .as_millis()
-}
+use crate::harness::{Instance, json, now_ms, on_engines, run};
+use crate::walkers::apply_venues;
 
 /// Posts a body to a venue that takes `taken` and refuses `refused` of it.
 fn post(instance: &Instance, lines: &[String], taken: u64, refused: usize) {
@@ -25,13 +18,8 @@ fn post(instance: &Instance, lines: &[String], taken: u64, refused: usize) {
 fn permits_quarantine_and_usage_as_an_operator_meets_them() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("d");
-    std::fs::create_dir_all(&data_dir).expect("a folder");
-    let venues_file = file(&data_dir, "venues.json", &venues("Etc/UTC"));
     let instance = Instance::start(&data_dir);
-    json(
-        &["venues", "apply", venues_file.to_str().expect("a path")],
-        &data_dir,
-    );
+    apply_venues(&data_dir, "Etc/UTC");
 
     // Permits: an operator of a denied tenant is told why; who runs the installation goes on.
     let made = json(&["keys", "create", "--role", "operator"], &data_dir);
@@ -82,8 +70,8 @@ fn permits_quarantine_and_usage_as_an_operator_meets_them() {
 
     // The quarantine: a vendor's name for the track, and one line that nobody can mend.
     let ts = now_ms() - 60_000;
-    let wrong = |n: u128| format!(r#"{{"sensor":"s","id":"t{n}","ts":{},"x":1,"y":1}}"#, ts + n);
-    let good = |n: u128| format!(r#"{{"sensor":"s","track":"g{n}","ts":{},"x":1,"y":1}}"#, ts + n);
+    let wrong = |n: i64| format!(r#"{{"sensor":"s","id":"t{n}","ts":{},"x":1,"y":1}}"#, ts + n);
+    let good = |n: i64| format!(r#"{{"sensor":"s","track":"g{n}","ts":{},"x":1,"y":1}}"#, ts + n);
     post(
         &instance,
         &[

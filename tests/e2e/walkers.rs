@@ -1,5 +1,9 @@
 //! Made-up people on a made-up floor, as NDJSON: deterministic, with duplicates, disorder and two sensors.
 
+use std::path::Path;
+
+use crate::harness::{file, json};
+
 /// One event as it is sent.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Event {
@@ -118,6 +122,16 @@ pub(crate) fn venues(tz: &str) -> String {
             {{"id":"star","polygon":[[2.1,1.03],[7.4,1.5],[3.0,5.2],[5.1,0.4],[6.6,6.01]]}}
         ]}}]"#
     )
+}
+
+/// Makes a data folder, if it is missing, with the suite's venues in a time zone.
+pub(crate) fn apply_venues(data_dir: &Path, tz: &str) {
+    std::fs::create_dir_all(data_dir).expect("a folder");
+    let venues_file = file(data_dir, "venues.json", &venues(tz));
+    json(
+        &["venues", "apply", venues_file.to_str().expect("a path")],
+        data_dir,
+    );
 }
 
 /// The same zones, for the oracle.

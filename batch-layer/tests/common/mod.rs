@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod events;
+pub(crate) mod gate;
 pub(crate) mod naive;
 
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::kinds::{JobKind, Outcome};
-use super::{Held, JobWorker, Progress, has_attempts_left};
+use super::{Held, JobWorker, Progress, has_attempts_left, spec_of};
 
 /// The job's spec, as the catalogue stores it.
 #[derive(Debug, Deserialize)]
@@ -65,8 +65,7 @@ impl JobKind for Approve {
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<Outcome> {
-        let spec: Spec =
-            serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
+        let spec: Spec = spec_of(job)?;
         let venue = spec.venues.first().context("no venue is named")?;
         let key = VenueKey::new(job.tenant.clone(), venue.clone());
         progress.set(0, 1, &format!("{venue} {}", spec.from));

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::kinds::{JobKind, Outcome};
-use super::{JobWorker, Progress};
+use super::{JobWorker, Progress, spec_of};
 use crate::backup::pruning::{self, Keep};
 use crate::backup::restoring::{self, How};
 use crate::backup::{INSTALLATION_TENANT, Side, drill, is_cancelled, state, taking};
@@ -122,8 +122,7 @@ impl JobKind for BackupJob {
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<Outcome> {
-        let spec: Spec =
-            serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
+        let spec: Spec = spec_of(job)?;
         let done = match self {
             BackupJob::Backup => backup(worker, job, &spec, &progress, &cancel).await,
             BackupJob::RestoreBackup => restore(worker, job, &spec, &progress, &cancel).await,

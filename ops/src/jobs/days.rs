@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use async_trait::async_trait;
 use dwell_batch_layer::report::RunReport;
 use dwell_batch_layer::spec::{RunSpec, Venues, What};
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::kinds::{JobKind, Outcome, lane_of_range};
-use super::{Held, JobWorker, Progress, has_attempts_left, repair};
+use super::{Held, JobWorker, Progress, has_attempts_left, repair, spec_of};
 
 /// The job's spec, as the catalogue stores it.
 #[derive(Debug, Deserialize)]
@@ -168,8 +168,7 @@ async fn run(
     progress: Progress,
     cancel: CancellationToken,
 ) -> Result<Outcome> {
-    let spec: Spec =
-        serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
+    let spec: Spec = spec_of(job)?;
     let venues = venues_of(&spec.venues)?;
     let mut run = RunSpec {
         venues,

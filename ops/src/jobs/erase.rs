@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::kinds::{JobKind, Outcome};
-use super::{JobWorker, Progress};
+use super::{JobWorker, Progress, spec_of};
 use crate::erasing::Eraser;
 use crate::erasing::deletion::{Deletion, STEPS, filter_of, keep, settle};
 use crate::erasing::places::Search;
@@ -54,8 +54,7 @@ impl JobKind for Erase {
 }
 
 async fn run(eraser: &Eraser, job: &Job, progress: Progress, cancel: CancellationToken) -> Result<Outcome> {
-    let spec: Spec =
-        serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
+    let spec: Spec = spec_of(job)?;
     if let Some(id) = &spec.again {
         return again(eraser, job, id, progress, cancel).await;
     }

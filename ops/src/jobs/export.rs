@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::days::venues_of;
 use super::kinds::{JobKind, Outcome, lane_of_range};
-use super::{JobWorker, Progress, place_of};
+use super::{JobWorker, Progress, place_of, spec_of};
 use crate::export::{Selection, Table, export};
 
 /// What says of which generations a folder's files were made.
@@ -142,8 +142,7 @@ impl JobKind for Export {
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<Outcome> {
-        let spec: Spec =
-            serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
+        let spec: Spec = spec_of(job)?;
         let place = FilePlace::make(&place_of(&spec.place)?, &worker.settings.engines.objects)?;
         let exporting = Exporting {
             stores: &worker.stores,

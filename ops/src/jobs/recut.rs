@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::kinds::{JobKind, Outcome};
-use super::{JobWorker, Progress};
+use super::{JobWorker, Progress, spec_of};
 
 /// The job's spec, as the catalogue stores it.
 #[derive(Debug, Deserialize)]
@@ -79,8 +79,7 @@ impl JobKind for Recut {
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<Outcome> {
-        let spec: Spec =
-            serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
+        let spec: Spec = spec_of(job)?;
         let venue = spec.venues.first().context("no venue is named")?;
         let key = VenueKey::new(job.tenant.clone(), venue.clone());
         let to = wanted(worker, &key, &spec).await?;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use async_trait::async_trait;
 use dwell_batch_layer::spec::Venues;
 use dwell_model::ids::{VenueId, VenueKey};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::days::venues_of;
 use super::kinds::{JobKind, Outcome};
-use super::{JobWorker, Progress};
+use super::{JobWorker, Progress, spec_of};
 
 /// Days that a report tells one by one.
 const DAYS_TOLD: usize = 1_000;
@@ -82,8 +82,7 @@ impl JobKind for Restore {
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<Outcome> {
-        let spec: Spec =
-            serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
+        let spec: Spec = spec_of(job)?;
         let mut days: VecDeque<_> = days_of(worker, job, &spec).await?.into();
         let total = days.len() as u64;
         let mut done = Done::new(&spec);

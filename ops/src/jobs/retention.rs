@@ -3,7 +3,7 @@
 //! Venue after venue: a mark is made and then swept day by day. A job that is done again, after a crash or a failure that
 //! passed, goes on with the mark that it has made.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use async_trait::async_trait;
 use dwell_batch_layer::spec::Venues;
 use dwell_model::ids::VenueKey;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::days::venues_of;
 use super::kinds::{JobKind, Outcome};
-use super::{JobWorker, Progress};
+use super::{JobWorker, Progress, spec_of};
 
 /// Days that a report tells one by one.
 const DAYS_TOLD: usize = 500;
@@ -77,8 +77,7 @@ impl JobKind for Retention {
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<Outcome> {
-        let spec: Spec =
-            serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
+        let spec: Spec = spec_of(job)?;
         let acting = spec.now.as_deref().map(parse_ts).transpose()?;
         let stored = policy::stored(&*worker.stores.documents, &job.tenant).await?;
         let mut run = Run {

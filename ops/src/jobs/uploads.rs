@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use async_trait::async_trait;
 use dwell_ingest::sources::files::{ImportProgress, ImportState};
 use dwell_serving_api::{DeclaredJob, JobRequest};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::kinds::{JobKind, Outcome};
-use super::{JobWorker, Progress};
+use super::{JobWorker, Progress, spec_of};
 use crate::importing::ImportRequest;
 
 /// The job's spec.
@@ -59,8 +59,7 @@ async fn run(
     progress: Progress,
     cancel: CancellationToken,
 ) -> Result<Outcome> {
-    let spec: ImportJob =
-        serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
+    let spec: ImportJob = spec_of(job)?;
     let paths = spec.files.iter().map(|name| spec.folder.join(name)).collect();
     let tell = Arc::new(Tell(progress));
     let imported = tokio::select! {

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use async_trait::async_trait;
 use dwell_model::ids::{TenantId, VenueId, VenueKey};
 use dwell_model::time::LocalDay;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::kinds::{JobKind, Outcome};
-use super::{JobWorker, Progress};
+use super::{JobWorker, Progress, spec_of};
 
 /// Files between two looks at pins and history.
 const STEP: usize = 100;
@@ -219,8 +219,7 @@ impl JobKind for Vacuum {
         progress: Progress,
         cancel: CancellationToken,
     ) -> Result<Outcome> {
-        let spec: Spec =
-            serde_json::from_value(job.spec.clone()).context("the job's parameters cannot be read")?;
+        let spec: Spec = spec_of(job)?;
         let age = spec.older_than.unwrap_or(worker.settings.replaced_files_kept);
         let request = VacuumRequest {
             older_than_ms: age.as_ms(),

@@ -4,18 +4,13 @@ use serde_json::{Value, json};
 
 use super::is_elsewhere;
 use super::site::Site;
-use crate::harness::{eventually, json as command};
+use crate::harness::{eventually, json as command, now_ms};
 use crate::oracle::utc_day;
 use crate::walkers::{Event, walk};
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
-
-fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.expect("after 1970").as_millis() as i64
-}
 
 /// Jobs of a kind that schedules have asked for.
 fn scheduled(site: &Site, kind: &str) -> usize {

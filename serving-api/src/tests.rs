@@ -12,6 +12,7 @@ mod live;
 mod metrics;
 mod nonsense;
 mod paging;
+mod periods;
 mod queries;
 mod resources;
 mod slices;

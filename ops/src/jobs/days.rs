@@ -14,7 +14,7 @@ use dwell_storage::api::{Job, JobProgress, JobState, Lane};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use super::kinds::{JobKind, Outcome, lane_of_range};
+use super::kinds::{JobKind, Outcome, days_again, lane_of_range};
 use super::{Held, JobWorker, Progress, has_attempts_left, repair, spec_of};
 
 /// The job's spec, as the catalogue stores it.
@@ -135,19 +135,9 @@ impl JobKind for DaysJob {
                 true => &report["verified"],
                 false => report,
             });
-        let report: RunReport = report
-            .and_then(|report| serde_json::from_value(report.clone()).ok())
-            .ok_or_else(|| {
-                JobRefusal("the job has left no report of its days: ask for a new one".to_owned())
-            })?;
-        let only: Vec<(VenueId, LocalDay)> = report.days_not_done().collect();
-        if only.is_empty() {
-            return Err(JobRefusal("no day of the job has failed".to_owned()));
-        }
-        let mut spec = job.spec.clone();
-        spec["only"] = serde_json::json!(only);
-        spec["retry_of"] = serde_json::json!(job.id);
-        Ok(spec)
+        let report: Option<RunReport> = report.and_then(|report| serde_json::from_value(report.clone()).ok());
+        let not_done = report.map(|report| report.days_not_done().collect());
+        days_again(job, not_done.unwrap_or_default())
     }
 
     async fn run(
@@ -209,7 +199,7 @@ async fn run(
     let mut report = serde_json::to_value(&report)?;
     if let Some(retry_of) = &spec.retry_of {
         report["retry_of"] = serde_json::json!(retry_of);
-        report["days_retried"] = serde_json::json!(spec.only.as_ref().map_or(0, Vec::len));
+        report["days_retried"] = serde_json::json!(spec.only.as_ref().map(Vec::len));
     }
     Ok(Outcome { state, report, error })
 }
@@ -383,6 +373,32 @@ mod tests {
         assert!(
             RECOMPUTE.retry(&ended(json!(null))).is_err(),
             "it is not known what has"
+        );
+    }
+
+    #[test]
+    fn a_job_that_broke_off_or_was_stopped_is_taken_up_as_a_whole() {
+        let whole = json!({
+            "venues": "all", "from": "2026-03-01", "to": "2026-03-05", "dry_run": false, "force": true,
+            "retry_of": "j1",
+        });
+        let some = report(&[("2026-03-01", "computed", false), ("2026-03-02", "failed", false)]);
+        for (state, report) in [
+            (JobState::Failed, json!(null)),
+            (JobState::Cancelled, json!(null)),
+            (JobState::Cancelled, some),
+        ] {
+            let mut job = ended(report);
+            job.state = state;
+            assert_eq!(RECOMPUTE.retry(&job).unwrap(), whole, "{state:?}");
+        }
+        // What it was to take up itself stays its own.
+        let mut job = ended(json!(null));
+        job.state = JobState::Cancelled;
+        job.spec["only"] = json!([["shop", "2026-03-02"]]);
+        assert_eq!(
+            VERIFY.retry(&job).unwrap()["only"],
+            json!([["shop", "2026-03-02"]])
         );
     }
 

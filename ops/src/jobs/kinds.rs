@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use async_trait::async_trait;
+use dwell_model::ids::VenueId;
+use dwell_model::time::LocalDay;
 use dwell_serving_api::{DeclaredJob, DeclaredJobs, JobCatalogue, JobRefusal, JobRequest};
 use dwell_storage::api::{Job, JobState, Lane, Role};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -106,6 +108,21 @@ pub(super) fn lane_of_range(request: &JobRequest) -> Lane {
         }
         _ => Lane::Backfill,
     }
+}
+
+/// The parameters of a job that takes up one which works on days, each of which may be done again: the days that its report
+/// names as not done. A job that was stopped, or broke off without naming any, is done again as a whole: some of its days
+/// were not begun.
+pub(super) fn days_again(job: &Job, not_done: Vec<(VenueId, LocalDay)>) -> Result<Value, JobRefusal> {
+    let mut spec = job.spec.clone();
+    spec["retry_of"] = json!(job.id);
+    match job.state {
+        JobState::Cancelled => {}
+        JobState::Failed if not_done.is_empty() => {}
+        _ if not_done.is_empty() => return Err(JobRefusal("no day of the job has failed".to_owned())),
+        _ => spec["only"] = json!(not_done),
+    }
+    Ok(spec)
 }
 
 /// What does jobs of a kind.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::days::venues_of;
-use super::kinds::{JobKind, Outcome};
+use super::kinds::{JobKind, Outcome, days_again};
 use super::{JobWorker, Progress, spec_of};
 
 /// Days that a report tells one by one.
@@ -63,16 +63,8 @@ impl JobKind for Restore {
 
     fn retry(&self, job: &Job) -> Result<Value, JobRefusal> {
         let failed = job.report.as_ref().map(|report| report["failed"].clone());
-        let only: Vec<(VenueId, LocalDay)> = failed
-            .and_then(|failed| serde_json::from_value(failed).ok())
-            .unwrap_or_default();
-        if only.is_empty() {
-            return Err(JobRefusal("no day of the job has failed".to_owned()));
-        }
-        let mut spec = job.spec.clone();
-        spec["only"] = json!(only);
-        spec["retry_of"] = json!(job.id);
-        Ok(spec)
+        let failed = failed.and_then(|failed| serde_json::from_value(failed).ok());
+        days_again(job, failed.unwrap_or_default())
     }
 
     async fn run(
@@ -276,5 +268,45 @@ impl Done {
             self.troubles
         );
         Outcome::troubled(state, report, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dwell_model::ids::TenantId;
+
+    use super::*;
+
+    #[test]
+    fn a_retry_asks_for_the_days_that_were_not_restored_or_for_all_when_it_is_not_known_which() {
+        let tenant = TenantId::new("acme").unwrap();
+        let spec = json!({"venues": ["shop"], "from": "2026-03-01", "to": "2026-03-05", "dry_run": false});
+        let mut job = Job::queued("j1".into(), tenant, "restore", spec, "me".into(), None, 0);
+        let mut done = Done::new(&spec_of(&job).unwrap());
+        let venue = VenueKey::new(job.tenant.clone(), VenueId::new("shop").unwrap());
+        done.day(
+            &venue,
+            "2026-03-01".parse().unwrap(),
+            Some(RestoreReport::default()),
+        );
+        done.failed(&venue, "2026-03-02".parse().unwrap(), "a file is damaged");
+        done.day(&venue, "2026-03-03".parse().unwrap(), None);
+        let outcome = done.outcome();
+        (job.state, job.report) = (outcome.state, Some(outcome.report));
+        assert_eq!(job.state, JobState::Partial);
+        let whole = json!({
+            "venues": ["shop"], "from": "2026-03-01", "to": "2026-03-05", "dry_run": false, "retry_of": "j1",
+        });
+        let mut two = whole.clone();
+        two["only"] = json!([["shop", "2026-03-02"], ["shop", "2026-03-03"]]);
+        assert_eq!(Restore.retry(&job).unwrap(), two);
+        job.state = JobState::Cancelled;
+        assert_eq!(Restore.retry(&job).unwrap(), whole, "days were not begun");
+        (job.state, job.report) = (JobState::Failed, None);
+        assert_eq!(
+            Restore.retry(&job).unwrap(),
+            whole,
+            "the store was away all the time"
+        );
     }
 }

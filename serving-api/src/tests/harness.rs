@@ -529,6 +529,7 @@ fn declared_jobs() -> DeclaredJobs {
         job("recompute", &["force"], &[]),
         job("replay", &["entries"], &["entries"]),
         job("seal", &[], &[]),
+        job("recut", &["tz", "day_start_hour"], &["tz", "day_start_hour"]),
     ])
 }
 

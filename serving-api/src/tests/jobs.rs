@@ -148,7 +148,7 @@ async fn jobs_are_listed_newest_first_in_pages() {
                 .iter()
                 .map(|job| job["id"].clone()),
         );
-        assert_eq!(page["kinds"].as_array().unwrap().len(), 3);
+        assert_eq!(page["kinds"].as_array().unwrap().len(), 4);
         match page["next_cursor"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
             None => break,

@@ -466,18 +466,32 @@ async fn half_a_generation_is_never_answered() {
 }
 
 #[tokio::test]
-async fn a_corrected_time_zone_makes_days_wait_for_their_new_cut() {
+async fn a_corrected_time_zone_is_answered_by_the_former_cut_until_a_job_has_made_another() {
     let api = Api::start().await;
     api.write_raw("v1", MONDAY, "monday", 5).await;
     api.publish("v1", "2026-10-26", MONDAY).await;
+    let path = "/v1/venues/v1/metrics?metric=visits&zone=_venue&from=2026-10-26&to=2026-10-26";
+    let before = api.get_json(path).await;
+    assert_eq!(buckets(&before)[0]["value"], 2);
     let mut spec = venue_spec("v1");
     spec["tz"] = json!("Europe/Lisbon");
-    api.put_venue(spec).await;
-    let answer = api
-        .get_json("/v1/venues/v1/metrics?metric=visits&zone=_venue&from=2026-10-26&to=2026-10-26")
-        .await;
+    let file = json!([spec]);
+    let applied = api.send_json(Method::PUT, "/v1/venues", Role::Admin, &file).await;
+    assert_eq!(applied.status, StatusCode::OK, "{}", applied.text());
+    let job = applied.json()["venues"][0]["recut"]["job"].clone();
+    let jobs = api
+        .send_json(Method::GET, "/v1/jobs", Role::Operator, &Value::Null)
+        .await
+        .json();
+    let asked = &jobs["jobs"][0];
     assert_eq!(
-        (&buckets(&answer)[0]["state"], &buckets(&answer)[0]["value"]),
-        (&json!("pending"), &Value::Null)
+        (&asked["id"], &asked["kind"], &asked["state"]),
+        (&job, &json!("recut"), &json!("queued"))
+    );
+    assert_eq!(api.get_json(path).await["buckets"], before["buckets"]);
+    assert_eq!(
+        api.venue("v1").await.calendar.tz().name(),
+        "Europe/Madrid",
+        "the job stores the other"
     );
 }

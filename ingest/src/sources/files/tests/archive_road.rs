@@ -11,7 +11,7 @@ use dwell_model::ids::{VenueId, VenueKey};
 use dwell_model::time::{DAY_MS, HOUR_MS, MINUTE_MS, TsMs};
 use dwell_runtime::clock::{Clock, SystemClock};
 use dwell_runtime::failpoints::{self, FailpointGuard, Injected};
-use dwell_storage::api::{Archive, MarkSource, Marks, Projection};
+use dwell_storage::api::{Archive, LEASE_AHEAD_MS_MAX, MarkSource, Marks, Projection};
 use dwell_storage::archive::DeltaArchive;
 
 use super::harness::{NOW, Row, Shop, gzip, texts};
@@ -475,7 +475,7 @@ async fn a_day_that_is_worked_on_is_waited_for_and_then_given_up() {
     let (venue, day) = (shop.venue("zurich"), "2026-02-25".parse().unwrap());
     let days = Arc::clone(&shop.deps.stores.venue_days);
     let lease = days
-        .acquire(&venue, day, "nightly run", NOW, 10 * DAY_MS)
+        .acquire(&venue, day, "nightly run", NOW, LEASE_AHEAD_MS_MAX)
         .await
         .unwrap()
         .unwrap();

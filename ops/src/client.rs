@@ -181,6 +181,23 @@ impl Client {
         self.send(method, path, body).await?.json()
     }
 
+    /// Reads a list that comes in pages, to its end: the first page, with the entries of all pages in `field`.
+    pub(crate) async fn get_all(&self, path: &str, field: &str) -> Result<Value> {
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let mut whole: Value = self.get(path).await?;
+        while let Some(cursor) = whole["next_cursor"].as_str() {
+            let mut page: Value = self
+                .get(&format!("{path}{joint}cursor={}", escape(cursor)))
+                .await?;
+            let entries = page[field].as_array_mut().map(std::mem::take);
+            if let Some(known) = whole[field].as_array_mut() {
+                known.extend(entries.unwrap_or_default());
+            }
+            whole["next_cursor"] = page["next_cursor"].take();
+        }
+        Ok(whole)
+    }
+
     /// Reads JSON.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.json(Method::GET, path, None).await
@@ -229,6 +246,27 @@ pub(crate) fn escape(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_list_is_read_page_by_page_to_its_end() {
+        use axum::extract::RawQuery;
+        use axum::{Json, routing};
+        use serde_json::json;
+        let pages = |RawQuery(query): RawQuery| async move {
+            Json(match query.as_deref() {
+                Some("limit=2") => json!({"venue": "v", "days": [1, 2], "next_cursor": "a b"}),
+                Some("limit=2&cursor=a%20b") => json!({"venue": "v", "days": [3, 4], "next_cursor": "c"}),
+                Some("limit=2&cursor=c") => json!({"venue": "v", "days": [5], "next_cursor": null}),
+                other => json!({"asked": other}),
+            })
+        };
+        let client = Client::in_process(Router::new().route("/list", routing::get(pages)), "key");
+        let whole = client.get_all("/list?limit=2", "days").await.unwrap();
+        assert_eq!(
+            whole,
+            json!({"venue": "v", "days": [1, 2, 3, 4, 5], "next_cursor": null})
+        );
+    }
 
     #[test]
     fn values_are_escaped_for_urls() {

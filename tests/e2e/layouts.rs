@@ -70,8 +70,16 @@ fn a_zone_that_is_redrawn_in_the_past_restates_its_days_and_no_others() {
 
     // As it was, from the same day on.
     let as_it_was = redrawn(from).replace("[[0,0],[3,0],[3,8],[0,8]]", "[[0,0],[5,0],[5,8],[0,8]]");
-    apply(&data_dir, &as_it_was, false);
-    recompute(&data_dir);
+    let file = file(&data_dir, "as-it-was.json", &as_it_was);
+    let waited = json(
+        &["venues", "apply", file.to_str().expect("a path"), "--wait"],
+        &data_dir,
+    );
+    let affected = &waited["venues"][0]["affected"]["count"];
+    assert_eq!(
+        (&waited["recompute"]["state"], &waited["recompute"]["computed"]),
+        (&Value::from("succeeded"), affected)
+    );
     assert_eq!(export(&data_dir), before, "the former numbers come back exactly");
 }
 

@@ -47,7 +47,7 @@ pub(crate) async fn run(args: &DaysArgs) -> Result<()> {
                     path.push_str(&format!("&{name}={day}"));
                 }
             }
-            let answer: Value = client.get(&path).await?;
+            let answer = client.get_all(&path, "days").await?;
             let days = answer["days"].as_array().cloned().unwrap_or_default();
             all.extend(days.into_iter().map(|mut day| {
                 day["venue"] = Value::String(venue.clone());
@@ -110,6 +110,7 @@ fn human(days: &[Value]) -> String {
             "late",
             "drift",
             "reason",
+            "dirty, since",
         ],
         &[3, 4, 5, 6, 7, 8],
         days.iter().map(|day| {
@@ -124,7 +125,18 @@ fn human(days: &[Value]) -> String {
                 text(&day["late"]["events"]),
                 text(&day["drift"]["differing"]),
                 text(&day["reason"]),
+                dirty_because(day),
             ]
         }),
     )
+}
+
+/// Why a day waits to be computed anew, if it does.
+fn dirty_because(day: &Value) -> String {
+    let reasons = day["dirty_because"].as_array().map(Vec::as_slice);
+    let reasons: Vec<String> = reasons.unwrap_or_default().iter().map(text).collect();
+    match reasons.is_empty() {
+        true => "–".to_owned(),
+        false => reasons.join(", "),
+    }
 }

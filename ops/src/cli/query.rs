@@ -61,7 +61,7 @@ pub(crate) async fn run(args: &QueryArgs) -> Result<()> {
                 path.push_str(&format!("&{name}={}", escape(value)));
             }
         }
-        let answer: Value = target.client().get(&path).await?;
+        let answer = target.client().get_all(&path, "buckets").await?;
         output.result(&answer, || human(&answer))
     })
     .await

@@ -56,7 +56,7 @@ pub(crate) struct ApplyArgs {
     /// Only check, and say what would change
     #[arg(long)]
     dry_run: bool,
-    /// Wait until days of which the time zone or day start is another are cut anew
+    /// Have the affected days computed or cut anew now, and wait until they are
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
     #[command(flatten)]
@@ -141,6 +141,7 @@ async fn apply(args: &ApplyArgs) -> Result<()> {
             write_line(&applied(&answer))?;
         }
         wait_for_recuts(target.client(), &mut answer, output).await?;
+        answer["recompute"] = recompute_affected(target.client(), &answer, output).await?;
         output.result(&answer, || waited(&answer))
     })
     .await
@@ -169,9 +170,7 @@ fn applied(answer: &Value) -> String {
         .map(|venue| recut_line(venue, answer["dry_run"] == true))
         .collect();
     let shown = format!("{shown}{recuts}");
-    let dirty = venues
-        .iter()
-        .any(|venue| venue["affected"]["count"] != 0 && !venue["recut"].is_object());
+    let dirty = venues.iter().any(is_dirty);
     match (dirty, answer["dry_run"] == true) {
         (false, _) => shown,
         (true, true) => format!("{shown}\nnothing was stored: this was a dry run"),
@@ -188,27 +187,60 @@ async fn wait_for_recuts(client: &Client, answer: &mut Value, output: Output) ->
         let Some(id) = recut["job"].as_str() else { continue };
         let job: Value = client.get(&format!("/v1/jobs/{}", escape(id))).await?;
         let job = wait_for(client, job, output).await?;
-        if job["state"] != "succeeded" {
-            bail!(
-                "job {id} is {}: {}",
-                text(&job["state"]),
-                job["error"].as_str().unwrap_or("see its report")
-            );
-        }
+        succeeded(&job)?;
         recut["state"] = job["state"].clone();
     }
     Ok(())
+}
+
+/// Has the affected days of venues that are cut as before computed anew, and waits; null when there are none. Fails when not
+/// all of them could be.
+async fn recompute_affected(client: &Client, answer: &Value, output: Output) -> Result<Value> {
+    let venues = answer["venues"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ids: Vec<&Value> = venues
+        .iter()
+        .filter(|venue| is_dirty(venue))
+        .map(|venue| &venue["id"])
+        .collect();
+    if ids.is_empty() {
+        return Ok(Value::Null);
+    }
+    let body = json!({ "kind": "recompute", "venues": ids, "reason": "the layout changed" });
+    let job = wait_for(client, create_job(client, &body).await?, output).await?;
+    succeeded(&job)?;
+    Ok(json!({ "job": job["id"], "state": job["state"], "computed": job["report"]["computed"] }))
+}
+
+/// Whether a change leaves days to be computed anew by a usual run.
+fn is_dirty(venue: &Value) -> bool {
+    venue["affected"]["count"] != 0 && !venue["recut"].is_object()
+}
+
+fn succeeded(job: &Value) -> Result<()> {
+    match job["state"] == "succeeded" {
+        true => Ok(()),
+        false => bail!(
+            "job {} is {}: {}",
+            text(&job["id"]),
+            text(&job["state"]),
+            job["error"].as_str().unwrap_or("see its report")
+        ),
+    }
 }
 
 /// What people read when the wait is over.
 fn waited(answer: &Value) -> String {
     let venues = answer["venues"].as_array().map(Vec::as_slice).unwrap_or_default();
     let cut = venues.iter().filter(|venue| venue["recut"]["state"].is_string());
-    let lines: Vec<String> = cut
+    let mut lines: Vec<String> = cut
         .map(|venue| format!("{}: its days are cut anew", text(&venue["id"])))
         .collect();
+    let computed = &answer["recompute"]["computed"];
+    if !computed.is_null() {
+        lines.push(format!("{} days are computed anew", text(computed)));
+    }
     match lines.is_empty() {
-        true => "no days were to be cut anew: there was nothing to wait for".to_owned(),
+        true => "no days depend on what changed: there was nothing to wait for".to_owned(),
         false => lines.join("\n"),
     }
 }

@@ -41,6 +41,16 @@ fn a_backup_from_before_an_erasure_brings_nobody_back() {
         // What a drill brings back of it is not what an erased visitor left out.
         let drilled = job(&["drill"], &data_dir);
         assert!(drilled["days_compared"].as_u64().is_some(), "{drilled}");
+        // One taken since is good, and its day is that of the others.
+        let since = format!("{backups}-since");
+        job(&["backup", "--to", &since], &data_dir);
+        let option = format!("from={since}");
+        let drilled = job(&["drill", "--option", &option], &data_dir);
+        assert_eq!(
+            (&drilled["days_recomputed"], &drilled["differing"]),
+            (&1.into(), &0.into()),
+            "{drilled}"
+        );
     }
     // On engines the backup is brought back over what is there, with the proven receipt: what the backup holds of the
     // visitor is left out, and that is all. Here the tables are gone; the archive is left, and the ledger beside it.

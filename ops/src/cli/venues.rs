@@ -135,10 +135,10 @@ async fn apply(args: &ApplyArgs) -> Result<()> {
         };
         let mut answer: Value = target.client().json(Method::PUT, path, Some(&venues)).await?;
         if !args.wait {
-            return output.result(&answer, || applied(&answer));
+            return output.result(&answer, || applied(&answer, false));
         }
         if output == Output::Human {
-            write_line(&applied(&answer))?;
+            write_line(&applied(&answer, true))?;
         }
         wait_for_recuts(target.client(), &mut answer, output).await?;
         answer["recompute"] = recompute_affected(target.client(), &answer, output).await?;
@@ -147,7 +147,7 @@ async fn apply(args: &ApplyArgs) -> Result<()> {
     .await
 }
 
-fn applied(answer: &Value) -> String {
+fn applied(answer: &Value, is_waited_for: bool) -> String {
     let venues = answer["venues"].as_array().map(Vec::as_slice).unwrap_or_default();
     let row = |venue: &Value| {
         let affected = &venue["affected"];
@@ -170,7 +170,7 @@ fn applied(answer: &Value) -> String {
         .map(|venue| recut_line(venue, answer["dry_run"] == true))
         .collect();
     let shown = format!("{shown}{recuts}");
-    let dirty = venues.iter().any(is_dirty);
+    let dirty = venues.iter().any(is_dirty) && !is_waited_for;
     match (dirty, answer["dry_run"] == true) {
         (false, _) => shown,
         (true, true) => format!("{shown}\nnothing was stored: this was a dry run"),
@@ -180,7 +180,7 @@ fn applied(answer: &Value) -> String {
     }
 }
 
-/// Waits for the jobs that cut days anew and puts how each ended into the answer; fails with the first that does.
+/// Waits for the jobs that cut days anew and puts what came of each into the answer; fails with the first that does.
 async fn wait_for_recuts(client: &Client, answer: &mut Value, output: Output) -> Result<()> {
     let venues = answer["venues"].as_array_mut().into_iter().flatten();
     for recut in venues.filter_map(|venue| venue.get_mut("recut")) {
@@ -188,32 +188,41 @@ async fn wait_for_recuts(client: &Client, answer: &mut Value, output: Output) ->
         let job: Value = client.get(&format!("/v1/jobs/{}", escape(id))).await?;
         let job = wait_for(client, job, output).await?;
         succeeded(&job)?;
-        recut["state"] = job["state"].clone();
+        recut["outcome"] = job["report"]["outcome"].clone();
     }
     Ok(())
 }
 
-/// Has the affected days of venues that are cut as before computed anew, and waits; null when there are none. Fails when not
+/// Has the affected days of venues that no recut computed computed anew, and waits; null when there are none. Fails when not
 /// all of them could be.
 async fn recompute_affected(client: &Client, answer: &Value, output: Output) -> Result<Value> {
     let venues = answer["venues"].as_array().map(Vec::as_slice).unwrap_or_default();
     let ids: Vec<&Value> = venues
         .iter()
-        .filter(|venue| is_dirty(venue))
+        .filter(|venue| is_dirty(venue) || (is_affected(venue) && !is_cut_anew(venue)))
         .map(|venue| &venue["id"])
         .collect();
     if ids.is_empty() {
         return Ok(Value::Null);
     }
-    let body = json!({ "kind": "recompute", "venues": ids, "reason": "the layout changed" });
+    let body = json!({ "kind": "recompute", "venues": ids, "reason": "venues apply" });
     let job = wait_for(client, create_job(client, &body).await?, output).await?;
     succeeded(&job)?;
     Ok(json!({ "job": job["id"], "state": job["state"], "computed": job["report"]["computed"] }))
 }
 
-/// Whether a change leaves days to be computed anew by a usual run.
+/// Whether a change leaves days to be computed anew by a usual run, and not by a recut.
 fn is_dirty(venue: &Value) -> bool {
-    venue["affected"]["count"] != 0 && !venue["recut"].is_object()
+    is_affected(venue) && !venue["recut"].is_object()
+}
+
+fn is_affected(venue: &Value) -> bool {
+    venue["affected"]["count"] != 0
+}
+
+/// Whether the recut that was waited for has cut the days anew; one that was taken back leaves them as they were.
+fn is_cut_anew(venue: &Value) -> bool {
+    venue["recut"]["outcome"] == "flipped"
 }
 
 fn succeeded(job: &Value) -> Result<()> {
@@ -231,8 +240,9 @@ fn succeeded(job: &Value) -> Result<()> {
 /// What people read when the wait is over.
 fn waited(answer: &Value) -> String {
     let venues = answer["venues"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let cut = venues.iter().filter(|venue| venue["recut"]["state"].is_string());
-    let mut lines: Vec<String> = cut
+    let mut lines: Vec<String> = venues
+        .iter()
+        .filter(|venue| is_cut_anew(venue))
         .map(|venue| format!("{}: its days are cut anew", text(&venue["id"])))
         .collect();
     let computed = &answer["recompute"]["computed"];

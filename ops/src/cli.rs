@@ -140,6 +140,20 @@ pub(crate) struct TargetArgs {
     pub(crate) json: bool,
 }
 
+/// Flags that operators' commands have in common, so that scripts may give them to all. What only reads changes nothing and
+/// answers when it is done: it takes them and does what it does without.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ReadFlags {
+    /// Nothing is changed anyway
+    #[arg(long, hide = true)]
+    #[allow(dead_code, reason = "taken so that it is not refused")]
+    dry_run: bool,
+    /// It answers when it is done anyway
+    #[arg(long, hide = true)]
+    #[allow(dead_code, reason = "taken so that it is not refused")]
+    wait: bool,
+}
+
 impl TargetArgs {
     /// The effective configuration.
     pub(crate) fn load_config(&self) -> anyhow::Result<Config> {
@@ -216,4 +230,43 @@ pub(crate) enum ConfigCommand {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operators_commands_take_dry_run_wait_and_json() {
+        let commands = [
+            "jobs run restore --venue all --from 2026-03-01 --to 2026-03-02",
+            "jobs run recompute --venue v",
+            "jobs run archive --venue v",
+            "jobs run verify --venue v",
+            "jobs run revert --venue v --sensor s --reason r",
+            "jobs run undo --job j",
+            "jobs run erase --venue v --track t",
+            "jobs run erase --venue v --device d",
+            "jobs run backup --to file:///b",
+            "jobs run restore-backup --from file:///b",
+            "jobs run drill",
+            "jobs run retention --now 2026-03-01T00:00:00Z",
+            "retention plan",
+            "days --venue v",
+            "changes --since 2026-03-01T00:00:00Z",
+            "exclusions",
+            "quarantine list",
+            "quarantine show e",
+            "quarantine replay e",
+            "quarantine drop e",
+            "query --venue v --metric visits --from 2026-03-01 --to 2026-03-02 --by day --as-of 3",
+        ];
+        for command in commands {
+            let words = ["dwell"].into_iter().chain(command.split(' '));
+            for flags in [&["--dry-run", "--json"][..], &["--wait"]] {
+                let parsed = Cli::try_parse_from(words.clone().chain(flags.iter().copied()));
+                assert!(parsed.is_ok(), "{command} {flags:?}: {}", parsed.unwrap_err());
+            }
+        }
+    }
 }

@@ -4,9 +4,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::TargetArgs;
 use super::target::{venues_of, with_target};
 use super::venues::text;
+use super::{ReadFlags, TargetArgs};
 use crate::client::{Client, escape};
 use crate::output::{Output, table};
 
@@ -28,6 +28,8 @@ pub(crate) struct ChangesArgs {
     /// Show every restated bucket, before and after
     #[arg(long)]
     buckets: bool,
+    #[command(flatten)]
+    _read: ReadFlags,
     #[command(flatten)]
     target: TargetArgs,
 }

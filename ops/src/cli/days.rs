@@ -5,9 +5,9 @@ use clap::Args;
 use dwell_model::time::LocalDay;
 use serde_json::Value;
 
-use super::TargetArgs;
 use super::target::{venues_of, with_target};
 use super::venues::text;
+use super::{ReadFlags, TargetArgs};
 use crate::client::escape;
 use crate::output::{Output, table};
 
@@ -26,6 +26,8 @@ pub(crate) struct DaysArgs {
     /// One day of one venue with everything that was ever published of it: when, why, what changed, who was late
     #[arg(long, value_name = "DAY", conflicts_with_all = ["from", "to"])]
     day: Option<LocalDay>,
+    #[command(flatten)]
+    _read: ReadFlags,
     #[command(flatten)]
     target: TargetArgs,
 }

@@ -4,9 +4,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::TargetArgs;
 use super::target::with_target;
 use super::venues::text;
+use super::{ReadFlags, TargetArgs};
 use crate::client::escape;
 use crate::output::{Output, table};
 
@@ -22,6 +22,8 @@ pub(crate) struct ExclusionsArgs {
     /// At most so many
     #[arg(long, default_value_t = 1_000)]
     limit: usize,
+    #[command(flatten)]
+    _read: ReadFlags,
     #[command(flatten)]
     target: TargetArgs,
 }

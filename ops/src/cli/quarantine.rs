@@ -8,10 +8,10 @@ use clap::{Args, Subcommand};
 use dwell_ingest::sources::files::MappingSpec;
 use serde_json::{Map, Value, json};
 
-use super::TargetArgs;
 use super::jobs::wait_for;
 use super::target::{create_job, venues_of, with_target};
 use super::venues::text;
+use super::{ReadFlags, TargetArgs};
 use crate::client::escape;
 use crate::output::{Output, table};
 
@@ -27,6 +27,8 @@ pub(crate) enum QuarantineCommand {
         /// Open sealed bytes, while their key exists: they may hold identifiers of devices, and the audit records it
         #[arg(long)]
         open: bool,
+        #[command(flatten)]
+        _read: ReadFlags,
         #[command(flatten)]
         target: TargetArgs,
     },
@@ -77,6 +79,8 @@ pub(crate) struct ListArgs {
     #[arg(long)]
     cursor: Option<String>,
     #[command(flatten)]
+    _read: ReadFlags,
+    #[command(flatten)]
     target: TargetArgs,
 }
 
@@ -102,6 +106,10 @@ pub(crate) struct ReplayArgs {
     /// Why, for the record
     #[arg(long)]
     reason: Option<String>,
+    /// Wait for its end, as it always does
+    #[arg(long)]
+    #[allow(dead_code, reason = "taken so that it is not refused")]
+    wait: bool,
     #[command(flatten)]
     target: TargetArgs,
 }
@@ -119,6 +127,10 @@ pub(crate) struct DropArgs {
     /// Say how many would be dropped, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Wait for its end, as it always does
+    #[arg(long)]
+    #[allow(dead_code, reason = "taken so that it is not refused")]
+    wait: bool,
     #[command(flatten)]
     target: TargetArgs,
 }
@@ -148,7 +160,7 @@ impl PickArgs {
 pub(crate) async fn run(command: &QuarantineCommand) -> Result<()> {
     match command {
         QuarantineCommand::List(args) => list(args).await,
-        QuarantineCommand::Show { id, open, target } => {
+        QuarantineCommand::Show { id, open, target, .. } => {
             with_target(target, async |opened| {
                 let path = format!("/v1/quarantine/{}/look?open={open}", escape(id));
                 let entry: Value = opened.client().get(&path).await?;

@@ -4,9 +4,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
 
-use super::TargetArgs;
 use super::target::with_target;
 use super::venues::text;
+use super::{ReadFlags, TargetArgs};
 use crate::client::escape;
 use crate::output::{Output, table};
 
@@ -37,6 +37,8 @@ pub(crate) struct QueryArgs {
     /// As it was published at this time (RFC 3339); or the number of a generation, for one day
     #[arg(long, value_name = "TIME|GENERATION")]
     as_of: Option<String>,
+    #[command(flatten)]
+    _read: ReadFlags,
     #[command(flatten)]
     target: TargetArgs,
 }

@@ -6,9 +6,9 @@ use clap::{Args, Subcommand};
 use dwell_model::time::LocalDay;
 use serde_json::{Map, Value, json};
 
-use super::TargetArgs;
 use super::target::with_target;
 use super::venues::text;
+use super::{ReadFlags, TargetArgs};
 use crate::client::escape;
 use crate::output::{Output, table};
 
@@ -45,6 +45,8 @@ pub(crate) struct PlanArgs {
     /// Only days after this one
     #[arg(long, value_name = "DAY")]
     after: Option<LocalDay>,
+    #[command(flatten)]
+    _read: ReadFlags,
     #[command(flatten)]
     target: TargetArgs,
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,7 +19,8 @@ use dwell_model::testing::walkers;
 use dwell_model::time::{DAY_MS, LocalDay, TsMs, VenueCalendar, slot_of};
 use dwell_runtime::clock::{ManualClock, SharedClock};
 use dwell_storage::api::{
-    Generation, Mark, MarkSource, RawWrite, RowFilter, SessionsReader, StoredSession, Stores,
+    ErasedSubject, Erasure, Generation, Mark, MarkSource, NewErasure, RawWrite, RowFilter, SessionsReader,
+    StoredSession, Stores, SubjectClass,
 };
 use dwell_storage::archive::DeltaArchive;
 use dwell_storage::backends::sqlite::SqliteStores;
@@ -142,6 +144,30 @@ impl World {
             position: None,
         };
         self.stores.raw.apply(write).await.unwrap();
+    }
+
+    /// Enters a track into the ledger of erasures, and nothing more.
+    pub(crate) async fn forget_track(
+        &self,
+        track: &str,
+        sensor: Option<&str>,
+        times: Range<TsMs>,
+    ) -> Erasure {
+        let (ledger, venue) = (&self.stores.erasures, &self.venue);
+        let key = ledger.key().await.unwrap();
+        let erasure = NewErasure {
+            id: format!("erase-{track}"),
+            venue: venue.clone(),
+            requested_at: times.end,
+            subjects: vec![ErasedSubject {
+                class: SubjectClass::Track,
+                name: key.hash(SubjectClass::Track, venue, track),
+                sensor: sensor.map(|sensor| key.hash(SubjectClass::Sensor, venue, sensor)),
+                from: times.start,
+                until: times.end,
+            }],
+        };
+        ledger.append(erasure).await.unwrap()
     }
 
     /// Archives and computes what is dirty.

@@ -1,12 +1,13 @@
-//! Whom a restored backup must not bring back: those whom the ledger of erasures names.
+//! Whom a backup must not hold, and a restored one not bring back: those whom the ledger of erasures names.
 //!
 //! A backup taken before an erasure holds the visitor: in sessions, in refused lines. They are left out as the backup is
-//! read. What the restored tables do not know to be proven is carried out once more, by jobs that follow the restore.
+//! read, and of later ones as they are taken. What the restored tables do not know to be proven is carried out once more, by jobs that follow the restore.
 
 use std::sync::Arc;
 
 use anyhow::Result;
 use dwell_model::ids::{TenantId, VenueKey};
+use dwell_model::time::{DAY_MS, LocalDay};
 use dwell_storage::api::{
     Erasure, Erasures, Job, QuarantineEncoding, QuarantineEntry, StoredSession, documents,
 };
@@ -18,7 +19,7 @@ use super::Side;
 use crate::erasing::places::names_entry;
 use crate::erasing::receipt::ErasureReceipt;
 
-/// The ledger as it stands while a backup is restored.
+/// The ledger as it stands while a backup is taken or restored.
 pub(super) struct Forgotten {
     entries: Vec<Erasure>,
     filter: Arc<ErasureFilter>,
@@ -38,7 +39,15 @@ impl Forgotten {
         })
     }
 
-    /// The sessions of a venue that are brought back.
+    /// Whether somebody was erased of a venue's day, whatever the zone that it was cut in.
+    pub(super) fn touches(&self, venue: &VenueKey, day: LocalDay) -> bool {
+        let midnight = i64::from(day.to_epoch_days()) * DAY_MS;
+        // Zones lie up to 14 hours off, days begin up to 23 hours after midnight, and a day has up to 25.
+        self.filter
+            .touches(venue, &(midnight - DAY_MS..midnight + 3 * DAY_MS))
+    }
+
+    /// The sessions of a venue that are kept, or brought back.
     pub(super) fn sessions(&self, venue: &VenueKey, mut sessions: Vec<StoredSession>) -> Vec<StoredSession> {
         if self.filter.names_anybody(venue) {
             sessions.retain(|stored| !self.filter.names_session(venue, &stored.session));

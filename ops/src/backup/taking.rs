@@ -26,6 +26,7 @@ use dwell_storage::backup::parts::{self, DestroyedKeyPart, DocumentPart, LiveKey
 use dwell_storage::backup::{BackupManifest, ObjectRef, TenantBackup};
 use serde::Serialize;
 
+use super::forgetting::Forgotten;
 use super::pruning::{Previous, destroy_expired_keys};
 use super::{Side, quarantine_keys, several, state, utc_day, whole_calendar};
 
@@ -80,7 +81,8 @@ pub(crate) async fn take(side: &Side<'_>, id: &str, with_archive: bool) -> Resul
         }
         false => {
             let previous = Previous::load(side.place, &ids).await?;
-            let taking = Taking::new(side, previous);
+            let forgotten = Forgotten::read(side.stores.erasures.as_ref()).await?;
+            let taking = Taking::new(side, previous, forgotten);
             taking.run(id, &installation.id, &tenants, with_archive).await?
         }
     };
@@ -157,6 +159,8 @@ fn pin_id(side: &Side<'_>) -> String {
 struct Taking<'a> {
     side: &'a Side<'a>,
     previous: Previous,
+    /// Whose sessions are left out, though they may not be gone yet.
+    forgotten: Forgotten,
     /// The moment that it shows.
     at: TsMs,
     sum: Mutex<Sum>,
@@ -176,10 +180,11 @@ struct Sum {
 }
 
 impl<'a> Taking<'a> {
-    fn new(side: &'a Side<'a>, previous: Previous) -> Self {
+    fn new(side: &'a Side<'a>, previous: Previous, forgotten: Forgotten) -> Self {
         Self {
             side,
             previous,
+            forgotten,
             at: side.clock.now_ms(),
             sum: Mutex::default(),
         }

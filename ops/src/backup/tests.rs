@@ -9,7 +9,7 @@ use dwell_model::time::{DAY_MS, TsMs};
 use dwell_runtime::failpoints;
 use dwell_storage::api::{
     AccessKey, Flip, ImportClaim, PseudonymKey, QuarantineEncoding, QuarantineEntry, QuarantineFilter,
-    QuarantineState, Role, RowFilter, SecretKey, pins, publications,
+    QuarantineState, Role, RowFilter, SecretKey, SessionCursor, pins, publications,
 };
 use dwell_storage::archive::{DeltaArchive, RemoteArchiveConfig};
 use dwell_storage::backup::manifest::BackedUpDay;
@@ -760,6 +760,47 @@ async fn a_generation_that_cannot_be_read_is_named_and_the_rest_is_taken() {
     assert_eq!(new.dirty().await, [DAYS[0]], "computed anew from the archive");
     new.recompute().await;
     assert_eq!(new.numbers().await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_after_an_erasure_holds_all_sessions_but_those_of_the_erased() {
+    let ground = Ground::new().await;
+    let world = ground.original().await;
+    take(&world, &ground.place(), "b1").await;
+    // As an erasure leaves a closed day: the published generation stays, and the visitor's sessions of it are gone.
+    let of_day = day(DAYS[0]);
+    let (generation, _, before) = world.numbers().await.remove(&of_day).unwrap();
+    let track = before[0].session.subject.track.clone();
+    let (theirs, others): (Vec<_>, Vec<_>) = before
+        .into_iter()
+        .partition(|stored| stored.session.subject.track == track);
+    assert!(!others.is_empty());
+    world.forget_track(&track, None, TsMs::MIN..NOW).await;
+    let erased = theirs.into_iter().map(|stored| SessionCursor {
+        start: stored.session.start,
+        id: stored.id,
+    });
+    let sessions = &world.stores.sessions;
+    sessions
+        .erase(&world.venue, of_day, generation, erased.collect())
+        .await
+        .unwrap();
+
+    // At the same place, after the backup that holds the visitor; and at a place where there is none.
+    let uri = StoreUri::Folder(ground.path("fresh"));
+    let fresh = BackupPlace::make(&uri, &RemoteArchiveConfig::default()).unwrap();
+    for (name, place) in [("same", ground.place()), ("fresh", fresh)] {
+        take(&world, &place, "b2").await;
+        // Brought back where there is no ledger, it shows what it holds itself.
+        let new = World::open(
+            &ground.path(name).join("data"),
+            &ground.path(name).join("archive"),
+        )
+        .await;
+        restore(&new, &place).await;
+        let (_, _, back) = new.numbers().await.remove(&of_day).unwrap();
+        assert_eq!(back, others, "{name}");
+    }
 }
 
 #[test]

@@ -137,6 +137,9 @@ impl Taking<'_> {
     }
 
     /// Sessions of a published generation; none once retention has taken them.
+    ///
+    /// An erasure takes some away and leaves the generation's number as it is, where the day is closed. So on days of
+    /// which somebody was erased they are read in full, and there may be fewer than were published.
     async fn sessions(
         &self,
         venue: &VenueKey,
@@ -146,7 +149,9 @@ impl Taking<'_> {
     ) -> Result<Option<ObjectRef>> {
         let sessions = &self.side.stores.sessions;
         let generation = info.generation;
-        if let Some(object) = known.and_then(|known| known.sessions.as_ref()) {
+        let is_touched = self.forgotten.touches(venue, day);
+        let known = known.and_then(|known| known.sessions.as_ref());
+        if let Some(object) = known.filter(|_| !is_touched) {
             // They go all at once, so one tells whether they are there.
             let first = sessions.list(venue, day, generation, None, 1).await?;
             return Ok((!first.is_empty()).then(|| self.known(object)));
@@ -167,9 +172,10 @@ impl Taking<'_> {
             }
         }
         // Some of them would be neither what was published nor what retention left.
-        if all.len() as u64 != info.sessions {
+        if all.is_empty() || (all.len() as u64 != info.sessions && !is_touched) {
             return Ok(None);
         }
+        let all = self.forgotten.sessions(venue, all);
         Ok(Some(self.put(parts::encode_sessions(&all)?).await?))
     }
 }

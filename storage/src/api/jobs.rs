@@ -158,6 +158,34 @@ impl Job {
         }
     }
 
+    /// The kind of job that forgets a visitor.
+    pub const ERASE: &'static str = "erase";
+
+    /// Its parameters as they may stay for ever: of a job that forgets somebody without whom, sealed or in clear.
+    pub fn spec_to_keep(&self) -> serde_json::Value {
+        let mut spec = self.spec.clone();
+        if self.kind == Self::ERASE
+            && let Some(fields) = spec.as_object_mut()
+        {
+            for name in ["track", "device", "sensor", "sealed"] {
+                fields.remove(name);
+            }
+        }
+        spec
+    }
+
+    /// The job as it is stored: once it has ended, with what may stay of its parameters.
+    #[must_use]
+    pub(crate) fn into_stored(self) -> Self {
+        match self.state.is_final() {
+            true => Self {
+                spec: self.spec_to_keep(),
+                ..self
+            },
+            false => self,
+        }
+    }
+
     /// The same in a lane.
     #[must_use]
     pub fn in_lane(self, lane: Lane) -> Self {
@@ -212,9 +240,9 @@ pub trait Jobs: Send + Sync {
     }
 
     /// Stores a claimed job's parameters, state, progress and report, conditional on its fence; `cancel_requested` is kept as
-    /// stored. A final state ends the lease.
+    /// stored. A final state ends the lease, and of the parameters leaves what [may stay](Job::spec_to_keep).
     async fn update(&self, job: &Job) -> Result<Flip>;
 
-    /// Asks a job to stop: a queued one is cancelled at once. `NotFound` when there is none.
+    /// Asks a job to stop: a queued one is cancelled at once, which is a final state. `NotFound` when there is none.
     async fn request_cancel(&self, tenant: &TenantId, id: &str, now: TsMs) -> Result<Job>;
 }

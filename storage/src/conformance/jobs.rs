@@ -30,6 +30,7 @@ where
             an_update_keeps_what_was_decided_and_what_was_asked,
             a_final_state_ends_the_lease_and_stays,
             a_queued_job_is_cancelled_at_once_and_a_running_one_is_asked_to_stop,
+            a_job_that_forgets_somebody_does_not_name_them_once_it_has_ended,
             no_tenant_sees_or_stops_anothers_jobs,
             unfinished_jobs_are_listed_oldest_first_whosever_they_are,
             one_job_is_claimed_once_by_its_tenant_and_id,
@@ -326,6 +327,43 @@ async fn a_queued_job_is_cancelled_at_once_and_a_running_one_is_asked_to_stop(st
         store.request_cancel(&tenant("acme"), "03", DAY_START).await,
         ErrorKind::NotFound,
     );
+}
+
+async fn a_job_that_forgets_somebody_does_not_name_them_once_it_has_ended(store: Arc<dyn Jobs>) {
+    let named = json!({ "venues": ["shop"], "track": "t9", "device": "aa:bb", "sensor": "s1", "sealed": "00", "to_time": "x" });
+    let left = json!({ "venues": ["shop"], "to_time": "x" });
+    let of_kind = |id: &str, kind: &str| Job {
+        kind: kind.to_owned(),
+        spec: named.clone(),
+        ..job(id, "acme")
+    };
+    let spec_of = async |id: &str| store.get(&tenant("acme"), id).await.unwrap().unwrap().spec;
+    // Taken back before anybody began.
+    store.create(&of_kind("01", "erase")).await.unwrap();
+    assert_eq!(spec_of("01").await, named, "it is to know whom");
+    let cancelled = store
+        .request_cancel(&tenant("acme"), "01", DAY_START)
+        .await
+        .unwrap();
+    assert_eq!(
+        (cancelled.state, cancelled.spec),
+        (JobState::Cancelled, left.clone())
+    );
+    assert_eq!(spec_of("01").await, left);
+    // Ended by a worker that could not even seal them. Another kind keeps its parameters.
+    for (id, kind, stays) in [("02", "erase", &left), ("03", "revert", &named)] {
+        store.create(&of_kind(id, kind)).await.unwrap();
+        let claimed = store.claim_one(&tenant("acme"), id, DAY_START, TTL).await;
+        let running = claimed.unwrap().unwrap();
+        assert_eq!(store.update(&running).await.unwrap(), Flip::Done);
+        assert_eq!(spec_of(id).await, named, "{kind} goes on");
+        let failed = Job {
+            state: JobState::Failed,
+            ..running
+        };
+        assert_eq!(store.update(&failed).await.unwrap(), Flip::Done);
+        assert_eq!(spec_of(id).await, *stays, "{kind}");
+    }
 }
 
 async fn no_tenant_sees_or_stops_anothers_jobs(store: Arc<dyn Jobs>) {

@@ -335,7 +335,8 @@ impl Jobs for CassandraJobs {
                 finished_at: update.finished_at,
                 leased_until: update.leased_until.filter(|_| !update.state.is_final()),
                 ..before.job.clone()
-            };
+            }
+            .into_stored();
             if self.change(&before, &updated, None, &stamp()?).await? {
                 if updated.state.is_final() {
                     self.close(&job.id).await;
@@ -360,6 +361,7 @@ impl Jobs for CassandraJobs {
                 job.state = JobState::Cancelled;
                 job.finished_at = Some(now);
             }
+            let job = job.into_stored();
             if self.change(&before, &job, None, &stamp()?).await? {
                 if job.state.is_final() {
                     self.close(id).await;

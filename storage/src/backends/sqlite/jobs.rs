@@ -134,7 +134,7 @@ impl Jobs for SqliteJobs {
                     },
                     ..stored
                 };
-                store(data, &updated)?;
+                store(data, &updated.into_stored())?;
                 Ok(Flip::Done)
             })
             .await
@@ -155,6 +155,7 @@ impl Jobs for SqliteJobs {
                     job.state = JobState::Cancelled;
                     job.finished_at = Some(now);
                 }
+                let job = job.into_stored();
                 store(data, &job)?;
                 Ok(job)
             })

@@ -17,6 +17,9 @@ pub(crate) mod places;
 pub(crate) mod receipt;
 pub(crate) mod whom;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use dwell_batch_layer::BatchLayer;
 use dwell_model::time::DAY_MS;
 use dwell_runtime::clock::SharedClock;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use dwell_batch_layer::report::RunReport;
 use dwell_batch_layer::spec::{RunSpec, What};
 use dwell_batch_layer::{BatchLayer, Config};
-use dwell_model::event::{Delivery, RawRows};
+use dwell_model::event::{Delivery, EventBatch, RawRows};
 use dwell_model::ids::{Receipt, TenantId, VenueId, VenueKey};
 use dwell_model::layout::{Layout, Polygon, Venue, Zone};
 use dwell_model::metrics::AggregateRow;
@@ -123,6 +123,15 @@ impl World {
     pub(crate) async fn events(&self, of: &str, seed: u64) {
         let start = i64::from(day(of).to_epoch_days()) * DAY_MS;
         let events = walkers(2_000, start + 3_600_000, start + 20 * 3_600_000, seed + 1);
+        let delivery = Delivery {
+            received_at: start + DAY_MS,
+            receipt: Receipt::from_u128(u128::from(seed) + 1),
+        };
+        self.store(events, delivery).await;
+    }
+
+    /// Puts events into raw.
+    pub(crate) async fn store(&self, events: EventBatch, delivery: Delivery) {
         let position = self.position.fetch_add(1, Ordering::Relaxed);
         let source = MarkSource::log(self.stores.log.epoch(), 0);
         let mut slots: Vec<i64> = events.ts.iter().map(|&ts| slot_of(ts)).collect();
@@ -134,10 +143,6 @@ impl World {
             source: source.clone(),
             position,
         });
-        let delivery = Delivery {
-            received_at: start + DAY_MS,
-            receipt: Receipt::from_u128(u128::from(seed) + 1),
-        };
         let write = RawWrite {
             marks: marks.collect(),
             rows: vec![(self.venue.clone(), RawRows::delivered_once(events, delivery))],

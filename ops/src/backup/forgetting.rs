@@ -12,6 +12,7 @@ use dwell_storage::api::{
     Erasure, Erasures, Job, QuarantineEncoding, QuarantineEntry, StoredSession, documents,
 };
 use dwell_storage::erasure::ErasureFilter;
+use dwell_storage::erasure::filter::Whose;
 use dwell_storage::error::ErrorKind;
 use serde_json::json;
 
@@ -47,10 +48,21 @@ impl Forgotten {
             .touches(venue, &(midnight - DAY_MS..midnight + 3 * DAY_MS))
     }
 
-    /// The sessions of a venue that are kept, or brought back.
-    pub(super) fn sessions(&self, venue: &VenueKey, mut sessions: Vec<StoredSession>) -> Vec<StoredSession> {
+    /// Whether sessions of a venue may not tell by themselves whose they are.
+    pub(super) fn is_narrow(&self, venue: &VenueKey) -> bool {
+        self.filter.is_narrow(venue)
+    }
+
+    /// The sessions of a venue that are kept, or brought back: those that are `left_out`, or more surely of somebody
+    /// erased, are not.
+    pub(super) fn sessions(
+        &self,
+        venue: &VenueKey,
+        mut sessions: Vec<StoredSession>,
+        left_out: Whose,
+    ) -> Vec<StoredSession> {
         if self.filter.names_anybody(venue) {
-            sessions.retain(|stored| !self.filter.names_session(venue, &stored.session));
+            sessions.retain(|stored| self.filter.whose(venue, &stored.session) < left_out);
         }
         sessions
     }

@@ -298,6 +298,7 @@ impl Restoring<'_> {
         stores.pseudonym_keys.destroy_expired(1).await?;
         let calendars: HashMap<&VenueId, &Venue> =
             registry.venues.iter().map(|venue| (&venue.id, venue)).collect();
+        let archived = self.archived(backup).await?;
         let mut known: BTreeMap<&VenueId, BTreeSet<LocalDay>> = BTreeMap::new();
         for part in &backup.days {
             self.side.check_cancel()?;
@@ -309,7 +310,9 @@ impl Restoring<'_> {
                 .or_default()
                 .extend(days.iter().map(|day| day.day));
             let fence = restored.fence;
-            let work = days.into_iter().map(|day| self.day(&venue, day, fence));
+            let work = days
+                .into_iter()
+                .map(|day| self.day(&venue, day, fence, &archived));
             for (generations, sessions) in several(work).await? {
                 restored.days += 1;
                 restored.generations += generations;

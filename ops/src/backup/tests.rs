@@ -24,6 +24,7 @@ use super::pruning::{self, Keep, not_kept};
 use super::restoring::{self, How, Restored};
 use super::taking::{self, Taken};
 use super::*;
+use crate::erasing::tests as erased;
 use crate::test_world::{NOW, World, day};
 
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -801,6 +802,31 @@ async fn a_backup_after_an_erasure_holds_all_sessions_but_those_of_the_erased() 
         let (_, _, back) = new.numbers().await.remove(&of_day).unwrap();
         assert_eq!(back, others, "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_from_before_an_erasure_of_one_sensor_brings_those_of_other_sensors_back() {
+    let ground = Ground::new().await;
+    let world = ground.empty().await;
+    world.add_venue().await;
+    erased::store(&world, &erased::two_of_a_name()).await;
+    take(&world, &ground.place(), "b1").await;
+    let entry = world.forget_track("t1", Some("s1"), TsMs::MIN..NOW).await;
+    assert!(erased::carry_out(&world, &entry).await.is_clean());
+    let expected = world.numbers().await;
+    // All tables are lost; archive and ledger are not.
+    let new = World::open(&ground.path("newer"), &ground.path("archive")).await;
+    restore(&new, &ground.place()).await;
+    let (with_visitor, without) = (day("2026-03-08"), day("2026-03-09"));
+    let tracks = erased::shown(&new, with_visitor).await;
+    assert_eq!(
+        tracks.len(),
+        1,
+        "of the day with the visitor nobody knows: {tracks:?}"
+    );
+    assert_eq!(new.numbers().await[&without], expected[&without]);
+    new.recompute().await;
+    assert_eq!(new.numbers().await[&with_visitor].2, expected[&with_visitor].2);
 }
 
 #[test]

@@ -76,7 +76,12 @@ impl Deletion<'_> {
                 return Ok(false);
             }
             (self.tell)(4, "archiving and computing the days anew");
+            let days = &self.eraser.bare.venue_days;
+            let row = days.get(self.search.venue, *day).await?;
             self.recompute(*day).await?;
+            // Whatever began later knows the ledger.
+            let before = row.map_or(0, |row| row.fence);
+            self.search.computed_without.insert(*day, before);
             failpoint!("erase.after_recompute");
             self.purge(*day).await?;
             failpoint!("erase.after_purge");
@@ -201,14 +206,18 @@ impl Deletion<'_> {
         Ok(())
     }
 
-    /// Archives and computes a day without them.
+    /// Archives and computes a day without them. Where sessions do not tell whether they are theirs, there is to be a
+    /// generation that has none of theirs for sure, whatever an earlier attempt did; as long as there are events to make
+    /// it of.
     async fn recompute(&self, day: LocalDay) -> Result<()> {
         let venue = self.search.venue;
+        let force = self.search.filter.is_narrow(venue) && self.search.has_positions(day).await?;
         let spec = RunSpec {
             venues: Venues::These(vec![venue.venue.clone()]),
             from: Some(day),
             to: Some(day),
             reason: Some("a visitor was erased".to_owned()),
+            force,
             ..RunSpec::all_dirty(What::Recompute)
         };
         let report: RunReport = self
@@ -264,7 +273,8 @@ impl Deletion<'_> {
     }
 
     async fn sessions(&mut self, day: LocalDay) -> Result<()> {
-        for (generation, sessions) in self.search.sessions(day).await? {
+        let before = self.search.computed_without.get(&day).copied();
+        for (generation, sessions) in self.search.sessions(day, before.unwrap_or(0)).await? {
             let count = sessions.len() as u64;
             self.eraser
                 .bare

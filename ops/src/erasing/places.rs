@@ -15,6 +15,7 @@ use dwell_storage::api::{
 };
 use dwell_storage::decorators::erasing::KINDS_OF_PERSONS;
 use dwell_storage::erasure::ErasureFilter;
+use dwell_storage::erasure::filter::Whose;
 
 use super::Eraser;
 
@@ -42,6 +43,9 @@ pub(crate) struct Search<'a> {
     /// Whether the archive is read too. Once it was found to be without them it stays so: every rewrite leaves them
     /// out. So a repetition need not read years of files each night.
     pub(crate) with_archive: bool,
+    /// Days that were computed without them, and up to which generation that had not been done: above, what is perhaps
+    /// theirs is not.
+    pub(crate) computed_without: BTreeMap<LocalDay, Generation>,
 }
 
 impl Search<'_> {
@@ -64,7 +68,15 @@ impl Search<'_> {
             *found.entry(day).or_default().entry(place).or_default() += count;
         }
         for day in self.computed_days().await? {
-            for (_, sessions) in self.sessions(day).await? {
+            // A day on which no event of theirs was found has no session of theirs that does not tell; unless its
+            // events are gone, and nobody can look: rather a session too many than a person too few.
+            let perhaps_up_to = match self.computed_without.get(&day) {
+                Some(&generation) => generation,
+                None if !self.filter.is_narrow(self.venue) => 0,
+                None if found.contains_key(&day) || !self.has_positions(day).await? => Generation::MAX,
+                None => 0,
+            };
+            for (_, sessions) in self.sessions(day, perhaps_up_to).await? {
                 let of_day = found.entry(day).or_default();
                 *of_day.entry("sessions").or_default() += sessions.len() as u64;
             }
@@ -152,8 +164,31 @@ impl Search<'_> {
         Ok(days.into_iter().map(|row| row.day).collect())
     }
 
-    /// Their sessions of each generation of a day, unpublished ones included.
-    pub(crate) async fn sessions(&self, day: LocalDay) -> Result<Vec<(Generation, Vec<SessionCursor>)>> {
+    /// Whether positions of a day are left, of whomever: what sessions are made of.
+    pub(crate) async fn has_positions(&self, day: LocalDay) -> Result<bool> {
+        let bare = &self.eraser.bare;
+        if !bare
+            .archive
+            .day(self.venue, Kind::Position, day)
+            .await?
+            .is_empty()
+        {
+            return Ok(true);
+        }
+        let (from, to) = self.calendar.bounds(day);
+        let counted = bare.raw.count(self.venue, from..to).await?;
+        Ok(counted
+            .iter()
+            .any(|(kind, rows)| *kind == Kind::Position && *rows > 0))
+    }
+
+    /// Their sessions of each generation of a day, unpublished ones included; of generations up to `perhaps_up_to`
+    /// those too that are only perhaps theirs.
+    pub(crate) async fn sessions(
+        &self,
+        day: LocalDay,
+        perhaps_up_to: Generation,
+    ) -> Result<Vec<(Generation, Vec<SessionCursor>)>> {
         let bare = &self.eraser.bare;
         let Some(row) = bare.venue_days.get(self.venue, day).await? else {
             return Ok(Vec::new());
@@ -167,6 +202,10 @@ impl Search<'_> {
             .collect();
         let mut found = Vec::new();
         for generation in generations {
+            let wanted = match generation <= perhaps_up_to {
+                true => Whose::PerhapsTheirs,
+                false => Whose::Theirs,
+            };
             let mut theirs = Vec::new();
             let mut after: Option<SessionCursor> = None;
             loop {
@@ -180,7 +219,7 @@ impl Search<'_> {
                         start: stored.session.start,
                         id: stored.id,
                     };
-                    if self.filter.names_session(self.venue, &stored.session) {
+                    if self.filter.whose(self.venue, &stored.session) >= wanted {
                         theirs.push(cursor.clone());
                     }
                     after = Some(cursor);

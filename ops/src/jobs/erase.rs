@@ -208,6 +208,7 @@ async fn search_for<'a>(
         filter: filter_of(eraser, entry).await?,
         range: from..until,
         with_archive,
+        computed_without: BTreeMap::new(),
     })
 }
 

@@ -18,6 +18,18 @@ use crate::api::{
 };
 use crate::error::Result;
 
+/// Whose a session is, as far as it tells by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Whose {
+    /// Of nobody to be forgotten.
+    Others,
+    /// The name and the time are theirs, but it may rest on events that are not covered alone: a session over all
+    /// sensors does not say which saw it, nor one around a short stretch of time whether anything lies in that.
+    PerhapsTheirs,
+    /// It rests on events that are covered.
+    Theirs,
+}
+
 /// The ledger up to an entry, ready to match.
 #[derive(Debug, Clone, Default)]
 pub struct ErasureFilter {
@@ -131,24 +143,47 @@ impl ErasureFilter {
         chunk
     }
 
-    /// Whether a session is of somebody to be forgotten: any of it lies in the time covered.
-    pub fn names_session(&self, venue: &VenueKey, session: &Session) -> bool {
+    /// Whether an erasure of a venue covers a track only where one sensor saw it, or from some time on: then a session
+    /// may be [`PerhapsTheirs`](Whose::PerhapsTheirs).
+    pub fn is_narrow(&self, venue: &VenueKey) -> bool {
+        let is_narrow = |subject: &ErasedSubject| {
+            subject.class == SubjectClass::Track && (subject.sensor.is_some() || subject.from > TsMs::MIN)
+        };
+        self.venues
+            .get(venue)
+            .is_some_and(|subjects| subjects.iter().any(is_narrow))
+    }
+
+    /// Whose a session is. Its first and its last event are events of its track; of what lies between only the times
+    /// are known.
+    pub fn whose(&self, venue: &VenueKey, session: &Session) -> Whose {
         let (Some(subjects), Some(key)) = (self.venues.get(venue), &self.key) else {
-            return false;
+            return Whose::Others;
         };
         let track = key.hash(SubjectClass::Track, venue, &session.subject.track);
-        let sensor = session.subject.sensor.as_deref();
-        subjects.iter().any(|subject| {
-            subject.class == SubjectClass::Track
-                && subject.name == track
-                && subject.from <= session.end
-                && session.start < subject.until
-                && match (subject.sensor, sensor) {
-                    (Some(wanted), Some(sensor)) => wanted == key.hash(SubjectClass::Sensor, venue, sensor),
-                    // A session over all sensors holds what the named one saw.
-                    _ => true,
+        let seen_by = session.subject.sensor.as_deref();
+        let seen_by = seen_by.map(|sensor| key.hash(SubjectClass::Sensor, venue, sensor));
+        let whose = |subject: &ErasedSubject| {
+            let covers = |ts: TsMs| subject.from <= ts && ts < subject.until;
+            if subject.class != SubjectClass::Track || subject.name != track {
+                return Whose::Others;
+            }
+            let sensor = match (subject.sensor, seen_by) {
+                (None, _) => Whose::Theirs,
+                (Some(wanted), Some(seen_by)) if wanted == seen_by => Whose::Theirs,
+                (Some(_), Some(_)) => Whose::Others,
+                (Some(_), None) => Whose::PerhapsTheirs,
+            };
+            let time = match (covers(session.start), covers(session.end)) {
+                (false, false) if session.start < subject.from && subject.until <= session.end => {
+                    Whose::PerhapsTheirs
                 }
-        })
+                (false, false) => Whose::Others,
+                _ => Whose::Theirs,
+            };
+            sensor.min(time)
+        };
+        subjects.iter().map(whose).max().unwrap_or(Whose::Others)
     }
 
     /// Whether a text that a store keeps by itself names somebody to be forgotten, at whatever time: a track, a

@@ -1,15 +1,18 @@
 //! The days of a venue: brought back under fences of this life, and marked where the archive is not what was published.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use anyhow::{Result, bail};
 use dwell_model::ids::{VenueId, VenueKey};
 use dwell_model::layout::Venue;
 use dwell_model::time::{LocalDay, SLOT_MS};
-use dwell_storage::api::{Dataset, Flip, Generation, Mark, MarkSource, RawWrite, RestoredDay};
+use dwell_storage::api::{
+    ArchiveFile, Dataset, Flip, Generation, GenerationInfo, Mark, MarkSource, RawWrite, RestoredDay,
+};
 use dwell_storage::backup::TenantBackup;
-use dwell_storage::backup::manifest::BackedUpDay;
+use dwell_storage::backup::manifest::{BackedUpDay, DaysPart};
 use dwell_storage::backup::parts;
+use dwell_storage::erasure::filter::Whose;
 
 use super::{Restored, Restoring, TRIES};
 use crate::backup::several;
@@ -21,13 +24,39 @@ const MARKS_AT_ONCE: usize = 500;
 /// Days that a report lists.
 const LISTED_MAX: usize = 100;
 
+/// Which sessions of a generation are left out because of erasures. Nobody is left out of one whose files the archive
+/// has still, for want of knowing whose a session is: those files would have been replaced. The others are computed anew.
+fn left_out(info: &GenerationInfo, archived: &HashSet<String>) -> Whose {
+    let stands = |file: &ArchiveFile| archived.contains(&file.path);
+    match !info.provisional && !info.files.is_empty() && info.files.iter().all(stands) {
+        true => Whose::Theirs,
+        false => Whose::PerhapsTheirs,
+    }
+}
+
 impl Restoring<'_> {
+    /// Paths of the files that a tenant's archive has, where they matter to what is brought back of some of its venues.
+    pub(super) async fn archived(&self, backup: &TenantBackup) -> Result<HashSet<String>> {
+        let is_narrow = |part: &DaysPart| {
+            let venue = VenueKey::new(backup.tenant.clone(), part.venue.clone());
+            self.forgotten.is_narrow(&venue)
+        };
+        match self.side.archive {
+            Some(archive) if backup.days.iter().any(is_narrow) => {
+                let files = archive.files_now(&backup.tenant).await?;
+                Ok(files.into_iter().map(|file| file.path).collect())
+            }
+            _ => Ok(HashSet::new()),
+        }
+    }
+
     /// A day: its rows and sessions, then the row that names them. Returns how many generations and sessions.
     pub(super) async fn day(
         &self,
         venue: &VenueKey,
         day: BackedUpDay,
         fence: Generation,
+        archived: &HashSet<String>,
     ) -> Result<(u64, u64)> {
         let (stores, place) = (self.side.stores, self.side.place);
         let mut sessions_restored = 0;
@@ -43,7 +72,9 @@ impl Restoring<'_> {
             stores.aggregates.write(venue, day.day, number, rows).await?;
             if let Some(object) = &generation.sessions {
                 let sessions = parts::decode_sessions(&place.object(object).await?)?;
-                let sessions = self.forgotten.sessions(venue, sessions);
+                let sessions = self
+                    .forgotten
+                    .sessions(venue, sessions, left_out(&generation.info, archived));
                 sessions_restored += sessions.len() as u64;
                 stores.sessions.write(venue, day.day, number, sessions).await?;
             }

@@ -10,6 +10,7 @@ use dwell_storage::api::{Generation, GenerationInfo, RowFilter, SessionCursor, S
 use dwell_storage::backup::ObjectRef;
 use dwell_storage::backup::manifest::{BackedUpDay, BackedUpGeneration, DaysPart};
 use dwell_storage::backup::parts;
+use dwell_storage::erasure::filter::Whose;
 
 use super::Taking;
 use crate::backup::several;
@@ -175,7 +176,8 @@ impl Taking<'_> {
         if all.is_empty() || (all.len() as u64 != info.sessions && !is_touched) {
             return Ok(None);
         }
-        let all = self.forgotten.sessions(venue, all);
+        // Of sessions that do not tell whose they are the tables know better.
+        let all = self.forgotten.sessions(venue, all, Whose::Theirs);
         Ok(Some(self.put(parts::encode_sessions(&all)?).await?))
     }
 }

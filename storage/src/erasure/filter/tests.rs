@@ -186,9 +186,9 @@ fn sessions_and_refused_lines_are_matched_by_whom_they_name() {
         continued_out: false,
         visits: Vec::new(),
     };
-    assert!(filter.names_session(&shop(), &session("t9", 50, 200)));
-    assert!(!filter.names_session(&shop(), &session("t9", 100, 200)));
-    assert!(!filter.names_session(&shop(), &session("t8", 50, 60)));
+    assert_eq!(filter.whose(&shop(), &session("t9", 50, 200)), Whose::Theirs);
+    assert_eq!(filter.whose(&shop(), &session("t9", 100, 200)), Whose::Others);
+    assert_eq!(filter.whose(&shop(), &session("t8", 50, 60)), Whose::Others);
     let names = |bytes: &str, received_at| filter.names_bytes(&shop(), bytes.as_bytes(), received_at);
     assert!(names(r#"{"track":"t9","ts":50,"x":"oops"}"#, 10_000_000_000));
     assert!(
@@ -202,6 +202,59 @@ fn sessions_and_refused_lines_are_matched_by_whom_they_name() {
         !names("v1,s1,t9,not a time", 10_000_000_000),
         "received long after"
     );
+}
+
+#[test]
+fn a_session_that_does_not_tell_is_perhaps_of_somebody_to_be_forgotten() {
+    let session = |sensor: Option<&str>, start, end| Session {
+        subject: Subject {
+            sensor: sensor.map(Into::into),
+            ..Subject::of_track("t9")
+        },
+        start,
+        end,
+        points: 2,
+        path_um: 0,
+        continued_in: false,
+        continued_out: false,
+        visits: Vec::new(),
+    };
+    let of_times = filter(&[track("t9", 10, 20)]);
+    assert!(of_times.is_narrow(&shop()));
+    for (start, end, whose) in [
+        (0, 9, Whose::Others),
+        (0, 10, Whose::Theirs),
+        (12, 13, Whose::Theirs),
+        (19, 30, Whose::Theirs),
+        (20, 30, Whose::Others),
+        // The only one of which neither end tells.
+        (9, 20, Whose::PerhapsTheirs),
+    ] {
+        assert_eq!(
+            of_times.whose(&shop(), &session(None, start, end)),
+            whose,
+            "{start}..={end}"
+        );
+    }
+    let of_sensor = filter(&[Wanted {
+        sensor: Some("s1"),
+        ..track("t9", i64::MIN, 100)
+    }]);
+    assert!(of_sensor.is_narrow(&shop()));
+    for (sensor, end, whose) in [
+        (Some("s1"), 50, Whose::Theirs),
+        (Some("s2"), 50, Whose::Others),
+        (None, 50, Whose::PerhapsTheirs),
+        (None, 500, Whose::PerhapsTheirs),
+    ] {
+        assert_eq!(
+            of_sensor.whose(&shop(), &session(sensor, 40, end)),
+            whose,
+            "{sensor:?} {end}"
+        );
+    }
+    assert_eq!(of_sensor.whose(&shop(), &session(None, 100, 500)), Whose::Others);
+    assert!(!filter(&[track("t9", i64::MIN, 20)]).is_narrow(&shop()));
 }
 
 proptest! {

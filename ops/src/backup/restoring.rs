@@ -399,7 +399,8 @@ impl Restoring<'_> {
     }
 }
 
-fn random_key() -> Result<SecretKey> {
+/// A key for what nobody is to find again, or for a day that has none yet.
+pub(crate) fn random_key() -> Result<SecretKey> {
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("asking for randomness: {error}"))?;
     Ok(SecretKey(bytes))

@@ -83,7 +83,9 @@ impl Deletion<'_> {
             let before = row.map_or(0, |row| row.fence);
             self.search.computed_without.insert(*day, before);
             failpoint!("erase.after_recompute");
-            self.purge(*day).await?;
+            for near in self.days_with_their_files(*day).await? {
+                self.purge(near).await?;
+            }
             failpoint!("erase.after_purge");
             self.sessions(*day).await?;
             keep(self.eraser, self.receipt).await?;
@@ -240,6 +242,21 @@ impl Deletion<'_> {
             format!("compute {venue} {day} without an erased visitor: {why}"),
         )
         .into())
+    }
+
+    /// The day, and those near it whose replaced files may hold its events: of a venue that was cut anew the files of
+    /// the former cut lie under the former days.
+    async fn days_with_their_files(&self, day: LocalDay) -> Result<BTreeSet<LocalDay>> {
+        let (days, venue) = (&self.eraser.bare.venue_days, self.search.venue);
+        let (first, last) = (day.prev().prev(), day.next().next());
+        let mut near = BTreeSet::from([day]);
+        for row in days.list(venue, first, last).await? {
+            let kept = days.history(venue, row.day).await?;
+            if kept.iter().any(|info| info.calendar != self.search.calendar) {
+                near.insert(row.day);
+            }
+        }
+        Ok(near)
     }
 
     /// Removes the archive's replaced files of a day at once, over pins and ages, under the day's lease.

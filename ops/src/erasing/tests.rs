@@ -1,14 +1,16 @@
 //! Erasures carried out on real files: what goes, and what of others stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
-use dwell_ingest::pseudonymise::PRESENCE_LATE_MS;
-use dwell_model::event::Delivery;
+use dwell_ingest::pseudonymise::{PRESENCE_LATE_MS, Pseudonymiser, Road};
+use dwell_model::event::{Delivery, Kind};
 use dwell_model::ids::Receipt;
 use dwell_model::testing::position_batch;
-use dwell_model::time::{DAY_MS, HOUR_MS, LocalDay, TsMs};
+use dwell_model::time::{DAY_MS, HOUR_MS, LocalDay, TsMs, VenueCalendar};
 use dwell_storage::api::periods::{self, ClosedPeriod};
-use dwell_storage::api::Erasure;
+use dwell_storage::api::recuts::Wish;
+use dwell_storage::api::{ErasedSubject, Erasure, SubjectClass};
 use dwell_storage::erasure::ErasureWatch;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::deletion::{Deletion, filter_of};
 use super::places::Search;
 use super::receipt::ErasureReceipt;
+use super::whom::{Named, Whom};
 use super::*;
 use crate::test_world::{NOW, World, day};
 
@@ -196,4 +199,146 @@ async fn a_session_around_an_erased_second_stays_without_that_second() {
     assert!(carry_out(&world, &entry).await.is_clean());
     assert_eq!(shown(&world, day(D1)).await, [session("t1", D1, 10)]);
     assert_eq!(points().await, 60);
+}
+
+fn device(world: &World, until: TsMs) -> Whom {
+    Whom {
+        venue: world.venue.clone(),
+        named: Named::Device("aa:bb:cc:00:11:22".to_owned()),
+        sensor: None,
+        from: TsMs::MIN,
+        until,
+    }
+}
+
+async fn subjects(world: &World, dry_run: bool) -> Vec<ErasedSubject> {
+    let key = world.stores.erasures.key().await.unwrap();
+    let calendar = VenueCalendar::from_names("Etc/UTC", 0).unwrap();
+    let (subjects, not_findable) = device(world, NOW)
+        .subjects(&eraser(world), calendar, &key, dry_run)
+        .await
+        .unwrap();
+    assert!(not_findable.is_empty());
+    subjects
+}
+
+/// What a gateway that brings the device now stores of it.
+async fn pseudonym(world: &World, ts: TsMs) -> Option<String> {
+    let keys = world.stores.pseudonym_keys.clone();
+    let made = Pseudonymiser::new(keys, world.clock(), PRESENCE_LATE_MS, 9);
+    let calendar = VenueCalendar::from_names("Etc/UTC", 0).unwrap();
+    let device = "AA-BB-CC-00-11-22";
+    made.pseudonym(&world.venue, calendar, device, ts, Road::Gateway)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_is_erased_of_days_whose_first_events_come_after_the_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = world(&folder).await;
+    assert!(subjects(&world, true).await.is_empty(), "a look makes no keys");
+    let entered = subjects(&world, false).await;
+    let key = world.stores.erasures.key().await.unwrap();
+    // Today, and each day of which a gateway may bring presence still.
+    for days_ago in 0..=3 {
+        let ts = NOW - days_ago * DAY_MS - HOUR_MS;
+        let brought = pseudonym(&world, ts).await.unwrap();
+        let brought = key.hash(SubjectClass::Device, &world.venue, &brought);
+        let covers = |subject: &&ErasedSubject| subject.from <= ts && ts < subject.until;
+        let names: BTreeSet<_> = entered
+            .iter()
+            .filter(covers)
+            .map(|subject| subject.name)
+            .collect();
+        assert!(names.contains(&brought), "{days_ago} days ago");
+    }
+    assert_eq!(pseudonym(&world, NOW - 5 * DAY_MS).await, None, "no longer taken");
+    assert_eq!(entered.len(), 4, "{entered:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_heard_before_the_venue_was_cut_anew_is_covered() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = world(&folder).await;
+    // Eight in the evening of UTC is five in the morning of the next day in Tokyo.
+    let ts = start_of(D2) + 20 * HOUR_MS;
+    let stored = pseudonym(&world, ts).await.unwrap();
+    let key = world.stores.erasures.key().await.unwrap();
+    let tokyo = VenueCalendar::from_names("Asia/Tokyo", 0).unwrap();
+    let (entered, _) = device(&world, NOW)
+        .subjects(&eraser(&world), tokyo, &key, false)
+        .await
+        .unwrap();
+    let stored = key.hash(SubjectClass::Device, &world.venue, &stored);
+    let covers = |subject: &ErasedSubject| subject.name == stored && subject.from <= ts && ts < subject.until;
+    assert!(entered.iter().any(covers), "{entered:?}");
+    assert!(
+        entered.iter().all(|subject| subject.until <= NOW),
+        "never after the request"
+    );
+}
+
+/// Files of a day's positions, replaced ones included.
+fn files_of(folder: &TempDir, date: &str) -> BTreeSet<PathBuf> {
+    let mut folders = vec![folder.path().join("archive")];
+    let mut files = BTreeSet::new();
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => drop(files.insert(path)),
+            }
+        }
+    }
+    files.retain(|path| {
+        let text = path.to_string_lossy();
+        text.contains(date) && text.ends_with(".parquet") && text.contains("position")
+    });
+    files
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replaced_files_of_a_former_cut_go_with_the_days_that_have_their_events_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = world(&folder).await;
+    let evening = start_of(D1) + 20 * HOUR_MS;
+    let all = [
+        seen("s1", "t1", evening, 60),
+        seen("s1", "t2", start_of(D1) + HOUR_MS, 60),
+    ];
+    store(&world, &all.concat()).await;
+    let generation = world.numbers().await[&day(D1)].0;
+    let former = files_of(&folder, D1);
+    assert_eq!(former.len(), 1);
+    let tokyo = VenueCalendar::from_names("Asia/Tokyo", 0).unwrap();
+    let wish = Wish {
+        job: "recut".to_owned(),
+        from: tokyo,
+        to: tokyo,
+        by: "operator".to_owned(),
+        at: NOW,
+    };
+    let cancel = CancellationToken::new();
+    let recut = world.layer.recut(&world.venue, &wish, None, &|_| {}, &cancel);
+    recut.await.unwrap();
+    assert!(
+        files_of(&folder, D1).is_superset(&former),
+        "readers may have it open"
+    );
+    // As with a device, of which there are no sessions: nothing but the file tells of the former day.
+    let sessions = &world.stores.sessions;
+    sessions.delete(&world.venue, day(D1), generation).await.unwrap();
+    let entry = world.forget_track("t1", None, TsMs::MIN..NOW).await;
+    let receipt = carry_out(&world, &entry).await;
+    assert_eq!(receipt.days, [day(D2)]);
+    let held = world
+        .stores
+        .archive
+        .day(&world.venue, Kind::Position, day(D1))
+        .await
+        .unwrap();
+    assert_eq!(held.events.len(), 1, "what t2 is in");
+    assert!(files_of(&folder, D1).is_disjoint(&former));
 }

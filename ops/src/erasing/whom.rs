@@ -10,16 +10,19 @@ use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use dwell_ingest::pseudonymise::{is_pseudonym, normalise, pseudonym_under};
 use dwell_model::event::Kind;
 use dwell_model::ids::{VenueId, VenueKey, check_name};
-use dwell_model::time::{DAY_MS, LocalDay, TsMs, VenueCalendar, parse_ts, slot_of};
+use dwell_model::time::{DAY_MS, HOUR_MS, LocalDay, TsMs, VenueCalendar, parse_ts, slot_of};
 use dwell_storage::api::{ErasedSubject, Job, LedgerKey, PseudonymKey, SubjectClass, SubjectHash};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Eraser;
+use crate::backup::restoring::random_key;
 
 const NONCE_BYTES: usize = 24;
 /// Days around today whose pseudonym keys are asked for, besides those that hold presence.
 const KEY_DAYS_BACK: i64 = 40;
+/// How far two cuts of a venue can shift a day: zones lie up to 26 hours apart, and days begin up to 23 hours later.
+const CUTS_APART_MS: i64 = 49 * HOUR_MS;
 
 /// Who is meant, in clear.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,12 +139,15 @@ impl Whom {
         }
     }
 
-    /// The subjects that the ledger is to name, and the days of a device whose key is gone or never was there.
+    /// The subjects that the ledger is to name, and the days of a device whose key is gone or never was there. A day for
+    /// which presence is still taken gets its key now, unless it has one: a gateway may have heard the device before the
+    /// request and bring the day's first events after it.
     pub(crate) async fn subjects(
         &self,
         eraser: &Eraser,
         calendar: VenueCalendar,
         key: &LedgerKey,
+        dry_run: bool,
     ) -> Result<(Vec<ErasedSubject>, Vec<LocalDay>)> {
         let sensor = self
             .sensor
@@ -170,15 +176,28 @@ impl Whom {
         days.dedup();
         for day in days {
             let (start, end) = calendar.bounds(day);
-            if end <= self.from || self.until <= start {
+            // A key is its day's as the venue was cut then: after a recut its events may lie on other days.
+            let (first, last) = (start - CUTS_APART_MS, end + CUTS_APART_MS);
+            if last <= self.from || self.until <= first {
                 continue;
             }
-            let known = eraser.bare.pseudonym_keys.look_up(&self.venue, day).await?;
-            match known.map(|stored| stored.key) {
+            let keys = &eraser.bare.pseudonym_keys;
+            let keep_until = end.saturating_add(eraser.presence_late_ms);
+            let mut known = keys.look_up(&self.venue, day).await?.map(|stored| stored.key);
+            if known.is_none() && !dry_run && keep_until > now && start < self.until {
+                let candidate = random_key()?;
+                known = Some(
+                    keys.get_or_create(&self.venue, day, candidate, keep_until)
+                        .await?,
+                );
+            }
+            match known {
                 Some(PseudonymKey::Live(day_key)) => {
-                    subjects.push(subject(&pseudonym_under(&day_key, device), start, end));
+                    subjects.push(subject(&pseudonym_under(&day_key, device), first, last));
                 }
-                _ if with_presence.contains(&day) => not_findable.push(day),
+                _ if with_presence.contains(&day) && self.from < end && start < self.until => {
+                    not_findable.push(day);
+                }
                 _ => {}
             }
         }

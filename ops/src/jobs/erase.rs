@@ -62,7 +62,7 @@ async fn run(eraser: &Eraser, job: &Job, progress: Progress, cancel: Cancellatio
     let whom = spec.whom(job, &key)?;
     progress.respec(spec.sealed(job, &whom, &key)?).await?;
     let calendar = calendar_of(eraser, &whom.venue).await?;
-    let (subjects, not_findable) = whom.subjects(eraser, calendar, &key).await?;
+    let (subjects, not_findable) = whom.subjects(eraser, calendar, &key, spec.dry_run).await?;
     if spec.dry_run {
         let entry = entry_of(job, &whom, subjects);
         let report = dry_run(eraser, &whom, &entry, calendar, &not_findable).await?;

@@ -16,6 +16,7 @@ mod days;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::{Context, Result, bail};
+use dwell_ingest::sources::files::Road;
 use dwell_model::ids::{TenantId, VenueId, VenueKey};
 use dwell_model::layout::Venue;
 use dwell_model::time::{LocalDay, TsMs};
@@ -271,8 +272,15 @@ impl Restoring<'_> {
         for object in &backup.imports {
             let claims: Vec<ImportClaim> = self.part(object).await?;
             for claim in claims {
+                // The log and raw are not in backups: what a file had brought into them may be lost, and must be
+                // taken when it is sent again. Where it is not, its events carry the same delivery and change nothing.
+                let finished_at = claim.finished_at.filter(|_| claim.road != Road::Log.name());
+                let claim = ImportClaim {
+                    finished_at: None,
+                    ..claim
+                };
                 stores.imports.claim(tenant, &claim).await?;
-                if let Some(finished_at) = claim.finished_at {
+                if let Some(finished_at) = finished_at {
                     let (accepted, refused) = (claim.accepted, claim.refused);
                     stores
                         .imports
@@ -377,11 +385,17 @@ impl Restoring<'_> {
                 continue;
             };
             let keys: Vec<LiveKeyPart> = parts::from_json(&content)?;
-            for key in keys.iter().filter(|key| key.keep_until > self.now) {
-                self.key(&key.venue, key.day, key.key()?, key.keep_until).await?;
-                restored.pseudonym_keys += 1;
+            for key in &keys {
+                if key.keep_until > self.now {
+                    self.key(&key.venue, key.day, key.key()?, key.keep_until).await?;
+                    restored.pseudonym_keys += 1;
+                } else {
+                    // Its time ended since: another in its place would count devices of that day anew.
+                    self.key(&key.venue, key.day, random_key()?, 0).await?;
+                }
             }
         }
+        self.side.stores.pseudonym_keys.destroy_expired(1).await?;
         Ok(())
     }
 

@@ -191,6 +191,16 @@ async fn fill(world: &World) {
     }
     stores.imports.claim(tenant, &claim(1, None)).await.unwrap();
     stores.imports.claim(tenant, &claim(2, None)).await.unwrap();
+    let at_once = ImportClaim {
+        road: "archive".into(),
+        ..claim(3, None)
+    };
+    stores.imports.claim(tenant, &at_once).await.unwrap();
+    stores
+        .imports
+        .finish(tenant, Receipt::from_u128(3), NOW, 7, 0)
+        .await
+        .unwrap();
     stores
         .imports
         .finish(tenant, Receipt::from_u128(2), NOW, 10, 1)
@@ -260,10 +270,15 @@ async fn a_backup_comes_back_whole_into_an_empty_installation() {
         let document = here.documents.get(tenant, collection, id).await.unwrap().unwrap();
         assert_eq!(document.body, json!({ "id": id }));
     }
+    // What went through the log may be lost with it: the file is taken again, as the delivery that it was.
+    let mut claims = there.imports.list(tenant, 9).await.unwrap();
     assert_eq!(
-        here.imports.list(tenant, 9).await.unwrap(),
-        there.imports.list(tenant, 9).await.unwrap()
+        claims.iter().filter(|claim| claim.finished_at.is_some()).count(),
+        2
     );
+    let of_log = claims.iter_mut().filter(|claim| claim.road == "log");
+    of_log.for_each(|claim| claim.finished_at = None);
+    assert_eq!(here.imports.list(tenant, 9).await.unwrap(), claims);
     let all = QuarantineFilter::default();
     assert_eq!(
         here.quarantine.list(tenant, &all, None, 9).await.unwrap(),

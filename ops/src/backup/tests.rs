@@ -1,5 +1,7 @@
 //! Backups on real files. Failpoints are the process's, so these tests run one after the other.
 
+mod erased;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use dwell_model::time::{DAY_MS, TsMs};
 use dwell_runtime::failpoints;
 use dwell_storage::api::{
     AccessKey, Flip, ImportClaim, PseudonymKey, QuarantineEncoding, QuarantineEntry, QuarantineFilter,
-    QuarantineState, Role, RowFilter, SecretKey, SessionCursor, pins, publications,
+    QuarantineState, Role, RowFilter, SecretKey, pins, publications,
 };
 use dwell_storage::archive::{DeltaArchive, RemoteArchiveConfig};
 use dwell_storage::backup::manifest::BackedUpDay;
@@ -24,7 +26,6 @@ use super::pruning::{self, Keep, not_kept};
 use super::restoring::{self, How, Restored};
 use super::taking::{self, Taken};
 use super::*;
-use crate::erasing::tests as erased;
 use crate::test_world::{NOW, World, day};
 
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -196,16 +197,11 @@ async fn fill(world: &World) {
         ..claim(3, None)
     };
     stores.imports.claim(tenant, &at_once).await.unwrap();
-    stores
-        .imports
-        .finish(tenant, Receipt::from_u128(3), NOW, 7, 0)
-        .await
-        .unwrap();
-    stores
-        .imports
-        .finish(tenant, Receipt::from_u128(2), NOW, 10, 1)
-        .await
-        .unwrap();
+    for (number, accepted, refused) in [(2, 10, 1), (3, 7, 0)] {
+        let receipt = Receipt::from_u128(number);
+        let finished = stores.imports.finish(tenant, receipt, NOW, accepted, refused);
+        finished.await.unwrap();
+    }
     stores
         .quarantine
         .add(vec![refused(1), refused(2)], 100)
@@ -776,72 +772,6 @@ async fn a_generation_that_cannot_be_read_is_named_and_the_rest_is_taken() {
     assert_eq!(new.dirty().await, [DAYS[0]], "computed anew from the archive");
     new.recompute().await;
     assert_eq!(new.numbers().await.len(), 4);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backup_after_an_erasure_holds_all_sessions_but_those_of_the_erased() {
-    let ground = Ground::new().await;
-    let world = ground.original().await;
-    take(&world, &ground.place(), "b1").await;
-    // As an erasure leaves a closed day: the published generation stays, and the visitor's sessions of it are gone.
-    let of_day = day(DAYS[0]);
-    let (generation, _, before) = world.numbers().await.remove(&of_day).unwrap();
-    let track = before[0].session.subject.track.clone();
-    let (theirs, others): (Vec<_>, Vec<_>) = before
-        .into_iter()
-        .partition(|stored| stored.session.subject.track == track);
-    assert!(!others.is_empty());
-    world.forget_track(&track, None, TsMs::MIN..NOW).await;
-    let erased = theirs.into_iter().map(|stored| SessionCursor {
-        start: stored.session.start,
-        id: stored.id,
-    });
-    let sessions = &world.stores.sessions;
-    sessions
-        .erase(&world.venue, of_day, generation, erased.collect())
-        .await
-        .unwrap();
-
-    // At the same place, after the backup that holds the visitor; and at a place where there is none.
-    let uri = StoreUri::Folder(ground.path("fresh"));
-    let fresh = BackupPlace::make(&uri, &RemoteArchiveConfig::default()).unwrap();
-    for (name, place) in [("same", ground.place()), ("fresh", fresh)] {
-        take(&world, &place, "b2").await;
-        // Brought back where there is no ledger, it shows what it holds itself.
-        let new = World::open(
-            &ground.path(name).join("data"),
-            &ground.path(name).join("archive"),
-        )
-        .await;
-        restore(&new, &place).await;
-        let (_, _, back) = new.numbers().await.remove(&of_day).unwrap();
-        assert_eq!(back, others, "{name}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backup_from_before_an_erasure_of_one_sensor_brings_those_of_other_sensors_back() {
-    let ground = Ground::new().await;
-    let world = ground.empty().await;
-    world.add_venue().await;
-    erased::store(&world, &erased::two_of_a_name()).await;
-    take(&world, &ground.place(), "b1").await;
-    let entry = world.forget_track("t1", Some("s1"), TsMs::MIN..NOW).await;
-    assert!(erased::carry_out(&world, &entry).await.is_clean());
-    let expected = world.numbers().await;
-    // All tables are lost; archive and ledger are not.
-    let new = World::open(&ground.path("newer"), &ground.path("archive")).await;
-    restore(&new, &ground.place()).await;
-    let (with_visitor, without) = (day("2026-03-08"), day("2026-03-09"));
-    let tracks = erased::shown(&new, with_visitor).await;
-    assert_eq!(
-        tracks.len(),
-        1,
-        "of the day with the visitor nobody knows: {tracks:?}"
-    );
-    assert_eq!(new.numbers().await[&without], expected[&without]);
-    new.recompute().await;
-    assert_eq!(new.numbers().await[&with_visitor].2, expected[&with_visitor].2);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dwell_ingest::pseudonymise::{PRESENCE_LATE_MS, Pseudonymiser, Road};
 use dwell_model::event::{Delivery, Kind};
@@ -56,7 +57,7 @@ async fn world(folder: &TempDir) -> World {
 
 fn eraser(world: &World) -> Eraser {
     let stores = &world.stores;
-    let (ledger, documents) = (stores.erasures.clone(), stores.documents.clone());
+    let (ledger, documents) = (Arc::clone(&stores.erasures), Arc::clone(&stores.documents));
     Eraser {
         bare: stores.clone(),
         watch: ErasureWatch::new("test", ledger, documents, world.clock()),
@@ -224,7 +225,7 @@ async fn subjects(world: &World, dry_run: bool) -> Vec<ErasedSubject> {
 
 /// What a gateway that brings the device now stores of it.
 async fn pseudonym(world: &World, ts: TsMs) -> Option<String> {
-    let keys = world.stores.pseudonym_keys.clone();
+    let keys = Arc::clone(&world.stores.pseudonym_keys);
     let made = Pseudonymiser::new(keys, world.clock(), PRESENCE_LATE_MS, 9);
     let calendar = VenueCalendar::from_names("Etc/UTC", 0).unwrap();
     let device = "AA-BB-CC-00-11-22";

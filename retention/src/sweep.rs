@@ -2,7 +2,8 @@
 //!
 //! A mark may be old by the time that it is swept, so nothing of it is believed but what may go: the day is looked at
 //! again (held? dirty by now?), and each row is compared with the archive once more, in the step that removes it. A row
-//! that came meanwhile keeps its slot for the next sweep.
+//! that came meanwhile keeps its slot for the next sweep. Sessions go after as fresh a comparison of the whole day: what
+//! their rows' sweep has just compared is not read again.
 //!
 //! A slot goes as a whole. One that two venue-days share (where a zone is off the full ten minutes, or a cut was changed)
 //! goes when each of its rows was found in the archive of its day, and both days may go.
@@ -20,10 +21,11 @@ use tokio_util::sync::CancellationToken;
 use crate::compare::{Compared, Comparison};
 use crate::engine::Retention;
 use crate::error::{Doing, Result};
+use crate::facts::ArchiveProof;
 use crate::holds;
 use crate::lease::{Held, lost, under_leases};
 use crate::metrics;
-use crate::plan::{DayPlan, Verdict};
+use crate::plan::{DayPlan, Verdict, written_before};
 use crate::prove::unreadable;
 use crate::records::{self, Swept};
 
@@ -85,11 +87,15 @@ impl Retention {
                     sharers.extend(marked.iter().find(|plan| plan.day == neighbour));
                 }
             }
+            let mut compared = BTreeSet::new();
             if removes_raw(day).next().is_some() {
-                sweeper.sweep_raw(day, &sharers, &mut swept).await?;
+                compared = sweeper.sweep_raw(day, &sharers, &mut swept).await?;
             }
             if matches!(day.sessions, Verdict::Delete { .. }) {
-                sweeper.sweep_sessions(day.day, &mut swept).await?;
+                match sweeper.doubt(day.day, &compared).await? {
+                    Some(doubt) => swept.stayed.push(format!("sessions stay: {doubt}")),
+                    None => sweeper.sweep_sessions(day.day, &mut swept).await?,
+                }
             }
             sweeper.sweep_generations(day, &mut swept).await?;
             Ok(swept)
@@ -103,6 +109,14 @@ fn removes_raw(day: &DayPlan) -> impl Iterator<Item = Kind> {
     day.raw
         .iter()
         .filter_map(|(&kind, verdict)| matches!(verdict, Verdict::Delete { .. }).then_some(kind))
+}
+
+/// What became of a kind's rows.
+struct SweptKind {
+    /// How many were compared.
+    rows: u64,
+    /// How many of them had to stay.
+    stayed: u64,
 }
 
 struct Sweeper<'a> {
@@ -147,11 +161,18 @@ impl Sweeper<'_> {
         })
     }
 
-    async fn sweep_raw(&self, day: &DayPlan, sharers: &[&DayPlan], swept: &mut DaySwept) -> Result<()> {
+    /// Removes a day's raw rows; returns the kinds of which all rows were found in the archive, read from end to end.
+    async fn sweep_raw(
+        &self,
+        day: &DayPlan,
+        sharers: &[&DayPlan],
+        swept: &mut DaySwept,
+    ) -> Result<BTreeSet<Kind>> {
         let raw = &self.retention.stores().raw;
         let (start, end) = self.calendar.bounds(day.day);
         let marks = raw.marks(self.venue, start..end).await.doing("read the marks")?;
         let before = self.count(day.day).await?;
+        let mut compared = BTreeSet::new();
         for kind in removes_raw(day) {
             let sharers = sharers
                 .iter()
@@ -161,8 +182,13 @@ impl Sweeper<'_> {
                 .chain(sharers.map(|plan| plan.day))
                 .collect();
             match self.sweep_kind(kind, &days).await {
-                Ok(0) => {}
-                Ok(stayed) => swept.stayed.push(format!(
+                Ok(SweptKind { stayed: 0, rows }) => {
+                    // Without a row nothing was read.
+                    if rows > 0 {
+                        compared.insert(kind);
+                    }
+                }
+                Ok(SweptKind { stayed, .. }) => swept.stayed.push(format!(
                     "{stayed} {kind} rows came after the comparison, or lie in a slot shared with a day that stays"
                 )),
                 Err(error) => swept.stayed.push(unreadable(error)?),
@@ -190,11 +216,31 @@ impl Sweeper<'_> {
         })
         .await
         .doing("remember a sweep")?;
-        Ok(())
+        Ok(compared)
     }
 
-    /// Removes a kind's rows slot by slot; returns how many had to stay.
-    async fn sweep_kind(&self, kind: Kind, days: &[LocalDay]) -> Result<u64> {
+    /// What speaks against the archive of a day, compared now but for the kinds that this sweep has compared already. It
+    /// is remembered: an earlier comparison that found nothing wrong is not to let the day be taken for proven.
+    async fn doubt(&self, day: LocalDay, compared: &BTreeSet<Kind>) -> Result<Option<String>> {
+        let proof = self
+            .retention
+            .compare_rest(self.venue, self.calendar, day, compared, self.cancel)
+            .await?;
+        let Err(reason) = written_before(&ArchiveProof::from(&proof)) else {
+            return Ok(None);
+        };
+        self.held.check()?;
+        let documents = &*self.retention.stores().documents;
+        records::update(documents, self.venue, day, |record| {
+            record.proof = Some(proof.clone());
+        })
+        .await
+        .doing("remember a proof")?;
+        Ok(Some(reason.doubt().unwrap_or_default()))
+    }
+
+    /// Removes a kind's rows slot by slot.
+    async fn sweep_kind(&self, kind: Kind, days: &[LocalDay]) -> Result<SweptKind> {
         let archive = &self.retention.stores().archive;
         let mut archived: Vec<ArchivedDay> = Vec::with_capacity(days.len());
         for &day in days {
@@ -211,15 +257,17 @@ impl Sweeper<'_> {
         // Whole slots: a store that deletes by slot must not take rows of a neighbour that nobody looked for.
         let (start, end) = self.calendar.bounds(days[0]);
         let slots = slot_of(start) * SLOT_MS..(slot_of(end - 1) + 1) * SLOT_MS;
-        let mut stayed = 0;
+        let mut swept = SweptKind { rows: 0, stayed: 0 };
         for window in comparison.windows(slots).await? {
             self.held.check()?;
             let compared = comparison.compare(window).await?;
-            stayed += self.remove(compared).await?;
+            swept.rows += compared.rows.len() as u64;
+            swept.stayed += self.remove(compared).await?;
         }
-        Ok(stayed)
+        Ok(swept)
     }
 
+    /// Removes the slots of which every row was found; returns how many rows had to stay.
     async fn remove(&self, compared: Compared) -> Result<u64> {
         let Compared { rows, held, .. } = compared;
         let (mut start, mut stayed) = (0, 0);

@@ -297,14 +297,7 @@ impl Done {
         }
         if day.doubts_the_archive() {
             self.in_doubt += 1;
-            let why = reasons.iter().find_map(|reason| match reason {
-                KeepReason::ArchiveUnreadable { what } => Some(what.clone()),
-                KeepReason::ArchiveDiffers { raw_rows, found_rows } => Some(format!(
-                    "the archive holds {found_rows} of {raw_rows} raw rows with their deliveries"
-                )),
-                KeepReason::NotArchived => Some("the archive lacks events of the day".to_owned()),
-                _ => None,
-            });
+            let why = reasons.iter().find_map(|reason| reason.doubt());
             self.first_trouble.get_or_insert_with(|| {
                 let why = why.unwrap_or_default();
                 format!("{} {} stays: {why}", day.venue.venue, day.day)

@@ -243,11 +243,7 @@ fn verdict(facts: &DayFacts, rows: u64, keep_ms: i64, now: TsMs) -> Verdict {
         return Verdict::Empty;
     }
     let mut reasons = holds(facts, now);
-    // Saturating: a nonsensical age keeps for ever instead of wrapping into the past.
-    let until = facts
-        .last_mark_at
-        .map_or(facts.day_end, |mark| mark.max(facts.day_end))
-        .saturating_add(keep_ms);
+    let until = old_enough_at(facts.day_end, facts.last_mark_at, keep_ms);
     if now < until {
         reasons.push(KeepReason::TooYoung { until });
     }
@@ -272,6 +268,14 @@ fn verdict(facts: &DayFacts, rows: u64, keep_ms: i64, now: TsMs) -> Verdict {
         Ok(Some(written_before)) => Verdict::Delete { rows, written_before },
         Ok(None) => Verdict::Compare { rows },
     }
+}
+
+/// When rows of a day are old enough to go.
+pub(crate) fn old_enough_at(day_end: TsMs, last_mark_at: Option<TsMs>, keep_ms: i64) -> TsMs {
+    // Saturating: a nonsensical age keeps for ever instead of wrapping into the past.
+    last_mark_at
+        .map_or(day_end, |mark| mark.max(day_end))
+        .saturating_add(keep_ms)
 }
 
 /// When the comparison began that lets rows go, `None` when nobody has made one; else the doubt that it left.

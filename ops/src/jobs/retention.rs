@@ -79,13 +79,11 @@ impl JobKind for Retention {
     ) -> Result<Outcome> {
         let spec: Spec = spec_of(job)?;
         let acting = spec.now.as_deref().map(parse_ts).transpose()?;
-        let stored = policy::stored(&*worker.stores.documents, &job.tenant).await?;
         let mut run = Run {
             worker,
             job,
             progress,
             cancel,
-            policy: stored.unwrap_or_else(|| worker.retention_policy.clone()),
             now: acting.unwrap_or_else(|| worker.clock.now_ms()),
             done: Done::default(),
         };
@@ -118,7 +116,6 @@ struct Run<'a> {
     job: &'a Job,
     progress: Progress,
     cancel: CancellationToken,
-    policy: Policy,
     now: TsMs,
     done: Done,
 }
@@ -129,6 +126,16 @@ impl Run<'_> {
         move |done, total, day| progress.set(done, total, &format!("comparing {id} {day}"))
     }
 
+    /// The policy in force: read for each mark, since a job may go on for hours.
+    async fn policy(&self) -> Result<Policy, Error> {
+        let (documents, default) = (&*self.worker.stores.documents, &self.worker.retention_policy);
+        let policy = policy::in_force(documents, &self.job.tenant, default).await;
+        policy.map_err(|source| Error::Storage {
+            doing: "read the retention policy",
+            source,
+        })
+    }
+
     /// A dry run: what a job would do, files read back, nothing stored.
     async fn look(&mut self, venue: &Venue) -> Result<(), Error> {
         let key = VenueKey::new(self.job.tenant.clone(), venue.id.clone());
@@ -136,11 +143,12 @@ impl Run<'_> {
         let retention = &self.worker.retention;
         let mut after = None;
         loop {
+            let policy = self.policy().await?;
             let decided = retention
                 .decide(
                     &key,
                     &venue.calendar,
-                    &self.policy,
+                    &policy,
                     self.now,
                     after,
                     Comparing::Look,
@@ -203,13 +211,14 @@ impl Run<'_> {
 
     async fn mark(&mut self, key: &VenueKey, venue: &Venue, after: Option<LocalDay>) -> Result<Mark, Error> {
         let tell = self.tell(key);
+        let policy = self.policy().await?;
         let (mark, decided) = self
             .worker
             .retention
             .mark(
                 key,
                 &venue.calendar,
-                &self.policy,
+                &policy,
                 self.now,
                 after,
                 &self.job.id,
@@ -236,7 +245,14 @@ impl Run<'_> {
             );
             let retention = &self.worker.retention;
             let swept = retention
-                .sweep(key, &venue.calendar, &day, &mark.days, &self.cancel)
+                .sweep(
+                    key,
+                    &venue.calendar,
+                    &day,
+                    &mark,
+                    &self.worker.retention_policy,
+                    &self.cancel,
+                )
                 .await;
             match swept {
                 Ok(Some(swept)) => self.done.swept(key, &day, swept),

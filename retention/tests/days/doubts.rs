@@ -40,7 +40,7 @@ fn reasons(made: &Mark) -> Vec<KeepReason> {
 }
 
 /// Sessions of the day's published generation that are there.
-async fn sessions(shop: &Shop, of: &str) -> usize {
+pub(crate) async fn sessions(shop: &Shop, of: &str) -> usize {
     let generation = shop.published(of).await.generation;
     let sessions = &shop.stores.sessions;
     let listed = sessions.list(&shop.venue, day(of), generation, None, 10).await;

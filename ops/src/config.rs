@@ -219,7 +219,7 @@ pub(crate) struct RetentionConfig {
     /// What is allowed between the clocks of processes, with the longest that a write may be on its way. In Cassandra a
     /// sweep leaves what was written in so long before it. Default 1h.
     pub(crate) clock_skew: HumanDuration,
-    /// Files of the archive after others took their place; at most 29d. Default 7d.
+    /// Files of the archive after others took their place; 1d to 29d. Default 7d.
     #[serde(default = "replaced_files_kept")]
     pub(crate) replaced_files: HumanDuration,
 }
@@ -350,8 +350,8 @@ impl Config {
             bail!("{UNUSABLE}: retention.log and retention.clock_skew must be more than 0");
         }
         self.retention_policy().check().context(UNUSABLE)?;
-        if self.retention.replaced_files > HumanDuration::days(29) {
-            bail!("{UNUSABLE}: retention.replaced_files must be at most 29d");
+        if !jobs::REPLACED_FILES_KEPT.contains(&self.retention.replaced_files) {
+            bail!("{UNUSABLE}: retention.replaced_files must be 1d to 29d");
         }
         self.engines()?;
         Ok(())

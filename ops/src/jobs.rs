@@ -25,6 +25,7 @@ pub(crate) use backups::place_of;
 pub(crate) use kinds::Catalogue;
 pub(crate) use queue::Places;
 pub(crate) use uploads::ImportJob;
+pub(crate) use vacuum::REPLACED_FILES_KEPT;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

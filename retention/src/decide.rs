@@ -88,18 +88,20 @@ impl Retention {
         })
     }
 
-    /// Decides, compares what has to be, and stores the result as the venue's mark.
+    /// Decides, compares what has to be, and stores the result as the venue's mark. `before` is the job's mark before it,
+    /// where the venue has more days than one mark takes: it is gone on after.
     pub async fn mark(
         &self,
         venue: &VenueKey,
         calendar: &VenueCalendar,
         policy: &Policy,
         now: TsMs,
-        after: Option<LocalDay>,
+        before: Option<&Mark>,
         job: &str,
         tell: &(dyn Fn(u64, u64, LocalDay) + Send + Sync),
         cancel: &CancellationToken,
     ) -> Result<(Mark, Decided)> {
+        let after = before.and_then(|before| before.through);
         let decided = self
             .decide(
                 venue,
@@ -117,7 +119,12 @@ impl Retention {
         }
         let days = &decided.plan.days;
         let going = days.iter().filter(|day| day.deletes());
-        let kept = days.iter().filter(|day| is_kept(day));
+        let kept: Vec<_> = days.iter().filter(|day| is_kept(day)).cloned().collect();
+        let mut tally = before.map(Mark::so_far).unwrap_or_default();
+        tally.plan(&decided.plan.totals, &kept);
+        for &day in &decided.busy {
+            tally.trouble(venue, day, "another worker holds the day");
+        }
         let mark = Mark {
             job: job.to_owned(),
             made_at: self.now_ms(),
@@ -125,10 +132,11 @@ impl Retention {
             policy: policy.clone(),
             through: decided.through,
             days: going.cloned().collect(),
-            kept: kept.cloned().collect(),
+            kept,
             totals: decided.plan.totals,
             done: 0,
             finished_at: None,
+            tally: Some(tally),
         };
         failpoint!("retention.before_mark");
         let documents = &*self.stores().documents;

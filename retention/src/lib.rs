@@ -36,6 +36,7 @@ pub mod records;
 mod restore;
 mod survey;
 mod sweep;
+mod tally;
 
 pub use decide::{Comparing, Decided};
 pub use engine::{GenerationGuard, NoGuard, Retention, Settings};
@@ -47,3 +48,4 @@ pub use plan::{DayPlan, GenerationPlan, KeepReason, Plan, Totals, Verdict, plan}
 pub use restore::{RestoreReport, RestoredKind};
 pub use survey::Survey;
 pub use sweep::DaySwept;
+pub use tally::Tally;

@@ -176,6 +176,25 @@ pub fn plan(policy: &Policy, now: TsMs, days: &[DayFacts]) -> Plan {
     }
 }
 
+impl KeepReason {
+    /// What is wrong with the archive, for people; `None` for a reason of another kind.
+    pub fn doubt(&self) -> Option<String> {
+        match self {
+            KeepReason::ArchiveUnreadable { what } => Some(what.clone()),
+            KeepReason::ArchiveDiffers { raw_rows, found_rows } => Some(format!(
+                "the archive holds {found_rows} of {raw_rows} raw rows with their deliveries"
+            )),
+            KeepReason::NotArchived => Some("the archive lacks events of the day".to_owned()),
+            KeepReason::LegalHold { .. }
+            | KeepReason::TooYoung { .. }
+            | KeepReason::NotPublished
+            | KeepReason::Provisional { .. }
+            | KeepReason::Dirty { .. }
+            | KeepReason::Pinned => None,
+        }
+    }
+}
+
 impl DayPlan {
     /// Whether something of the day may go now.
     pub fn deletes(&self) -> bool {
@@ -192,14 +211,7 @@ impl DayPlan {
 
     /// Whether a doubt about the archive holds something back: a comparison may have another result by now.
     pub fn doubts_the_archive(&self) -> bool {
-        self.reasons().any(|reason| {
-            matches!(
-                reason,
-                KeepReason::NotArchived
-                    | KeepReason::ArchiveUnreadable { .. }
-                    | KeepReason::ArchiveDiffers { .. }
-            )
-        })
+        self.reasons().any(|reason| reason.doubt().is_some())
     }
 
     /// Everything that holds rows back, with repetitions.
@@ -231,11 +243,7 @@ fn verdict(facts: &DayFacts, rows: u64, keep_ms: i64, now: TsMs) -> Verdict {
         return Verdict::Empty;
     }
     let mut reasons = holds(facts, now);
-    // Saturating: a nonsensical age keeps for ever instead of wrapping into the past.
-    let until = facts
-        .last_mark_at
-        .map_or(facts.day_end, |mark| mark.max(facts.day_end))
-        .saturating_add(keep_ms);
+    let until = old_enough_at(facts.day_end, facts.last_mark_at, keep_ms);
     if now < until {
         reasons.push(KeepReason::TooYoung { until });
     }
@@ -251,7 +259,28 @@ fn verdict(facts: &DayFacts, rows: u64, keep_ms: i64, now: TsMs) -> Verdict {
             }
         }
     }
-    let written_before = match &facts.archive {
+    match written_before(&facts.archive) {
+        Err(reason) => {
+            reasons.push(reason);
+            Verdict::Keep { rows, reasons }
+        }
+        Ok(_) if !reasons.is_empty() => Verdict::Keep { rows, reasons },
+        Ok(Some(written_before)) => Verdict::Delete { rows, written_before },
+        Ok(None) => Verdict::Compare { rows },
+    }
+}
+
+/// When rows of a day are old enough to go.
+pub(crate) fn old_enough_at(day_end: TsMs, last_mark_at: Option<TsMs>, keep_ms: i64) -> TsMs {
+    // Saturating: a nonsensical age keeps for ever instead of wrapping into the past.
+    last_mark_at
+        .map_or(day_end, |mark| mark.max(day_end))
+        .saturating_add(keep_ms)
+}
+
+/// When the comparison began that lets rows go, `None` when nobody has made one; else the doubt that it left.
+pub(crate) fn written_before(archive: &ArchiveProof) -> Result<Option<TsMs>, KeepReason> {
+    match archive {
         ArchiveProof::Missing => Err(KeepReason::NotArchived),
         ArchiveProof::Unreadable { what } => Err(KeepReason::ArchiveUnreadable { what: what.clone() }),
         ArchiveProof::Verified { raw, found, .. } if raw != found => Err(KeepReason::ArchiveDiffers {
@@ -260,15 +289,6 @@ fn verdict(facts: &DayFacts, rows: u64, keep_ms: i64, now: TsMs) -> Verdict {
         }),
         ArchiveProof::Verified { at, .. } => Ok(Some(*at)),
         ArchiveProof::Unverified => Ok(None),
-    };
-    match written_before {
-        Err(reason) => {
-            reasons.push(reason);
-            Verdict::Keep { rows, reasons }
-        }
-        Ok(_) if !reasons.is_empty() => Verdict::Keep { rows, reasons },
-        Ok(Some(written_before)) => Verdict::Delete { rows, written_before },
-        Ok(None) => Verdict::Compare { rows },
     }
 }
 

@@ -20,6 +20,13 @@ pub async fn stored(documents: &dyn Documents, tenant: &TenantId) -> Result<Opti
     Ok(found.map(|stored| stored.value))
 }
 
+/// The policy in force for a tenant, where the installation's is `default`.
+pub async fn in_force(documents: &dyn Documents, tenant: &TenantId, default: &Policy) -> Result<Policy> {
+    Ok(stored(documents, tenant)
+        .await?
+        .unwrap_or_else(|| default.clone()))
+}
+
 /// Sets the policy: `change` makes the new one of the one in force. Returns both.
 pub async fn change(
     documents: &dyn Documents,

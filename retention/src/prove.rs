@@ -1,5 +1,7 @@
 //! The proof of a day: its archive read back, and every raw row with each of its deliveries looked for in it.
 
+use std::collections::BTreeSet;
+
 use dwell_model::event::Kind;
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{DayCut, LocalDay, VenueCalendar};
@@ -50,6 +52,19 @@ impl Retention {
         day: LocalDay,
         cancel: &CancellationToken,
     ) -> Result<Proof> {
+        self.compare_rest(venue, calendar, day, &BTreeSet::new(), cancel)
+            .await
+    }
+
+    /// The same but for kinds that were compared in this very step: their files are not read a second time.
+    pub(crate) async fn compare_rest(
+        &self,
+        venue: &VenueKey,
+        calendar: &VenueCalendar,
+        day: LocalDay,
+        compared: &BTreeSet<Kind>,
+        cancel: &CancellationToken,
+    ) -> Result<Proof> {
         let cut = calendar.cut(day);
         let marks = self.stores().raw.marks(venue, cut.start..cut.end).await;
         let mut proof = Proof {
@@ -75,6 +90,9 @@ impl Retention {
                 .doing("look a day up in the archive")?;
             if lacks(published.as_ref(), kind, &held) {
                 proof.missing = true;
+            }
+            if compared.contains(&kind) {
+                continue;
             }
             let outcome = self.compare_kind(venue, kind, &cut, held, cancel).await;
             match outcome {

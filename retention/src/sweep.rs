@@ -1,8 +1,10 @@
 //! The sweep of a day: what its mark says goes, a slot at a time, under the day's lease.
 //!
 //! A mark may be old by the time that it is swept, so nothing of it is believed but what may go: the day is looked at
-//! again (held? dirty by now?), and each row is compared with the archive once more, in the step that removes it. A row
-//! that came meanwhile keeps its slot for the next sweep.
+//! again (held? dirty by now? still old enough, by the policy as it is now?), what people forbid is asked again before
+//! each window of rows, since a large day takes long, and each row is compared with the archive once more, in the step that removes it. A row
+//! that came meanwhile keeps its slot for the next sweep. Sessions go after as fresh a comparison of the whole day: what
+//! their rows' sweep has just compared is not read again.
 //!
 //! A slot goes as a whole. One that two venue-days share (where a zone is off the full ten minutes, or a cut was changed)
 //! goes when each of its rows was found in the archive of its day, and both days may go.
@@ -20,12 +22,18 @@ use tokio_util::sync::CancellationToken;
 use crate::compare::{Compared, Comparison};
 use crate::engine::Retention;
 use crate::error::{Doing, Result};
-use crate::holds;
+use crate::facts::{ArchiveProof, Policy};
 use crate::lease::{Held, lost, under_leases};
+use crate::marks::Mark;
 use crate::metrics;
-use crate::plan::{DayPlan, Verdict};
+use crate::plan::{DayPlan, Verdict, written_before};
+use crate::policy;
 use crate::prove::unreadable;
 use crate::records::{self, Swept};
+
+mod allowed;
+
+use allowed::Going;
 
 /// What a sweep of a day did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,14 +51,15 @@ pub struct DaySwept {
 }
 
 impl Retention {
-    /// Removes of a day what its mark says. `marked` gives the other days of the mark, for slots that two days share.
-    /// `None` when somebody else holds the day. Repeating it changes nothing.
+    /// Removes of a day what its mark says, as far as the policy in force allows it still (the installation's is
+    /// `default`). `None` when somebody else holds the day. Repeating it changes nothing.
     pub async fn sweep(
         &self,
         venue: &VenueKey,
         calendar: &VenueCalendar,
         day: &DayPlan,
-        marked: &[DayPlan],
+        mark: &Mark,
+        default: &Policy,
         cancel: &CancellationToken,
     ) -> Result<Option<DaySwept>> {
         let mut days = vec![day.day];
@@ -59,7 +68,7 @@ impl Retention {
             (day.day.next(), calendar.bounds(day.day).1),
         ] {
             let goes = |plan: &&DayPlan| plan.day == neighbour && removes_raw(plan).next().is_some();
-            if edge.rem_euclid(SLOT_MS) != 0 && marked.iter().any(|plan| goes(&plan)) {
+            if edge.rem_euclid(SLOT_MS) != 0 && mark.days.iter().any(|plan| goes(&plan)) {
                 days.push(neighbour);
             }
         }
@@ -72,29 +81,65 @@ impl Retention {
                 held,
                 cancel,
                 began_at: self.now_ms(),
+                mark,
+                default,
+                policy: self.policy(venue, default).await?,
             };
             failpoint!("retention.sweep.begins");
             let mut swept = DaySwept::default();
-            if let Some(why) = sweeper.why_not(day.day).await? {
-                swept.stayed.push(why);
+            let going = match sweeper.going(day).await? {
+                Ok(going) => going,
+                Err(why) => {
+                    swept.stayed.push(why);
+                    return Ok(swept);
+                }
+            };
+            swept.stayed.extend(going.too_young.clone());
+            let mut sharers = Vec::new();
+            for plan in mark
+                .days
+                .iter()
+                .filter(|plan| plan.day != day.day && days.contains(&plan.day))
+            {
+                sharers.extend(sweeper.going(plan).await?.ok());
+            }
+            let mut compared = BTreeSet::new();
+            if !going.kinds.is_empty() {
+                compared = sweeper.sweep_raw(&going, &sharers, &mut swept).await?;
+            }
+            if let Some(why) = sweeper.forbidden(&[day.day]).await? {
+                swept.stay(why);
                 return Ok(swept);
             }
-            let mut sharers = Vec::new();
-            for &neighbour in days.iter().filter(|neighbour| **neighbour != day.day) {
-                if sweeper.why_not(neighbour).await?.is_none() {
-                    sharers.extend(marked.iter().find(|plan| plan.day == neighbour));
+            if going.sessions {
+                match sweeper.doubt(day.day, &compared).await? {
+                    Some(doubt) => swept.stayed.push(format!("sessions stay: {doubt}")),
+                    None => sweeper.sweep_sessions(day.day, &mut swept).await?,
                 }
             }
-            if removes_raw(day).next().is_some() {
-                sweeper.sweep_raw(day, &sharers, &mut swept).await?;
-            }
-            if matches!(day.sessions, Verdict::Delete { .. }) {
-                sweeper.sweep_sessions(day.day, &mut swept).await?;
+            if let Some(why) = sweeper.forbidden(&[day.day]).await? {
+                swept.stay(why);
+                return Ok(swept);
             }
             sweeper.sweep_generations(day, &mut swept).await?;
             Ok(swept)
         })
         .await
+    }
+
+    async fn policy(&self, venue: &VenueKey, default: &Policy) -> Result<Policy> {
+        policy::in_force(&*self.stores().documents, &venue.tenant, default)
+            .await
+            .doing("read the retention policy")
+    }
+}
+
+impl DaySwept {
+    /// Says once why something stayed.
+    fn stay(&mut self, why: String) {
+        if !self.stayed.contains(&why) {
+            self.stayed.push(why);
+        }
     }
 }
 
@@ -105,6 +150,16 @@ fn removes_raw(day: &DayPlan) -> impl Iterator<Item = Kind> {
         .filter_map(|(&kind, verdict)| matches!(verdict, Verdict::Delete { .. }).then_some(kind))
 }
 
+/// What became of a kind's rows.
+struct SweptKind {
+    /// How many were compared.
+    rows: u64,
+    /// How many of them had to stay.
+    stayed: u64,
+    /// Why the rest was not looked at any more.
+    forbidden: Option<String>,
+}
+
 struct Sweeper<'a> {
     retention: &'a Retention,
     venue: &'a VenueKey,
@@ -113,56 +168,46 @@ struct Sweeper<'a> {
     cancel: &'a CancellationToken,
     /// Before any row was read.
     began_at: TsMs,
+    mark: &'a Mark,
+    /// The installation's policy.
+    default: &'a Policy,
+    /// The policy in force when the sweep of the day began.
+    policy: Policy,
 }
 
 impl Sweeper<'_> {
-    /// Why nothing of a day may go any more, whatever its mark says.
-    async fn why_not(&self, day: LocalDay) -> Result<Option<String>> {
-        let stores = self.retention.stores();
-        let holds = holds::standing(&*stores.documents, &self.venue.tenant)
-            .await
-            .doing("read the holds")?;
-        let now = self.retention.now_ms();
-        let covering = |hold: &&holds::Hold| hold.is_in_force(now) && hold.covers(&self.venue.venue, day);
-        if let Some(hold) = holds.iter().find(covering) {
-            return Ok(Some(format!("a legal hold forbids it: {}", hold.reason)));
-        }
-        let (start, end) = self.calendar.bounds(day);
-        let marks = stores
-            .raw
-            .marks(self.venue, start..end)
-            .await
-            .doing("read the marks")?;
-        let row = stores.venue_days.get(self.venue, day).await;
-        let published = row
-            .doing("read the published generation")?
-            .and_then(|row| row.published);
-        Ok(match published {
-            None => Some("it was never computed".to_owned()),
-            Some(info) if info.provisional => Some("its generation is provisional".to_owned()),
-            Some(info) if marks.exceed(&info.marks) || info.calendar != *self.calendar => {
-                Some("something came after it was computed: recompute it".to_owned())
-            }
-            Some(_) => None,
-        })
-    }
-
-    async fn sweep_raw(&self, day: &DayPlan, sharers: &[&DayPlan], swept: &mut DaySwept) -> Result<()> {
+    /// Removes a day's raw rows; returns the kinds of which all rows were found in the archive, read from end to end.
+    async fn sweep_raw(
+        &self,
+        day: &Going,
+        sharers: &[Going],
+        swept: &mut DaySwept,
+    ) -> Result<BTreeSet<Kind>> {
         let raw = &self.retention.stores().raw;
         let (start, end) = self.calendar.bounds(day.day);
         let marks = raw.marks(self.venue, start..end).await.doing("read the marks")?;
         let before = self.count(day.day).await?;
-        for kind in removes_raw(day) {
-            let sharers = sharers
-                .iter()
-                .filter(|plan| removes_raw(plan).any(|of| of == kind));
+        let mut compared = BTreeSet::new();
+        for &kind in &day.kinds {
+            let sharers = sharers.iter().filter(|sharer| sharer.kinds.contains(&kind));
             let days: Vec<LocalDay> = [day.day]
                 .into_iter()
-                .chain(sharers.map(|plan| plan.day))
+                .chain(sharers.map(|sharer| sharer.day))
                 .collect();
             match self.sweep_kind(kind, &days).await {
-                Ok(0) => {}
-                Ok(stayed) => swept.stayed.push(format!(
+                Ok(SweptKind {
+                    forbidden: Some(why), ..
+                }) => {
+                    swept.stay(why);
+                    break;
+                }
+                Ok(SweptKind { stayed: 0, rows, .. }) => {
+                    // Without a row nothing was read.
+                    if rows > 0 {
+                        compared.insert(kind);
+                    }
+                }
+                Ok(SweptKind { stayed, .. }) => swept.stayed.push(format!(
                     "{stayed} {kind} rows came after the comparison, or lie in a slot shared with a day that stays"
                 )),
                 Err(error) => swept.stayed.push(unreadable(error)?),
@@ -190,11 +235,31 @@ impl Sweeper<'_> {
         })
         .await
         .doing("remember a sweep")?;
-        Ok(())
+        Ok(compared)
     }
 
-    /// Removes a kind's rows slot by slot; returns how many had to stay.
-    async fn sweep_kind(&self, kind: Kind, days: &[LocalDay]) -> Result<u64> {
+    /// What speaks against the archive of a day, compared now but for the kinds that this sweep has compared already. It
+    /// is remembered: an earlier comparison that found nothing wrong is not to let the day be taken for proven.
+    async fn doubt(&self, day: LocalDay, compared: &BTreeSet<Kind>) -> Result<Option<String>> {
+        let proof = self
+            .retention
+            .compare_rest(self.venue, self.calendar, day, compared, self.cancel)
+            .await?;
+        let Err(reason) = written_before(&ArchiveProof::from(&proof)) else {
+            return Ok(None);
+        };
+        self.held.check()?;
+        let documents = &*self.retention.stores().documents;
+        records::update(documents, self.venue, day, |record| {
+            record.proof = Some(proof.clone());
+        })
+        .await
+        .doing("remember a proof")?;
+        Ok(Some(reason.doubt().unwrap_or_default()))
+    }
+
+    /// Removes a kind's rows slot by slot.
+    async fn sweep_kind(&self, kind: Kind, days: &[LocalDay]) -> Result<SweptKind> {
         let archive = &self.retention.stores().archive;
         let mut archived: Vec<ArchivedDay> = Vec::with_capacity(days.len());
         for &day in days {
@@ -211,15 +276,25 @@ impl Sweeper<'_> {
         // Whole slots: a store that deletes by slot must not take rows of a neighbour that nobody looked for.
         let (start, end) = self.calendar.bounds(days[0]);
         let slots = slot_of(start) * SLOT_MS..(slot_of(end - 1) + 1) * SLOT_MS;
-        let mut stayed = 0;
+        let mut swept = SweptKind {
+            rows: 0,
+            stayed: 0,
+            forbidden: None,
+        };
         for window in comparison.windows(slots).await? {
             self.held.check()?;
             let compared = comparison.compare(window).await?;
-            stayed += self.remove(compared).await?;
+            swept.forbidden = self.forbidden(days).await?;
+            if swept.forbidden.is_some() {
+                break;
+            }
+            swept.rows += compared.rows.len() as u64;
+            swept.stayed += self.remove(compared).await?;
         }
-        Ok(stayed)
+        Ok(swept)
     }
 
+    /// Removes the slots of which every row was found; returns how many rows had to stay.
     async fn remove(&self, compared: Compared) -> Result<u64> {
         let Compared { rows, held, .. } = compared;
         let (mut start, mut stayed) = (0, 0);
@@ -285,6 +360,7 @@ impl Sweeper<'_> {
             .filter(|old| old.reasons.is_empty())
             .map(|old| old.generation)
             .collect();
+        let due = self.still_old(day.day, due, swept).await?;
         let Some(lease) = self.held.of(day.day).filter(|_| !due.is_empty()) else {
             return Ok(());
         };

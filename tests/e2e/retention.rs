@@ -242,6 +242,76 @@ fn kill_9_in_a_sweep_or_a_restore_loses_nothing() {
     assert_equal(&place.export(), &expected);
 }
 
+/// Killed after its mark was made; then a day is held by law, and the job is killed again after it has left that day
+/// alone. Whoever takes it up a third time knows of none of that but what is stored.
+#[test]
+fn a_job_that_is_taken_up_again_says_all_that_it_did_and_what_stayed() {
+    if on_engines() {
+        // There jobs run in a process of their own.
+        return;
+    }
+    let mut place = Place::new();
+    place.days = [4, 3, 2].into_iter().flat_map(utc_day).collect();
+    let instance = Instance::start(&place.data_dir);
+    let mut payloads = Vec::new();
+    for (seed, day) in (81..).zip(&place.days) {
+        let (_, posted) = batches(&vec![*day], 10, seed);
+        post(&instance, &posted);
+        payloads.push(counted(&posted).0);
+    }
+    place.recompute(false);
+    instance.kill();
+
+    let killed_at = |failpoint: &str, meanwhile: &dyn Fn()| {
+        let mut instance = Instance::start_with(&place.data_dir, &[("DWELL_FAILPOINTS", failpoint)]);
+        meanwhile();
+        eventually(failpoint, || !instance.is_running());
+    };
+    killed_at("retention.after_mark=kill", &|| {
+        // Its answer may be lost with the process.
+        run(
+            &["jobs", "run", "retention", "--now", &place.later()],
+            &place.data_dir,
+        );
+    });
+    let held = place.days[1].0;
+    place.json(&[
+        "retention",
+        "hold",
+        "add",
+        "--venue",
+        "v1",
+        "--from",
+        held,
+        "--to",
+        held,
+        "--reason",
+        "case 7",
+    ]);
+    killed_at("retention.sweep.begins=2*off->kill", &|| {});
+
+    let _instance = Instance::start(&place.data_dir);
+    let mut job = Value::Null;
+    eventually("the job has ended", || {
+        let listed = place.json(&["jobs", "list"]);
+        let jobs = listed["jobs"].as_array().expect("jobs");
+        let retention = jobs.iter().find(|job| job["kind"] == "retention");
+        job = retention.expect("the job").clone();
+        !["queued", "running"].contains(&job["state"].as_str().expect("a state"))
+    });
+    assert_eq!(job["state"], "partial", "{job}");
+    let error = job["error"].as_str().expect("an error");
+    assert!(error.contains(held) && error.contains("case 7"), "{job}");
+    let id = job["id"].as_str().expect("an id");
+    let report = place.json(&["jobs", "show", id])["report"].clone();
+    assert_eq!(
+        report["removed"]["raw_rows"],
+        payloads[0] + payloads[2],
+        "{report}"
+    );
+    assert_eq!(report["planned"]["raw_rows"], payloads.iter().sum::<u64>());
+}
+
 fn dies(data_dir: &Path, args: &[&str], failpoint: &str) {
     let died = std::process::Command::new(DWELL)
         .args(args)

@@ -1,16 +1,18 @@
 //! `retention`: compares old days with the archive, marks what goes, and sweeps it.
 //!
 //! Venue after venue: a mark is made and then swept day by day. A job that is done again, after a crash or a failure that
-//! passed, goes on with the mark that it has made.
+//! passed, goes on with the mark that it has made, and with the sums that stand in it.
+
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 use async_trait::async_trait;
 use dwell_batch_layer::spec::Venues;
-use dwell_model::ids::VenueKey;
+use dwell_model::ids::{VenueId, VenueKey};
 use dwell_model::layout::Venue;
 use dwell_model::time::{LocalDay, TsMs, parse_ts};
 use dwell_retention::marks::{self, Mark};
-use dwell_retention::{Comparing, DayPlan, DaySwept, Error, KeepReason, Policy, Totals, policy};
+use dwell_retention::{Comparing, DayPlan, Error, KeepReason, Policy, Tally, policy};
 use dwell_serving_api::{DeclaredJob, JobRefusal, JobRequest};
 use dwell_storage::api::{Job, JobState, Lane};
 use serde::Deserialize;
@@ -79,13 +81,11 @@ impl JobKind for Retention {
     ) -> Result<Outcome> {
         let spec: Spec = spec_of(job)?;
         let acting = spec.now.as_deref().map(parse_ts).transpose()?;
-        let stored = policy::stored(&*worker.stores.documents, &job.tenant).await?;
         let mut run = Run {
             worker,
             job,
             progress,
             cancel,
-            policy: stored.unwrap_or_else(|| worker.retention_policy.clone()),
             now: acting.unwrap_or_else(|| worker.clock.now_ms()),
             done: Done::default(),
         };
@@ -106,7 +106,7 @@ impl JobKind for Retention {
             }
         }
         if matches!(wanted, Venues::All) && !spec.dry_run {
-            dwell_retention::metrics::days_in_doubt(job.tenant.as_str(), run.done.in_doubt);
+            dwell_retention::metrics::days_in_doubt(job.tenant.as_str(), run.done.total().in_doubt);
         }
         let report = run.done.report(&spec, run.now);
         Ok(run.done.outcome(report))
@@ -118,7 +118,6 @@ struct Run<'a> {
     job: &'a Job,
     progress: Progress,
     cancel: CancellationToken,
-    policy: Policy,
     now: TsMs,
     done: Done,
 }
@@ -129,6 +128,16 @@ impl Run<'_> {
         move |done, total, day| progress.set(done, total, &format!("comparing {id} {day}"))
     }
 
+    /// The policy in force: read for each mark, since a job may go on for hours.
+    async fn policy(&self) -> Result<Policy, Error> {
+        let (documents, default) = (&*self.worker.stores.documents, &self.worker.retention_policy);
+        let policy = policy::in_force(documents, &self.job.tenant, default).await;
+        policy.map_err(|source| Error::Storage {
+            doing: "read the retention policy",
+            source,
+        })
+    }
+
     /// A dry run: what a job would do, files read back, nothing stored.
     async fn look(&mut self, venue: &Venue) -> Result<(), Error> {
         let key = VenueKey::new(self.job.tenant.clone(), venue.id.clone());
@@ -136,11 +145,12 @@ impl Run<'_> {
         let retention = &self.worker.retention;
         let mut after = None;
         loop {
+            let policy = self.policy().await?;
             let decided = retention
                 .decide(
                     &key,
                     &venue.calendar,
-                    &self.policy,
+                    &policy,
                     self.now,
                     after,
                     Comparing::Look,
@@ -148,7 +158,8 @@ impl Run<'_> {
                     &self.cancel,
                 )
                 .await?;
-            self.done.planned.merge(&decided.plan.totals);
+            let tally = self.done.venues.entry(venue.id.clone()).or_default();
+            tally.plan(&decided.plan.totals, &decided.plan.days);
             for day in &decided.plan.days {
                 if day.deletes() {
                     self.done
@@ -165,29 +176,18 @@ impl Run<'_> {
 
     async fn venue(&mut self, venue: &Venue) -> Result<(), Error> {
         let key = VenueKey::new(self.job.tenant.clone(), venue.id.clone());
-        let mut after = None;
-        if let Some(mark) = self.known_mark(&key).await? {
-            after = mark.through;
-            let is_last = after.is_none();
-            self.take(&key, venue, mark).await?;
-            if is_last {
-                return Ok(());
-            }
-        }
+        let mut mark = match self.known_mark(&key).await? {
+            Some(mark) => mark,
+            None => self.mark(&key, venue, None).await?,
+        };
         loop {
-            let mark = self.mark(&key, venue, after).await?;
-            after = mark.through;
-            self.take(&key, venue, mark).await?;
-            if after.is_none() {
+            mark.kept.iter().for_each(|day| self.done.kept(day));
+            self.sweep(&key, venue, &mut mark).await?;
+            if mark.through.is_none() {
                 return Ok(());
             }
+            mark = self.mark(&key, venue, Some(&mark)).await?;
         }
-    }
-
-    async fn take(&mut self, key: &VenueKey, venue: &Venue, mark: Mark) -> Result<(), Error> {
-        self.done.planned.merge(&mark.totals);
-        mark.kept.iter().for_each(|day| self.done.kept(day));
-        self.sweep(key, venue, mark).await
     }
 
     /// The mark that an earlier attempt of this job has made.
@@ -201,30 +201,30 @@ impl Run<'_> {
         Ok(known.filter(|mark| mark.job == self.job.id))
     }
 
-    async fn mark(&mut self, key: &VenueKey, venue: &Venue, after: Option<LocalDay>) -> Result<Mark, Error> {
+    async fn mark(&self, key: &VenueKey, venue: &Venue, before: Option<&Mark>) -> Result<Mark, Error> {
         let tell = self.tell(key);
-        let (mark, decided) = self
+        let policy = self.policy().await?;
+        let (mark, _) = self
             .worker
             .retention
             .mark(
                 key,
                 &venue.calendar,
-                &self.policy,
+                &policy,
                 self.now,
-                after,
+                before,
                 &self.job.id,
                 &tell,
                 &self.cancel,
             )
             .await?;
-        for day in decided.busy {
-            self.done.trouble(key, day, "another worker holds the day");
-        }
         Ok(mark)
     }
 
-    async fn sweep(&mut self, key: &VenueKey, venue: &Venue, mut mark: Mark) -> Result<(), Error> {
+    async fn sweep(&mut self, key: &VenueKey, venue: &Venue, mark: &mut Mark) -> Result<(), Error> {
         let total = mark.days.len() as u64;
+        let mut tally = mark.so_far();
+        self.done.venues.insert(key.venue.clone(), tally.clone());
         while let Some(day) = mark.days.get(mark.done).cloned() {
             if self.cancel.is_cancelled() {
                 return Err(Error::Cancelled);
@@ -236,18 +236,31 @@ impl Run<'_> {
             );
             let retention = &self.worker.retention;
             let swept = retention
-                .sweep(key, &venue.calendar, &day, &mark.days, &self.cancel)
+                .sweep(
+                    key,
+                    &venue.calendar,
+                    &day,
+                    mark,
+                    &self.worker.retention_policy,
+                    &self.cancel,
+                )
                 .await;
             match swept {
-                Ok(Some(swept)) => self.done.swept(key, &day, swept),
+                Ok(Some(swept)) => {
+                    tally.swept(key, day.day, &swept);
+                    self.done
+                        .tell(json!({ "venue": key.venue, "day": day.day, "removed": swept }));
+                }
                 Err(error) if !matches!(error, Error::LeaseLost { .. }) => return Err(error),
-                Ok(None) | Err(_) => self.done.trouble(key, day.day, "another worker holds the day"),
+                Ok(None) | Err(_) => tally.trouble(key, day.day, "another worker holds the day"),
             }
+            self.done.venues.insert(key.venue.clone(), tally.clone());
+            mark.tally = Some(tally.clone());
             mark.done += 1;
-            self.store(key, &mark).await?;
+            self.store(key, mark).await?;
         }
         mark.finished_at = Some(self.worker.clock.now_ms());
-        self.store(key, &mark).await
+        self.store(key, mark).await
     }
 
     async fn store(&self, key: &VenueKey, mark: &Mark) -> Result<(), Error> {
@@ -264,25 +277,18 @@ impl Run<'_> {
 /// What was done so far.
 #[derive(Debug, Default)]
 struct Done {
-    planned: Totals,
-    removed: DaySwept,
+    /// Sums by venue, those of earlier attempts with them.
+    venues: BTreeMap<VenueId, Tally>,
+    /// Days of this attempt one by one.
     days: Vec<Value>,
     kept: Vec<Value>,
-    in_doubt: u64,
-    troubles: u64,
-    first_trouble: Option<String>,
 }
 
 impl Done {
-    fn swept(&mut self, venue: &VenueKey, day: &DayPlan, swept: DaySwept) {
-        self.removed.raw_rows += swept.raw_rows;
-        self.removed.rows_left += swept.rows_left;
-        self.removed.sessions += swept.sessions;
-        self.removed.generations += swept.generations;
-        for why in &swept.stayed {
-            self.trouble(venue, day.day, why);
-        }
-        self.tell(json!({ "venue": venue.venue, "day": day.day, "removed": swept }));
+    fn total(&self) -> Tally {
+        let mut total = Tally::default();
+        self.venues.values().for_each(|tally| total.merge(tally));
+        total
     }
 
     /// A day that stays, or part of it, although it is old enough.
@@ -295,31 +301,10 @@ impl Done {
         if reasons.is_empty() {
             return;
         }
-        if day.doubts_the_archive() {
-            self.in_doubt += 1;
-            let why = reasons.iter().find_map(|reason| match reason {
-                KeepReason::ArchiveUnreadable { what } => Some(what.clone()),
-                KeepReason::ArchiveDiffers { raw_rows, found_rows } => Some(format!(
-                    "the archive holds {found_rows} of {raw_rows} raw rows with their deliveries"
-                )),
-                KeepReason::NotArchived => Some("the archive lacks events of the day".to_owned()),
-                _ => None,
-            });
-            self.first_trouble.get_or_insert_with(|| {
-                let why = why.unwrap_or_default();
-                format!("{} {} stays: {why}", day.venue.venue, day.day)
-            });
-        }
         if self.kept.len() < DAYS_TOLD {
             self.kept
                 .push(json!({ "venue": day.venue.venue, "day": day.day, "reasons": reasons }));
         }
-    }
-
-    fn trouble(&mut self, venue: &VenueKey, day: LocalDay, why: &str) {
-        self.troubles += 1;
-        self.first_trouble
-            .get_or_insert_with(|| format!("{} {day}: {why}", venue.venue));
     }
 
     fn tell(&mut self, day: Value) {
@@ -329,27 +314,29 @@ impl Done {
     }
 
     fn report(&self, spec: &Spec, now: TsMs) -> Value {
+        let total = self.total();
         json!({
             "dry_run": spec.dry_run,
             "now": dwell_model::time::format_rfc3339(now),
-            "planned": self.planned,
+            "planned": total.planned,
             "removed": {
-                "raw_rows": self.removed.raw_rows,
-                "sessions": self.removed.sessions,
-                "generations": self.removed.generations,
+                "raw_rows": total.raw_rows,
+                "sessions": total.sessions,
+                "generations": total.generations,
             },
-            "rows_left": self.removed.rows_left,
-            "days_in_doubt": self.in_doubt,
+            "rows_left": total.rows_left,
+            "days_in_doubt": total.in_doubt,
             "days": self.days,
             "kept": self.kept,
         })
     }
 
     fn outcome(self, report: Value) -> Outcome {
-        match self.first_trouble {
+        let total = self.total();
+        match total.first_trouble {
             None => Outcome::succeeded(report),
             Some(first) => {
-                let days = self.in_doubt + self.troubles;
+                let days = total.in_doubt + total.troubles;
                 Outcome::troubled(
                     JobState::Partial,
                     report,

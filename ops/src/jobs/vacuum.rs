@@ -6,6 +6,7 @@
 //! finds what is left.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::RangeInclusive;
 
 use anyhow::Result;
 use async_trait::async_trait;
@@ -26,8 +27,10 @@ use super::{JobWorker, Progress, spec_of};
 const STEP: usize = 100;
 /// Files that a report lists.
 const LISTED_MAX: usize = 200;
-/// The log of a table tells for thirty days when a file was replaced.
-const OLDER_THAN_MAX: HumanDuration = HumanDuration::days(29);
+/// What was staged lately may be named by a commit at any moment; and the log of a table tells for thirty days when a
+/// file was replaced.
+pub(crate) const REPLACED_FILES_KEPT: RangeInclusive<HumanDuration> =
+    HumanDuration::days(1)..=HumanDuration::days(29);
 const OLDER_THAN: &str = "older_than";
 
 /// What to remove.
@@ -193,9 +196,11 @@ impl JobKind for Vacuum {
         };
         let age = serde_json::from_value::<HumanDuration>(older_than.clone());
         match age {
-            Ok(age) if age <= OLDER_THAN_MAX => Ok(()),
+            Ok(age) if REPLACED_FILES_KEPT.contains(&age) => Ok(()),
             _ => Err(JobRefusal(format!(
-                "{OLDER_THAN} must be a duration of at most {OLDER_THAN_MAX}, like 7d"
+                "{OLDER_THAN} must be a duration of {} to {}, like 7d",
+                REPLACED_FILES_KEPT.start(),
+                REPLACED_FILES_KEPT.end()
             ))),
         }
     }

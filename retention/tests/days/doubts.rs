@@ -39,6 +39,14 @@ fn reasons(made: &Mark) -> Vec<KeepReason> {
     kept.reasons().cloned().collect()
 }
 
+/// Sessions of the day's published generation that are there.
+pub(crate) async fn sessions(shop: &Shop, of: &str) -> usize {
+    let generation = shop.published(of).await.generation;
+    let sessions = &shop.stores.sessions;
+    let listed = sessions.list(&shop.venue, day(of), generation, None, 10).await;
+    listed.unwrap().len()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_day_with_a_damaged_file_stays_and_names_it() {
     let _shared = FAILPOINTS.read().await;
@@ -99,6 +107,67 @@ async fn a_file_damaged_after_the_mark_still_keeps_its_day() {
     assert!(swept[0].stayed[0].contains(&file), "{swept:?}");
     assert_eq!(raw_rows(&shop, day(DAMAGED)).await, 601);
     assert_eq!(raw_rows(&shop, day(SOUND)).await, 0);
+    assert_eq!(
+        (sessions(&shop, DAMAGED).await, sessions(&shop, SOUND).await),
+        (1, 0)
+    );
+    assert_eq!((swept[0].sessions, swept[1].sessions), (0, 1));
+}
+
+/// Sessions that are kept for longer than raw rows: by then nothing of the day was read for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_outlive_their_rows_go_only_while_the_archive_can_be_read() {
+    let _shared = FAILPOINTS.read().await;
+    let shop = two_days().await;
+    let retention = retention(&shop);
+    let policy = Policy {
+        sessions_ms: 180 * DAY_MS,
+        ..Policy::default()
+    };
+    let cancel = CancellationToken::new();
+    let mark = async |job| {
+        let made = retention
+            .mark(
+                &shop.venue,
+                &shop.calendar,
+                &policy,
+                shop.now(),
+                None,
+                job,
+                &|_, _, _| {},
+                &cancel,
+            )
+            .await;
+        made.unwrap().0
+    };
+    let swept = sweep(&retention, &shop, &mark("job-1").await).await;
+    assert!(swept.iter().all(|swept| swept.stayed.is_empty()), "{swept:?}");
+    assert!(contents(&shop).await.is_empty());
+    assert_eq!(
+        (sessions(&shop, DAMAGED).await, sessions(&shop, SOUND).await),
+        (1, 1)
+    );
+
+    shop.advance(HUNDRED_DAYS);
+    let file = archived(&shop, day(DAMAGED)).await.events[0].path.clone();
+    let path = path_of(&shop, file.rsplit('/').next().unwrap());
+    let kept = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let swept = sweep(&retention, &shop, &mark("job-2").await).await;
+    assert!(
+        swept[0].stayed.len() == 1 && swept[0].stayed[0].contains(&file),
+        "{swept:?}"
+    );
+    assert_eq!(
+        (sessions(&shop, DAMAGED).await, sessions(&shop, SOUND).await),
+        (1, 0)
+    );
+    // From now on it is known to be in doubt, and compared each time.
+    let made = mark("job-3").await;
+    assert!(made.days.is_empty() && made.kept.iter().any(|kept| kept.doubts_the_archive()));
+    std::fs::write(&path, kept).unwrap();
+    sweep(&retention, &shop, &mark("job-4").await).await;
+    assert_eq!(sessions(&shop, DAMAGED).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dwell_model::ids::{TenantId, VenueId};
+use dwell_model::time::DAY_MS;
 use dwell_model::time::{LocalDay, TsMs};
-use dwell_retention::{GenerationGuard, Policy, Settings, records};
+use dwell_retention::{GenerationGuard, Policy, Settings, policy, records};
 use dwell_runtime::failpoints;
 use dwell_storage::api::Generation;
 use tokio_util::sync::CancellationToken;
 
 use crate::common::events::visit;
 use crate::common::{Shop, day};
-use crate::harness::{retention, retention_with, run};
+use crate::harness::{mark, retention, retention_with, run, sweep};
 use crate::sweeps::FAILPOINTS;
 
 const OLD: &str = "2026-03-09";
@@ -117,6 +118,23 @@ async fn a_generation_replaced_lately_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn generations_that_a_later_policy_keeps_for_longer_stay() {
+    let _shared = FAILPOINTS.read().await;
+    let (shop, generations) = three_generations().await;
+    let retention = retention(&shop);
+    let (made, _) = mark(&retention, &shop, "job").await;
+    let (documents, tenant) = (&*shop.stores.documents, &shop.venue.tenant);
+    for (days, left) in [(800, &generations[..]), (450, &generations[..1])] {
+        let change = |policy: &mut Policy| policy.generations_ms = days * DAY_MS;
+        policy::change(documents, tenant, &Policy::default(), change)
+            .await
+            .unwrap();
+        sweep(&retention, &shop, &made).await;
+        assert_eq!(history(&shop).await, left, "kept for {days} days");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_of_generations_that_dies_leaves_no_rows_behind() {
     let _alone = FAILPOINTS.write().await;
     for point in ["retention.sweep.before_forget", "retention.sweep.after_forget"] {
@@ -140,7 +158,14 @@ async fn a_sweep_of_generations_that_dies_leaves_no_rows_behind() {
                 .await?;
             for day in &made.days {
                 retention
-                    .sweep(&shop.venue, &shop.calendar, day, &made.days, &cancel)
+                    .sweep(
+                        &shop.venue,
+                        &shop.calendar,
+                        day,
+                        &made,
+                        &Policy::default(),
+                        &cancel,
+                    )
                     .await?;
             }
             Ok(())

@@ -85,7 +85,8 @@ pub(crate) async fn sweep(retention: &Retention, shop: &Shop, mark: &Mark) -> Ve
                 &shop.venue,
                 &shop.calendar,
                 day,
-                &mark.days,
+                mark,
+                &Policy::default(),
                 &CancellationToken::new(),
             )
             .await

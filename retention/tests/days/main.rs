@@ -5,6 +5,7 @@
     reason = "helpers of tests fail by panicking"
 )]
 
+mod changes;
 #[path = "../../../batch-layer/tests/common/mod.rs"]
 mod common;
 mod doubts;

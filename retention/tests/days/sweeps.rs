@@ -315,7 +315,14 @@ async fn a_day_that_became_dirty_or_held_after_its_mark_is_left_alone() {
     let of_old = made.days.iter().find(|marked| marked.day == day(OLD)).unwrap();
     let cancel = CancellationToken::new();
     let swept = retention
-        .sweep(&shop.venue, &shop.calendar, of_old, &made.days, &cancel)
+        .sweep(
+            &shop.venue,
+            &shop.calendar,
+            of_old,
+            &made,
+            &Policy::default(),
+            &cancel,
+        )
         .await
         .unwrap()
         .unwrap();
@@ -358,7 +365,14 @@ async fn a_sweep_that_dies_anywhere_goes_on_where_it_was() {
                 .await?;
             for day in &made.days {
                 retention
-                    .sweep(&shop.venue, &shop.calendar, day, &made.days, &cancel)
+                    .sweep(
+                        &shop.venue,
+                        &shop.calendar,
+                        day,
+                        &made,
+                        &Policy::default(),
+                        &cancel,
+                    )
                     .await?;
             }
             Ok(())
@@ -387,7 +401,14 @@ async fn a_sweep_can_be_stopped_between_two_slots() {
     let cancel = CancellationToken::new();
     cancel.cancel();
     let stopped = retention
-        .sweep(&shop.venue, &shop.calendar, &made.days[0], &made.days, &cancel)
+        .sweep(
+            &shop.venue,
+            &shop.calendar,
+            &made.days[0],
+            &made,
+            &Policy::default(),
+            &cancel,
+        )
         .await;
     assert!(
         matches!(stopped, Err(dwell_retention::Error::Cancelled)),

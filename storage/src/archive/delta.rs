@@ -1,6 +1,6 @@
 //! The archive as Delta tables: the implementation of the archive's traits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path as LocalPath;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,9 +10,9 @@ use dwell_model::ids::{TenantId, VenueKey};
 use dwell_model::time::LocalDay;
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::tasks::{BlockingError, blocking};
-use futures::TryStreamExt;
-use object_store::ObjectStore;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
 
 use super::day_files::{FileRows, FooterFacts, hash_file, read_footer};
@@ -35,6 +35,8 @@ use crate::error::{ErrorKind, Result, StorageError};
 const STRETCH_ROWS: usize = 1 << 20;
 /// Tries of a commit before giving up: each means that somebody else's commit went through.
 const COMMIT_TRIES: usize = 100;
+/// Files that a commit looks at beside each other.
+const LOOKS: usize = 16;
 
 /// The archive on an object store: a Delta table per tenant, kind and dataset.
 #[derive(Debug, Clone)]
@@ -280,8 +282,29 @@ impl DeltaArchive {
         Ok(table.file(path).and_then(|file| file.file_hash))
     }
 
+    /// Those of some files that are not there.
+    async fn missing(&self, table: &TableName, paths: Vec<String>) -> Result<HashSet<String>> {
+        let looks = paths.into_iter().map(|path| {
+            let name = file_name(&self.inner.folder, table, &path);
+            let store = Arc::clone(&self.inner.store);
+            async move {
+                match store.head(&name).await {
+                    Ok(_) => Ok(None),
+                    Err(object_store::Error::NotFound { .. }) => Ok(Some(path)),
+                    Err(error) => Err(store_failed("look for", &name, error)),
+                }
+            }
+        });
+        let mut looks = futures::stream::iter(looks).buffer_unordered(LOOKS);
+        let mut missing = HashSet::new();
+        while let Some(found) = looks.try_next().await? {
+            missing.extend(found);
+        }
+        Ok(missing)
+    }
+
     /// Commits the files of one dataset: each day's new file replaces those that were read. Days that are no longer as
-    /// they were read, or whose fence is lost, are left out and marked so in `stale`.
+    /// they were read, whose fence is lost, or whose new file is gone, are left out and marked so in `stale`.
     async fn commit_dataset(
         &self,
         name: &TableName,
@@ -293,7 +316,11 @@ impl DeltaArchive {
         let mut facts = HashMap::new();
         for &number in days {
             for file in new_files(&staged[number], name.dataset) {
-                facts.insert(file.path.clone(), self.facts(name, &file.path).await?);
+                match self.facts(name, &file.path).await {
+                    Ok(found) => drop(facts.insert(file.path.clone(), found)),
+                    Err(error) if error.kind() == ErrorKind::NotFound => stale[number] = true,
+                    Err(error) => return Err(error),
+                }
             }
         }
         let table = self.table(name)?;
@@ -309,6 +336,9 @@ impl DeltaArchive {
             } else {
                 table.create().await?;
             }
+            // Until the commit names them nothing keeps staged files from a vacuum: they are looked for under the lock that
+            // it takes too, and right before the commit on behalf of those of other processes.
+            let missing = self.missing(name, facts.keys().cloned().collect()).await?;
             let (mut remove, mut add) = (Vec::new(), Vec::new());
             for &number in days {
                 if stale[number] {
@@ -321,7 +351,8 @@ impl DeltaArchive {
                     // Nothing to do, or done by a try whose outcome was unknown.
                     continue;
                 }
-                if !is_same(&active, read) {
+                let is_gone = |file: &ArchiveFile| missing.contains(&file.path);
+                if !is_same(&active, read) || new_files(day, name.dataset).any(is_gone) {
                     stale[number] = true;
                     continue;
                 }

@@ -77,6 +77,7 @@ where
             erasing::whom_the_ledger_names_is_left_out_of_every_rewrite,
             erasing::a_day_of_which_an_erasure_leaves_nothing_is_empty,
             keeping::what_no_table_names_is_found_and_removed_and_nothing_else,
+            keeping::a_day_whose_staged_file_was_removed_is_left_out,
             keeping::versions_rise_with_commits,
             keeping::a_broken_file_is_written_anew_only_as_it_was,
         ]

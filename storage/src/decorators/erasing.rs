@@ -4,6 +4,7 @@
 //! Writing is the gate: it takes a [`WritePermit`](crate::erasure::WritePermit) and filters under it. Reading filters
 //! by what is known here, so that a person is gone from every result at once, whatever still lies in the files.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dwell_model::event::{Kind, RawRows};
 use dwell_model::ids::VenueKey;
-use dwell_model::time::{SLOT_MS, TsMs};
+use dwell_model::time::{SLOT_MS, TsMs, slot_of};
 
 use crate::api::{
     Appended, ComparedSlot, ErasedLog, EventLog, EventLogAdmin, EventLogGroups, EventLogReader,
@@ -58,7 +59,7 @@ impl ErasingRawEvents {
     }
 
     /// Removes what the ledger names of the slots of a write that was under way while its process was away.
-    async fn take_back(&self, slots: Vec<(VenueKey, i64)>, before: &ErasureFilter) -> Result<()> {
+    async fn take_back(&self, slots: BTreeSet<(VenueKey, i64)>, before: &ErasureFilter) -> Result<()> {
         self.watch.renew().await?;
         let filter = self.watch.filter();
         if filter.number() == before.number() {
@@ -83,6 +84,19 @@ impl ErasingRawEvents {
     }
 }
 
+/// The slots that a write touches: those that it marks, and those of its rows, which a restore does not mark with them.
+fn slots_of(write: &RawWrite) -> BTreeSet<(VenueKey, i64)> {
+    let marked = write.marks.iter().map(|mark| (mark.venue.clone(), mark.slot));
+    let mut slots: BTreeSet<_> = marked.collect();
+    for (venue, rows) in &write.rows {
+        // Neighbours mostly lie in one slot.
+        let mut of_rows: Vec<i64> = rows.events.ts.iter().map(|ts| slot_of(*ts)).collect();
+        of_rows.dedup();
+        slots.extend(of_rows.into_iter().map(|slot| (venue.clone(), slot)));
+    }
+    slots
+}
+
 #[async_trait]
 impl RawEventsWriter for ErasingRawEvents {
     async fn apply(&self, mut write: RawWrite) -> Result<RawApplied> {
@@ -93,11 +107,7 @@ impl RawEventsWriter for ErasingRawEvents {
                 *rows = crate::erasure::filter::pick_raw(rows, &kept);
             }
         }
-        let slots = write
-            .marks
-            .iter()
-            .map(|mark| (mark.venue.clone(), mark.slot))
-            .collect();
+        let slots = slots_of(&write);
         let applied = self.inner.apply(write).await?;
         if !permit.is_valid() {
             drop(permit);

@@ -180,6 +180,31 @@ async fn a_vacuum_that_is_stopped_removes_nothing_more() {
     assert!(stopped.cancelled && stopped.removed == 0);
 }
 
+/// A night may have staged files for hours before it commits them.
+#[test]
+fn an_age_of_less_than_a_day_or_more_than_the_log_tells_is_refused() {
+    let check = |age: &str| {
+        let request = JobRequest {
+            tenant: TenantId::new("acme").unwrap(),
+            kind: "vacuum".to_owned(),
+            venues: None,
+            from: None,
+            to: None,
+            dry_run: false,
+            reason: None,
+            lane: None,
+            options: [(OLDER_THAN.to_owned(), age.into())].into_iter().collect(),
+        };
+        Vacuum.check(&request).map_err(|refusal| refusal.to_string())
+    };
+    for age in ["1d", "24h", "7d", "29d"] {
+        check(age).unwrap();
+    }
+    for age in ["0s", "23h", "30d", "soon"] {
+        assert!(check(age).unwrap_err().contains("1d to 29d"), "{age}");
+    }
+}
+
 #[test]
 fn a_files_day_is_read_from_its_path() {
     let (venue, of) = day_of("venue=shop.1/day=2026-03-01/part-1.parquet").unwrap();

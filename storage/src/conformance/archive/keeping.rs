@@ -1,5 +1,8 @@
 //! Keeping the archive: what no table names, and what is damaged.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
 use dwell_model::event::Kind;
 use dwell_model::ids::VenueKey;
 use object_store::ObjectStoreExt;
@@ -7,7 +10,10 @@ use object_store::path::Path;
 
 use super::super::samples::{day, shop, strangers};
 use super::{ArchiveUnderTest, DAY, commit, content, data_files, join, put, rewrite, row, staged};
-use crate::api::{Archive, Committed, Dataset, DeliveredRows, Rebuilt, TableVersion, UnnamedFile};
+use crate::api::{
+    Archive, Committed, Dataset, DeliveredRows, Rebuilt, StagedDay, StillHeld, TableVersion, UnnamedFile,
+};
+use crate::error::Result;
 
 /// Names of what nobody names, whatever its age.
 async fn unnamed(archive: &dyn Archive, of: &VenueKey) -> Vec<(Dataset, String)> {
@@ -61,6 +67,52 @@ pub(super) async fn what_no_table_names_is_found_and_removed_and_nothing_else(te
         archive.day(&shop(), Kind::Position, day(DAY)).await.unwrap(),
         third
     );
+}
+
+/// Removes a staged day's file when the archive has asked so often whether it may be committed: once per dataset, after
+/// looking at the new files.
+struct Vacuuming<'a> {
+    archive: &'a dyn Archive,
+    asked_before: AtomicUsize,
+}
+
+#[async_trait]
+impl StillHeld for Vacuuming<'_> {
+    async fn still_held(&self, day: &StagedDay) -> Result<bool> {
+        if self.asked_before.fetch_sub(1, Ordering::SeqCst) != 0 {
+            return Ok(true);
+        }
+        let tenant = &day.venue.tenant;
+        let unnamed = self.archive.unnamed_files(tenant, i64::MAX).await?;
+        let of_day: Vec<_> = unnamed
+            .into_iter()
+            .filter(|file| day.holds.events.iter().any(|held| held.path == file.path))
+            .collect();
+        self.archive.remove_unnamed(tenant, &of_day).await?;
+        Ok(true)
+    }
+}
+
+pub(super) async fn a_day_whose_staged_file_was_removed_is_left_out(test: ArchiveUnderTest) {
+    let archive = &*test.archive;
+    let held = put(archive, row("t", 1, 1.0, 10)).await;
+    let by = [(archive, 0), (archive, 1), (&*test.other, 0), (&*test.other, 1)];
+    for (fence, (vacuuming, asked_before)) in (2..).zip(by) {
+        let late = staged(rewrite(archive, row("u", 2, 1.0, 20), fence).await);
+        let vacuuming = Vacuuming {
+            archive: vacuuming,
+            asked_before: asked_before.into(),
+        };
+        let committed = archive.commit(vec![late], &vacuuming).await.unwrap();
+        assert_eq!(committed, [Committed::Stale], "{asked_before}");
+        for archive in [archive, &*test.other] {
+            let now = archive.day(&shop(), Kind::Position, day(DAY)).await.unwrap();
+            assert_eq!(now, held);
+            archive.verify(&shop(), &now).await.unwrap();
+        }
+    }
+    // Done again, it goes in.
+    put(archive, row("u", 2, 1.0, 20)).await;
 }
 
 pub(super) async fn versions_rise_with_commits(test: ArchiveUnderTest) {

@@ -76,7 +76,7 @@ pub(crate) async fn mark_as_of(retention: &Retention, shop: &Shop, job: &str, no
         .unwrap()
 }
 
-/// Sweeps all days of a mark.
+/// Sweeps all days of a mark, in an installation whose policy is the mark's.
 pub(crate) async fn sweep(retention: &Retention, shop: &Shop, mark: &Mark) -> Vec<DaySwept> {
     let mut swept = Vec::new();
     for day in &mark.days {
@@ -86,7 +86,7 @@ pub(crate) async fn sweep(retention: &Retention, shop: &Shop, mark: &Mark) -> Ve
                 &shop.calendar,
                 day,
                 mark,
-                &Policy::default(),
+                &mark.policy,
                 &CancellationToken::new(),
             )
             .await

@@ -467,6 +467,29 @@ async fn a_second_correction_takes_the_place_of_the_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_job_with_the_same_wish_ends_a_recut_that_is_decided() {
+    let _alone = ALONE.lock().await;
+    let lisbon = calendar("Europe/Lisbon", 0);
+    for point in ["recut.after_decision", "recut.after_flip"] {
+        let (shop, delivered) = small_shop().await;
+        let guard = failpoints::set(point, "1*error:died").unwrap();
+        recut_by(&shop.layer, &shop, &wish("1", lisbon))
+            .await
+            .unwrap_err();
+        drop(guard);
+        recut(&shop, "2", lisbon).await;
+        assert_eq!(read(&shop).await.2, expected(&delivered, &lisbon), "{point}");
+        let known = recuts::load(&*shop.stores.documents, &shop.venue)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(known.value.number, 1, "{point}: there was no second wish");
+        assert!(matches!(known.value.phase, RecutPhase::Done { .. }), "{point}");
+        assert_clean(&shop, point).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn days_that_an_earlier_try_staged_are_taken_over_and_changed_ones_are_not() {
     let _alone = ALONE.lock().await;
     let lisbon = calendar("Europe/Lisbon", 0);

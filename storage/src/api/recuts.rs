@@ -104,6 +104,11 @@ impl Recut {
         )
     }
 
+    /// Whether it is decided and not all of it published: nothing can stop it, and everybody else waits for its end.
+    pub fn is_decided(&self) -> bool {
+        matches!(self.phase, RecutPhase::Flipping { .. })
+    }
+
     /// Whether a lease for `holder` would be in its way.
     pub fn keeps_away(&self, holder: &str, now: TsMs) -> bool {
         match &self.phase {
@@ -291,6 +296,24 @@ pub async fn date_flip(
             days: days.clone(),
         })),
         _ => None,
+    })
+    .await
+}
+
+/// Gives a decided recut to the job `to`, as long as it is the job `from`'s, which has ended or is lost: nobody else would
+/// go on with it. Returns what stands then.
+pub async fn hand_over(
+    documents: &dyn Documents,
+    venue: &VenueKey,
+    number: u64,
+    from: &str,
+    to: &str,
+) -> Result<Option<Recut>> {
+    change(documents, venue, number, |there| {
+        (there.is_decided() && there.job == from).then(|| Recut {
+            job: to.to_owned(),
+            ..there.clone()
+        })
     })
     .await
 }

@@ -419,8 +419,11 @@ pub struct CutDayInput {
     pub layout: u64,
     /// Version of the metric definitions.
     pub definitions: u32,
-    /// Fingerprint of the exclusions.
+    /// Fingerprint of the exclusions that were known to have a part in the day.
     pub exclusions: u64,
+    /// Fingerprint of all exclusions of the venue that were in force: those that were looked for.
+    #[serde(default)]
+    pub in_force: u64,
     /// Number of the last entry of the ledger of erasures.
     pub erasures: u64,
     /// Marks read before anything else.

@@ -202,6 +202,7 @@ pub(super) async fn of_a_staged_day_the_highest_fence_stands(store: Arc<dyn Docu
             layout: u64::MAX,
             definitions: 3,
             exclusions: u64::MAX - 1,
+            in_force: u64::MAX - 2,
             erasures: 4,
             marks: Marks::default(),
         },

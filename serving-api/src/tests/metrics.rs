@@ -543,6 +543,11 @@ async fn a_decided_recut_whose_job_is_gone_is_gone_on_with_when_the_file_is_appl
         ),
         (Some(1), &job, &json!("queued"))
     );
+    let period = json!({ "venues": ["v1"], "from": "2026-10-26", "to": "2026-10-26", "reason": "invoiced" });
+    let close = api
+        .send_json(Method::POST, "/v1/periods", Role::Operator, &period)
+        .await;
+    assert_eq!(close.problem(), "conflict", "all its numbers are about to change");
     // The registry has the new cut, and the job is lost before the rest is published: the file says nothing new.
     let stored = api.stores.registry.venue(&venue).await.unwrap().unwrap();
     let flipped = Venue {

@@ -289,6 +289,11 @@ async fn whoever_dies_anywhere_leaves_one_cut_to_readers_and_the_next_try_ends_r
                     )
                     .await;
                 assert_eq!(found[0].outcome, Outcome::Skipped, "{point}: {:?}", found[0]);
+                // So does the look at the feed that it begins with.
+                let (documents, days) = (&*shop.stores.documents, shop.stores.venue_days.as_ref());
+                publications::settle(documents, days, &shop.venue, shop.now())
+                    .await
+                    .unwrap();
                 shop.advance(PAST_THE_LEASE);
                 recut(&shop, "1", lisbon).await;
             }

@@ -344,7 +344,7 @@ enum Fate {
         info: Box<GenerationInfo>,
         before: Option<Box<GenerationInfo>>,
     },
-    /// Its worker may still publish it.
+    /// Somebody may still publish it.
     Open,
     /// Nobody can publish it any more.
     Never,
@@ -353,14 +353,17 @@ enum Fate {
 async fn fate(days: &dyn VenueDaysReader, venue: &VenueKey, pending: &Pending) -> Result<Fate> {
     // The fence before the history: once it has passed the generation, the history can no longer get it.
     let row = days.get(venue, pending.day).await?;
-    let is_passed = row.is_some_and(|row| row.fence > pending.generation);
+    let is_passed = row.as_ref().is_some_and(|row| row.fence > pending.generation);
+    let published = row.and_then(|row| row.published).map(|info| info.generation);
     let history = days.history(venue, pending.day).await?;
     let find = |generation| history.iter().find(|info| info.generation == generation);
     Ok(match find(pending.generation) {
-        Some(info) => Fate::Published {
+        Some(info) if published >= Some(pending.generation) => Fate::Published {
             info: Box::new(info.clone()),
             before: pending.before.and_then(find).cloned().map(Box::new),
         },
+        // Staged, and its pointer may still follow; or published since the row was read.
+        Some(_) => Fate::Open,
         None if is_passed => Fate::Never,
         None => Fate::Open,
     })

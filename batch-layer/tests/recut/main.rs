@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod copies;
+mod reverts;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,14 +19,13 @@ use dwell_batch_layer::report::Outcome;
 use dwell_batch_layer::spec::{RunSpec, What};
 use dwell_batch_layer::{BatchLayer, DayRequest, Error};
 use dwell_model::event::{Delivery, EventBatch, Kind};
-use dwell_model::exclusion::{DaySet, Ended, Exclusion, Scope};
-use dwell_model::ids::{Receipt, VenueKey};
+use dwell_model::ids::Receipt;
 use dwell_model::metrics::{AggregateRow, Carry, Family};
 use dwell_model::time::{HOUR_MS, LocalDay, VenueCalendar};
 use dwell_runtime::failpoints;
 use dwell_storage::api::periods::{self, ClosedPeriod};
 use dwell_storage::api::recuts::{self, RecutPhase, Wish};
-use dwell_storage::api::{Flip, GenerationInfo, RowFilter, documents, publications};
+use dwell_storage::api::{GenerationInfo, RowFilter, publications};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -653,209 +655,6 @@ async fn counters_are_handed_on_along_the_new_days() {
         (Some(15), Some(1))
     );
     assert_clean(&shop, "what is carried in is what was handed on").await;
-}
-
-/// A copy of the venue's numbers, kept by following the feed as its page says. Buckets are named without their day.
-async fn follow(shop: &Shop) -> BTreeMap<(i64, String), AggregateRow> {
-    let name = |row: &AggregateRow| {
-        (
-            row.start,
-            format!("{:?} {:?} {}", row.grain, row.family, row.subject),
-        )
-    };
-    let documents = &*shop.stores.documents;
-    let head = publications::head(documents, &shop.venue).await.unwrap();
-    let entries = publications::list(documents, &shop.venue, &head, 0, 1_000)
-        .await
-        .unwrap();
-    let mut copy: BTreeMap<(i64, String), (LocalDay, AggregateRow)> = BTreeMap::new();
-    for entry in entries {
-        let of = entry.day.to_string();
-        let after = shop.rows_of(&of, entry.generation).await;
-        match entry.before {
-            Some(before) => {
-                let names: Vec<_> = after.iter().map(name).collect();
-                for gone in shop.rows_of(&of, before).await.iter().map(name) {
-                    if !names.contains(&gone) {
-                        copy.remove(&gone);
-                    }
-                }
-            }
-            None => copy.retain(|_, (day, _)| *day != entry.day),
-        }
-        copy.extend(after.into_iter().map(|row| (name(&row), (entry.day, row))));
-    }
-    copy.into_iter().map(|(name, (_, row))| (name, row)).collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_copy_that_follows_the_feed_has_the_numbers_after_a_day_that_was_open() {
-    let _alone = ALONE.lock().await;
-    let newyork = calendar("America/New_York", 0);
-    let shop = Shop::open().await;
-    // At one in the morning of the 11th in Madrid it is eight in the evening of the 10th in New York.
-    shop.clock.set_ms(shop.local("2026-03-11", 1.0));
-    let posts = vec![
-        visit("a", shop.local("2026-03-10", 12.0), 60),
-        visit("b", shop.local("2026-03-11", 0.5), 60),
-    ];
-    let mut delivered = deliver(&shop, posts).await;
-    shop.recompute().await;
-    assert!(shop.published("2026-03-11").await.provisional);
-    recut(&shop, "1", newyork).await;
-    shop.clock.set_ms(newyork.bounds(day("2026-03-11")).0 + HOUR_MS);
-    shop.recompute().await;
-    let late = visit("c", shop.now() - HOUR_MS / 2, 60);
-    let delivery = Delivery {
-        received_at: shop.now(),
-        receipt: Receipt::from_u128(3),
-    };
-    shop.post(late.clone(), 3).await;
-    delivered.push((late, delivery));
-    shop.clock.set_ms(newyork.bounds(day("2026-03-11")).1 + HOUR_MS);
-    shop.recompute().await;
-    let numbers = read(&shop).await.2;
-    assert_eq!(numbers, expected(&delivered, &newyork));
-    let copied: Vec<AggregateRow> = follow(&shop).await.into_values().collect();
-    let mut published: Vec<AggregateRow> = numbers.into_values().flatten().collect();
-    let order = |row: &AggregateRow| {
-        (
-            row.start,
-            format!("{:?} {:?} {}", row.grain, row.family, row.subject),
-        )
-    };
-    published.sort_by_key(order);
-    assert_eq!(copied, published);
-}
-
-/// What the job `revert` stores at first, of a receipt.
-async fn exclude(shop: &Shop, receipt: u128) -> Exclusion {
-    let exclusion = Exclusion {
-        id: "revert".to_owned(),
-        venue: shop.venue.venue.clone(),
-        scope: Scope {
-            receipt: Some(Receipt::from_u128(receipt)),
-            ..Scope::default()
-        },
-        reason: "rubbish".to_owned(),
-        made_by: "operator".to_owned(),
-        made_at: shop.now(),
-        ended: None,
-        days: DaySet::default(),
-        is_searched: false,
-    };
-    let (documents, tenant) = (&*shop.stores.documents, &shop.venue.tenant);
-    let stored = documents::store(documents, tenant, &exclusion.id, &exclusion, None).await;
-    assert_eq!(stored.unwrap(), Flip::Done);
-    exclusion
-}
-
-/// What the job does next: looks for the days.
-async fn search(layer: &BatchLayer, venue: &VenueKey, exclusion: &Exclusion) {
-    layer
-        .write_down_covered(venue, exclusion, &|_| {}, &CancellationToken::new())
-        .await
-        .unwrap();
-}
-
-/// What the job `undo` does at first.
-async fn undo(shop: &Shop) {
-    let (documents, tenant, at) = (&*shop.stores.documents, &shop.venue.tenant, shop.now());
-    documents::update::<Exclusion>(documents, tenant, "revert", |known| {
-        let mut exclusion = known?.clone();
-        exclusion.ended = Some(Ended {
-            at,
-            job: "undo".to_owned(),
-            by: "operator".to_owned(),
-            reason: None,
-        });
-        Some(exclusion)
-    })
-    .await
-    .unwrap();
-}
-
-/// Numbers without the second visit, which is on the 9th in Madrid and on the 8th in Lisbon; with it when it is undone.
-async fn assert_excluded_and_undone(shop: &Shop, delivered: &[(EventBatch, Delivery)], when: &str) {
-    let lisbon = calendar("Europe/Lisbon", 0);
-    let mut left = delivered.to_vec();
-    left.remove(1);
-    assert_eq!(read(shop).await.2, expected(&left, &lisbon), "{when}");
-    assert_clean(shop, when).await;
-    undo(shop).await;
-    shop.recompute().await;
-    assert_eq!(read(shop).await.2, expected(delivered, &lisbon), "{when}: undone");
-    assert_clean(shop, when).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_reverted_while_days_are_cut_anew_counts_in_no_day_of_the_new_cut() {
-    let _alone = ALONE.lock().await;
-    let lisbon = calendar("Europe/Lisbon", 0);
-    // The days are found before the flip; or the search is under way when it comes.
-    for ends_after_the_flip in [false, true] {
-        let (shop, delivered) = small_shop().await;
-        let gate = Gate::at("recut.before_decision");
-        let (layer, venue) = (shop.layer.clone(), shop.venue.clone());
-        #[allow(clippy::disallowed_methods, reason = "a test's own task, joined below")]
-        let working = tokio::spawn(async move {
-            let cancel = CancellationToken::new();
-            layer
-                .recut(&venue, &wish("1", lisbon), None, &|_| {}, &cancel)
-                .await
-        });
-        gate.reached().await;
-        let exclusion = exclude(&shop, 2).await;
-        let search_gate = Gate::at("batch.before_covered_days");
-        if !ends_after_the_flip {
-            search_gate.let_go();
-        }
-        let (layer, venue) = (shop.layer.clone(), shop.venue.clone());
-        #[allow(clippy::disallowed_methods, reason = "a test's own task, joined below")]
-        let searching = tokio::spawn(async move { search(&layer, &venue, &exclusion).await });
-        search_gate.reached().await;
-        if ends_after_the_flip {
-            gate.let_go();
-            working.await.unwrap().unwrap();
-            search_gate.let_go();
-            searching.await.unwrap();
-        } else {
-            searching.await.unwrap();
-            gate.let_go();
-            working.await.unwrap().unwrap();
-        }
-        let when = format!("the search ends after the flip: {ends_after_the_flip}");
-        assert!(shop.is_dirty("2026-03-08").await, "{when}");
-        shop.recompute().await;
-        assert_excluded_and_undone(&shop, &delivered, &when).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_reverted_before_days_are_staged_is_left_out_of_them() {
-    let _alone = ALONE.lock().await;
-    let lisbon = calendar("Europe/Lisbon", 0);
-    // Before the recut, or between its tries: staged days that did not know of it are not taken over.
-    for is_between in [false, true] {
-        let (shop, delivered) = small_shop().await;
-        if is_between {
-            let guard = failpoints::set("recut.before_decision", "1*error:died").unwrap();
-            recut_by(&shop.layer, &shop, &wish("1", lisbon))
-                .await
-                .unwrap_err();
-            drop(guard);
-            shop.advance(PAST_THE_LEASE);
-        }
-        let exclusion = exclude(&shop, 2).await;
-        search(&shop.layer, &shop.venue, &exclusion).await;
-        if !is_between {
-            shop.recompute().await;
-        }
-        recut(&shop, "1", lisbon).await;
-        // The new cut's 9th has nothing of it; its name is that of a day which had.
-        shop.recompute().await;
-        assert_excluded_and_undone(&shop, &delivered, &format!("between two tries: {is_between}")).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

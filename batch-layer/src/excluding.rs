@@ -10,8 +10,9 @@ use dwell_model::exclusion::{DayExclusions, Exclusion};
 use dwell_model::ids::VenueKey;
 use dwell_model::metrics::{AggregateRow, Carry};
 use dwell_model::time::{LocalDay, MAX_TS, MIN_TS};
+use dwell_runtime::failpoint;
 use dwell_runtime::tasks::blocking;
-use dwell_storage::api::{Generation, GenerationChange, GenerationInfo, JobProgress, RowFilter};
+use dwell_storage::api::{Generation, GenerationChange, GenerationInfo, JobProgress, RowFilter, exclusions};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -72,6 +73,31 @@ pub enum Turn {
 }
 
 impl BatchLayer {
+    /// Finds the days that a stored exclusion has a part in, and writes them down with it. Where the venue's cut of days
+    /// became another meanwhile, what was found is days of the former one: then all is looked through again.
+    pub async fn write_down_covered(
+        &self,
+        venue: &VenueKey,
+        exclusion: &Exclusion,
+        progress: Progress<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<CoveredDay>> {
+        let documents = self.stores().documents.as_ref();
+        loop {
+            let cut = self.venue(venue).await?.calendar;
+            let found = self.find_covered(venue, exclusion, progress, cancel).await?;
+            failpoint!("batch.before_covered_days");
+            let days: Vec<LocalDay> = found.iter().map(|found| found.day).collect();
+            exclusions::add_days(documents, &venue.tenant, &exclusion.id, &days, true)
+                .await
+                .doing("write the days of an exclusion down")?;
+            // Only now: a cut that is published after this finds the days written down, and carries them over.
+            if self.venue(venue).await?.calendar == cut {
+                return Ok(found);
+            }
+        }
+    }
+
     /// The days with deliveries that an exclusion covers, in force or not, ascending. Waits first until the raw writer
     /// has passed the log's end as of now, then looks through everything that is known of the days it may bear on;
     /// archived payloads are not read.

@@ -92,17 +92,22 @@ impl DayRun {
     /// Reads whether the day is closed, and what was proposed for it.
     pub(crate) async fn read_proposal(&mut self, layer: &BatchLayer) -> Result<()> {
         let documents = layer.stores().documents.as_ref();
-        // What has never been final is not protected by a closing.
-        if self.before.as_ref().is_some_and(|before| !before.provisional) {
-            let closed = ClosedPeriods::read(documents, &self.venue.tenant).await;
-            self.closed = closed
-                .doing("read the closed periods")?
-                .close(&self.venue, self.request.day);
-        }
+        self.closed = self.is_closed(layer).await?;
         let proposal = periods::proposal(documents, &self.venue, self.request.day).await;
         let proposal = proposal.doing("read the proposed generation")?;
         self.proposal = proposal.map(|stored| stored.value).filter(Proposal::is_open);
         Ok(())
+    }
+
+    /// Whether the day is closed now.
+    pub(crate) async fn is_closed(&self, layer: &BatchLayer) -> Result<bool> {
+        // What has never been final is not protected by a closing.
+        if self.before.as_ref().is_none_or(|before| before.provisional) {
+            return Ok(false);
+        }
+        let closed = ClosedPeriods::read(layer.stores().documents.as_ref(), &self.venue.tenant).await;
+        let closed = closed.doing("read the closed periods")?;
+        Ok(closed.close(&self.venue, self.request.day))
     }
 
     /// The proposal, where a run of the closed day goes on from it: its rows must be there.

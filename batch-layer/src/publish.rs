@@ -24,6 +24,13 @@ const TRIES: u32 = 3;
 /// The feed of publications is told before and after, so that a death in between leaves nothing out of it.
 pub(crate) async fn publish(layer: &BatchLayer, day: &DayRun, info: GenerationInfo) -> Result<Flip> {
     let before = day.before.as_ref().map(|before| before.generation);
+    // One of another cut is compared with nothing, so that the entry replaces the day as a whole: an hour that went to a
+    // neighbouring day must not be told as gone by this one.
+    let same_cut = day
+        .before
+        .as_ref()
+        .filter(|before| before.calendar == info.calendar);
+    let listed_before = same_cut.map(|before| before.generation);
     let stores = layer.stores();
     publications::announce(
         stores.documents.as_ref(),
@@ -31,7 +38,7 @@ pub(crate) async fn publish(layer: &BatchLayer, day: &DayRun, info: GenerationIn
         &day.venue,
         day.request.day,
         info.generation,
-        before,
+        listed_before,
     )
     .await
     .doing("announce the generation")?;

@@ -133,7 +133,10 @@ impl BatchLayer {
                     });
                 }
                 Asked::Flipping(earlier) => {
-                    self.publish_recut(venue, &earlier, progress, cancel).await?;
+                    let published = self.publish_recut(venue, &earlier, progress, cancel).await?;
+                    if earlier.to == wish.to {
+                        return Ok(published);
+                    }
                 }
             }
         };

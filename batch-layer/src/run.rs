@@ -84,7 +84,7 @@ pub(crate) struct DayRun {
     pub(crate) open: bool,
     /// The generation that was published when the lease was taken.
     pub(crate) before: Option<GenerationInfo>,
-    /// Whether the day is closed: what is computed now is proposed, not published.
+    /// Whether the day was closed when the lease was taken: what is computed now is proposed, not published.
     pub(crate) closed: bool,
     /// What was proposed before and waits.
     pub(crate) proposal: Option<Proposal>,

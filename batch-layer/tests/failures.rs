@@ -14,7 +14,7 @@ use common::gate::Gate;
 use common::{Shop, assert_outcome, day, visits};
 use dwell_batch_layer::report::Outcome;
 use dwell_batch_layer::spec::{RunSpec, What};
-use dwell_batch_layer::{BatchLayer, Config};
+use dwell_batch_layer::{BatchLayer, Config, DayRequest};
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{LocalDay, TsMs};
 use dwell_runtime::failpoints;
@@ -45,6 +45,22 @@ async fn row(shop: &Shop) -> VenueDay {
         .await
         .unwrap()
         .unwrap()
+}
+
+/// Closes the day.
+async fn close(shop: &Shop) {
+    let period = ClosedPeriod {
+        venues: None,
+        from: day(DAY),
+        to: day(DAY),
+        reason: "invoiced".into(),
+        closed_by: "key".into(),
+        closed_at: shop.now(),
+        opened: None,
+    };
+    periods::close(shop.stores.documents.as_ref(), &shop.venue.tenant, &period)
+        .await
+        .unwrap();
 }
 
 /// Longer than a lease lasts.
@@ -486,19 +502,8 @@ async fn a_death_while_proposing_or_approving_is_repaired_by_doing_it_again() {
     ] {
         let shop = shop_with_a_visit().await;
         shop.recompute().await;
-        let period = ClosedPeriod {
-            venues: None,
-            from: day(DAY),
-            to: day(DAY),
-            reason: "invoiced".into(),
-            closed_by: "key".into(),
-            closed_at: shop.now(),
-            opened: None,
-        };
         let documents = shop.stores.documents.as_ref();
-        periods::close(documents, &shop.venue.tenant, &period)
-            .await
-            .unwrap();
+        close(&shop).await;
         shop.post(visit("late", shop.local(DAY, 11.0), 5), 2).await;
         let approve = async || {
             let cancel = CancellationToken::new();
@@ -562,4 +567,35 @@ async fn a_death_while_proposing_or_approving_is_repaired_by_doing_it_again() {
         );
         assert_eq!((feed.len(), head.pending.len()), (2, 0), "{point}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_run_under_way_when_the_period_is_closed_proposes() {
+    let _alone = ALONE.lock().await;
+    let shop = shop_with_a_visit().await;
+    shop.recompute().await;
+    let before = shop.published(DAY).await;
+    shop.post(visit("late", shop.local(DAY, 11.0), 5), 2).await;
+    // The day's rows are written; the period is closed before they are published.
+    let gate = Gate::at("batch.after_rows");
+    let (layer, venue) = (shop.layer.clone(), shop.venue.clone());
+    #[allow(clippy::disallowed_methods, reason = "a test's own task, joined below")]
+    let working = tokio::spawn(async move {
+        let requests = vec![DayRequest::recompute(day(DAY))];
+        let cancel = CancellationToken::new();
+        layer.run_group(&venue, requests, &cancel).await.remove(0)
+    });
+    gate.reached().await;
+    close(&shop).await;
+    gate.let_go();
+    assert_outcome(&working.await.unwrap(), Outcome::Proposed);
+    assert_eq!(shop.published(DAY).await, before);
+    let proposed = periods::proposal(shop.stores.documents.as_ref(), &shop.venue, day(DAY))
+        .await
+        .unwrap()
+        .unwrap()
+        .value;
+    assert_eq!(proposed.base, before.generation);
+    assert_eq!(visits(&shop.rows_of(DAY, proposed.info.generation).await), 2);
+    assert!(!shop.is_dirty(DAY).await);
 }

@@ -2,8 +2,8 @@
 //! next says [`queue`].
 //!
 //! A job is claimed for a while and renewed while it runs; one whose worker died is claimed again by another. One that
-//! failed for a reason that may pass by itself keeps its claim until it is to be tried again ([`retry_after`]). What
-//! kinds there are stands in [`kinds`].
+//! failed for a reason that may pass by itself keeps its claim until it is to be tried again ([`retry_after`]); so does one
+//! that others wait for ([`kinds::JobKind::must_go_on`]). What kinds there are stands in [`kinds`].
 
 mod approve;
 mod backups;
@@ -349,7 +349,7 @@ impl JobWorker {
         job.progress = progress;
         let now = self.clock.now_ms();
         if let Err(error) = &outcome
-            && let Some(wait_ms) = retry_after(&job, error)
+            && let Some(wait_ms) = self.wait_after(&job, error).await?
         {
             // Its claim runs out when it is to be tried again.
             job.leased_until = Some(now + wait_ms);
@@ -384,6 +384,19 @@ impl JobWorker {
             "job ended"
         );
         self.store(&job).await
+    }
+
+    /// How long to wait before a failed job is tried again, milliseconds; `None` when it ends. An error leaves it to whoever
+    /// claims it next.
+    async fn wait_after(&self, job: &Job, error: &anyhow::Error) -> Result<Option<i64>> {
+        if let Some(wait_ms) = retry_after(job, error) {
+            return Ok(Some(wait_ms));
+        }
+        let must_go_on = match kind_of(job) {
+            Some(kind) => kind.must_go_on(self, job).await?,
+            None => false,
+        };
+        Ok(must_go_on.then(|| retry_wait_ms(job)))
     }
 
     async fn store(&self, job: &Job) -> Result<()> {
@@ -429,8 +442,13 @@ fn retry_after(job: &Job, error: &anyhow::Error) -> Option<i64> {
         let of_store = cause.downcast_ref::<StorageError>();
         of_store.is_some_and(|cause| passes(cause.kind())) || cause.is::<Held>()
     });
+    (passes && has_attempts_left(job)).then(|| retry_wait_ms(job))
+}
+
+/// The wait after a job's last attempt.
+fn retry_wait_ms(job: &Job) -> i64 {
     let doublings = job.attempts.saturating_sub(1).min(16);
-    (passes && has_attempts_left(job)).then(|| (RETRY_MS << doublings).min(RETRY_MS_MAX))
+    (RETRY_MS << doublings).min(RETRY_MS_MAX)
 }
 
 /// Whether a job that fails in a way that may pass is tried again.

@@ -22,6 +22,7 @@ pub mod metrics;
 mod openapi;
 pub mod problem;
 mod query;
+mod recutting;
 mod respond;
 mod route_table;
 mod routes;
@@ -36,6 +37,7 @@ pub use ids::new_job_id;
 pub use job_catalogue::{DeclaredJob, DeclaredJobs, JobCatalogue, JobRefusal, JobRequest};
 pub use openapi::document;
 pub use query::range::By;
+pub use recutting::go_on as go_on_with_recut;
 pub use route_table::{ROUTES, Route};
 pub use state::{ApiStores, AppState, Parts};
 

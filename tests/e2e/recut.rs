@@ -226,6 +226,37 @@ fn readers_see_the_former_days_until_the_flip_and_then_the_new_ones() {
 }
 
 #[test]
+fn a_decided_recut_goes_through_whatever_it_fails_of_and_though_it_is_cancelled() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("d");
+    let events = dst_events();
+    shop(&data_dir, &events);
+    // Not a failure of the kind that passes by itself.
+    let failpoints = ("DWELL_FAILPOINTS", "recut.after_flip=2*error:away");
+    let instance = Instance::start_with(&data_dir, &[failpoints]);
+    let applied = apply(&data_dir, "Europe/Madrid", &[]);
+    let id = applied["recut"]["job"].as_str().expect("a job").to_owned();
+    eventually("it has failed once", || {
+        let doing = job(&instance, &id)["progress"]["doing"].clone();
+        doing
+            .as_str()
+            .is_some_and(|doing| doing.starts_with("tries again"))
+    });
+    json(&["jobs", "cancel", &id], &data_dir);
+    eventually("it ends", || {
+        let job = job(&instance, &id);
+        assert_ne!(job["state"], "failed", "{job}");
+        job["state"] == "succeeded"
+    });
+    assert_equal(&export(&data_dir), &in_madrid(&events));
+    // Nobody is kept from the days any more.
+    import(&data_dir, "b.ndjson", &arrival(events.clone(), 9));
+    recompute(&data_dir);
+    assert_equal(&export(&data_dir), &in_madrid(&events));
+    assert!(instance.stop());
+}
+
+#[test]
 fn a_correction_taken_back_gives_the_former_numbers_exactly() {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("d");

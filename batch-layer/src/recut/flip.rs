@@ -6,17 +6,19 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use dwell_model::exclusion;
 use dwell_model::ids::VenueKey;
 use dwell_model::layout::Venue;
 use dwell_model::time::LocalDay;
 use dwell_runtime::failpoint;
 use dwell_storage::api::recuts::{self, Recut, RecutPhase, StagedCutDay, flipping_holder};
 use dwell_storage::api::{
-    Committed, Flip, Generation, Marks, Projection, StagedDay, StillHeld, publications,
+    Committed, Flip, Generation, Marks, Projection, StagedDay, StillHeld, exclusions, publications,
 };
 use dwell_storage::error::Result as StorageResult;
 use tokio_util::sync::CancellationToken;
 
+use super::days::TwoCuts;
 use super::{RecutOutcome, RecutReport, decided_at, fence_out, lease_of, release, stage, told};
 use crate::archive_day;
 use crate::error::{Doing, Error, Result};
@@ -91,6 +93,7 @@ impl Publishing<'_> {
             }
         }
         self.layer.settle_feed(self.venue).await;
+        self.carry_exclusions_over(&staged).await?;
         failpoint!("recut.before_done");
         recuts::finish(
             self.layer.stores().documents.as_ref(),
@@ -230,6 +233,42 @@ impl Publishing<'_> {
         let written = written.await;
         release(self.layer, &lease).await;
         written
+    }
+
+    /// Writes the days of the new cut down with exclusions that were made, or whose days were found, since those were staged:
+    /// the days of the former cut that such an exclusion has a part in are not these. What staging knew it has looked for.
+    /// Who computes these days then looks whether it has a part in them indeed. A revert that ends its search later than
+    /// this sees the new cut and searches again. Repeated after a death it may add a neighbouring day, which is then computed
+    /// once for nothing.
+    async fn carry_exclusions_over(&self, staged: &BTreeMap<LocalDay, StagedCutDay>) -> Result<()> {
+        let in_force = self.layer.exclusions(self.venue).await?;
+        let known = exclusion::fingerprint(&in_force);
+        let cuts = TwoCuts {
+            from: self.recut.from,
+            to: self.recut.to,
+            now: self.layer.now_ms(),
+        };
+        let later = staged
+            .iter()
+            .filter(|(_, of_day)| of_day.made_of.in_force != known);
+        let later: Vec<(LocalDay, Vec<LocalDay>)> =
+            later.map(|(day, _)| (*day, cuts.sources(*day))).collect();
+        for exclusion in &in_force {
+            let has_part = |former: &[LocalDay]| former.iter().any(|day| exclusion.days.contains(*day));
+            let days: Vec<LocalDay> = later
+                .iter()
+                .filter(|(day, former)| !exclusion.days.contains(*day) && has_part(former))
+                .map(|(day, _)| *day)
+                .collect();
+            if days.is_empty() {
+                continue;
+            }
+            let documents = self.layer.stores().documents.as_ref();
+            exclusions::add_days(documents, &self.venue.tenant, &exclusion.id, &days, false)
+                .await
+                .doing("write days down with an exclusion")?;
+        }
+        Ok(())
     }
 
     /// Lets a day's pointer follow.

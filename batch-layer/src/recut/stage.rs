@@ -290,6 +290,7 @@ impl<'a> Staging<'a> {
             layout: self.venue.layout_on(day).fingerprint(),
             definitions: DEFINITIONS_VERSION,
             exclusions: exclusion::fingerprint(exclusion::bearing(&run.venue_exclusions, day)),
+            in_force: exclusion::fingerprint(&run.venue_exclusions),
             erasures: run.erasures.number(),
             marks: run.marks.clone(),
         }

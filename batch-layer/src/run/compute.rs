@@ -252,7 +252,8 @@ impl DayRun {
         let (generation, changed) = (info.generation, info.changed.clone());
         let (row_count, session_count) = (info.rows, info.sessions);
         let event_count = info.events.values().map(|sum| sum.rows).sum();
-        if self.closed {
+        // Looked at once more: a group of days computes for minutes, and whoever closed a period since was told that it is.
+        if self.closed || self.is_closed(layer).await? {
             let mut report = self.propose(layer, info).await?;
             report.late_events = late_events;
             return Ok(report);

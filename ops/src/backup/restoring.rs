@@ -145,12 +145,15 @@ pub(crate) async fn restore(side: &Side<'_>, manifest: &BackupManifest, how: How
     for tenant in &manifest.tenants {
         restoring.mark_days(tenant, &mut restored).await?;
     }
-    // Whoever followed the feed of publications further than the backup knows must miss nothing from now on.
+    // Whoever followed the feed of publications further than the backup knows must miss nothing from now on, and hear that
+    // numbers went back.
     for tenant in &manifest.tenants {
         let venues: BTreeSet<&VenueId> = tenant.days.iter().map(|part| &part.venue).collect();
         for venue in venues {
             let venue = VenueKey::new(tenant.tenant.clone(), venue.clone());
-            publications::skip_ahead(side.stores.documents.as_ref(), &venue).await?;
+            let (documents, days) = (side.stores.documents.as_ref(), side.stores.venue_days.as_ref());
+            publications::skip_ahead(documents, &venue).await?;
+            publications::list_anew(documents, days, &venue, now).await?;
         }
     }
     let documents = side.stores.documents.as_ref();

@@ -312,13 +312,16 @@ async fn a_backup_comes_back_whole_into_an_empty_installation() {
     }
     let (former, life) = (there.log.epoch(), here.log.epoch());
     assert_ne!(former, life);
-    // The feed of publications goes on far above whatever was given since the backup.
-    let feed = async |of: &World| {
-        let head = publications::head(of.stores.documents.as_ref(), &of.venue).await;
-        head.unwrap().last
-    };
-    let (given, goes_on) = (feed(&original).await, feed(&new).await);
-    assert!(given > 0 && goes_on > given + 500_000, "{given} {goes_on}");
+    // The feed of publications goes on far above whatever was given since the backup, and tells each day as it is now.
+    let last = publications::head(there.documents.as_ref(), &original.venue).await;
+    let (documents, goes_on) = (here.documents.as_ref(), last.unwrap().last + 500_000);
+    let head = publications::head(documents, &new.venue).await.unwrap();
+    let told = publications::list(documents, &new.venue, &head, goes_on, 100).await;
+    let (told, numbers) = (told.unwrap(), new.numbers().await);
+    assert_eq!(told.len(), numbers.len());
+    for entry in told {
+        assert_eq!((entry.generation, entry.before), (numbers[&entry.day].0, None));
+    }
     // Its backups go on at the same place.
     take(&new, &ground.place(), "b2").await;
 }

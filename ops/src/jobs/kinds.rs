@@ -27,7 +27,7 @@ const KINDS: &[&dyn JobKind] = &[
     &days::ARCHIVE,
     &days::VERIFY,
     &approve::Approve,
-    &recut::Recut,
+    &recut::RecutJob,
     &replay::Replay,
     &replay::DropRefused,
     &revert::Revert,
@@ -85,6 +85,13 @@ pub(super) trait JobKind: Sync {
             "a job {} is not taken up again: ask for a new one",
             job.kind
         )))
+    }
+
+    /// Whether a job that has failed must not end, whatever it failed of, however often, and though somebody cancelled it:
+    /// others wait for what it alone does.
+    async fn must_go_on(&self, worker: &JobWorker, job: &Job) -> Result<bool> {
+        let _ = (worker, job);
+        Ok(false)
     }
 
     /// Does the job, looking at `cancel` between steps that can be repeated. A failure of a store that may pass by

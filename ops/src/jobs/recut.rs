@@ -7,7 +7,7 @@ use dwell_batch_layer::recut::{RecutOutcome, RecutReport};
 use dwell_model::ids::{VenueId, VenueKey};
 use dwell_model::time::VenueCalendar;
 use dwell_serving_api::{DeclaredJob, JobRefusal, JobRequest};
-use dwell_storage::api::recuts::{self, Wish};
+use dwell_storage::api::recuts::{self, Recut, Wish};
 use dwell_storage::api::{Job, JobProgress, JobState, Lane};
 use serde::Deserialize;
 use serde_json::json;
@@ -27,10 +27,10 @@ struct Spec {
 }
 
 /// The kind.
-pub(super) struct Recut;
+pub(super) struct RecutJob;
 
 #[async_trait]
-impl JobKind for Recut {
+impl JobKind for RecutJob {
     fn declared(&self) -> Option<DeclaredJob> {
         Some(DeclaredJob {
             kind: recuts::JOB_KIND,
@@ -70,6 +70,17 @@ impl JobKind for Recut {
     /// It takes what computing all of the venue's days takes.
     fn lane(&self, _: &JobRequest) -> Lane {
         Lane::Backfill
+    }
+
+    /// Once it is decided, everybody else is kept from the venue's days until all is published.
+    async fn must_go_on(&self, worker: &JobWorker, job: &Job) -> Result<bool> {
+        let spec: Spec = spec_of(job)?;
+        let Some(venue) = spec.venues.first().filter(|_| !spec.dry_run) else {
+            return Ok(false);
+        };
+        let key = VenueKey::new(job.tenant.clone(), venue.clone());
+        let recut = recuts::load(worker.stores.documents.as_ref(), &key).await?;
+        Ok(recut.is_some_and(|recut| recut.value.is_decided()))
     }
 
     async fn run(
@@ -131,8 +142,10 @@ async fn wanted(worker: &JobWorker, venue: &VenueKey, spec: &Spec) -> Result<Ven
     let pending = pending
         .map(|stored| stored.value)
         .filter(|recut| recut.is_pending());
+    // Of a decided one the registry may have the cut already, and more is to be published.
+    let is_decided = pending.as_ref().is_some_and(Recut::is_decided);
     let base = pending.map_or(published, |recut| recut.to);
-    if spec.tz.is_none() && spec.day_start_hour.is_none() && base == published {
+    if spec.tz.is_none() && spec.day_start_hour.is_none() && base == published && !is_decided {
         bail!(
             "no other time zone or day start is wanted for {}: give tz or day_start_hour, or apply the venue's file",
             venue.venue

@@ -111,13 +111,15 @@ async fn run(
     failpoint!("revert.after_store");
     worker.exclusions_changed();
     let tell = |state: JobProgress| progress.set(state.done, state.total, &state.doing);
-    let found = worker.batch.find_covered(&venue, &exclusion, &tell, cancel).await;
+    let found = worker
+        .batch
+        .write_down_covered(&venue, &exclusion, &tell, cancel)
+        .await;
     let found = match found {
         Err(dwell_batch_layer::Error::Cancelled) => return take_back(worker, job, &exclusion).await,
         found => found?,
     };
     let days: Vec<LocalDay> = found.iter().map(|found| found.day).collect();
-    exclusions::add_days(&*worker.stores.documents, &job.tenant, &job.id, &days, true).await?;
     failpoint!("revert.before_recompute");
     let run = recompute(worker, job, &venue, progress, cancel).await?;
     let mut report = Report::of(&exclusion);

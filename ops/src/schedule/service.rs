@@ -2,7 +2,7 @@
 //!
 //! Nothing is remembered beyond the process but the [`ScheduleRun`] documents. A look asks for as many jobs as there is
 //! room ([`UNFINISHED_MAX`] that have not ended), tenants in turn, so that after a downtime what was missed does not all
-//! begin at once.
+//! begin at once. A look also finds decided recuts whose job has ended or is lost, and has them gone on with.
 //!
 //! Between looks a scheduler remembers what no other can have changed ([`Remembered`]): how jobs have ended, the venues as
 //! of the registry's version, and of nights that are waited for one day that is still to be computed, with its row: while
@@ -19,8 +19,9 @@ use dwell_model::ids::{TenantId, VenueId, VenueKey};
 use dwell_model::time::{LocalDay, TsMs};
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::shutdown::ShutdownToken;
-use dwell_serving_api::JobCatalogue;
+use dwell_serving_api::{JobCatalogue, go_on_with_recut};
 use dwell_storage::api::permits::{self, HistoricalPermit};
+use dwell_storage::api::recuts::Recut;
 use dwell_storage::api::{Flip, Job, JobState, StoredVenue, Stores, VenueDay, VenueDaysReader, documents};
 use dwell_storage::error::ErrorKind;
 use serde::Serialize;
@@ -226,6 +227,7 @@ impl Scheduler {
             due.push(of_tenant);
         }
         self.remembered.showing(shown);
+        self.go_on_with_recuts(now).await?;
         let mut asked = 0;
         // Tenants in turn: one of many venues does not push the others out.
         while unfinished + asked < UNFINISHED_MAX && due.iter().any(|of_tenant| !of_tenant.is_empty()) {
@@ -239,6 +241,32 @@ impl Scheduler {
             }
         }
         Ok(asked)
+    }
+
+    /// Asks for the jobs of decided recuts that have none any more: all work on their venues' days waits for them.
+    async fn go_on_with_recuts(&self, now: TsMs) -> Result<()> {
+        let (documents, jobs) = (self.stores.documents.as_ref(), self.stores.jobs.as_ref());
+        for tenant in self.stores.registry.tenants().await? {
+            let decided = documents::all::<Recut>(documents, &tenant).await?;
+            for recut in decided.into_iter().filter(|recut| recut.value.is_decided()) {
+                let venue = VenueKey::new(tenant.clone(), VenueId::new(&recut.id)?);
+                let by = "scheduler";
+                let gone_on = go_on_with_recut(
+                    documents,
+                    jobs,
+                    self.kinds.as_ref(),
+                    &venue,
+                    &recut.value,
+                    by,
+                    now,
+                )
+                .await;
+                if let Err(problem) = gone_on {
+                    tracing::error!(%venue, error = problem.detail(), "a decided recut has no job, and none could be asked for");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// How a schedule stands, of each venue where it has a job per venue.

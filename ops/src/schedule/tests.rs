@@ -3,11 +3,12 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 use dwell_batch_layer::{BatchLayer, Config};
-use dwell_model::ids::TenantId;
+use dwell_model::ids::{TenantId, VenueKey};
 use dwell_model::layout::VenueSpec;
-use dwell_model::time::{TsMs, parse_ts};
+use dwell_model::time::{TsMs, VenueCalendar, parse_ts};
 use dwell_runtime::clock::ManualClock;
 use dwell_serving_api::{DeclaredJob, DeclaredJobs, JobCatalogue};
+use dwell_storage::api::recuts::{self, Wish};
 use dwell_storage::api::{Flip, Job, JobState, Stores, documents};
 use dwell_storage::archive::DeltaArchive;
 use dwell_storage::backends::sqlite::SqliteStores;
@@ -129,12 +130,12 @@ impl Kinds {
             summary: "Does something",
             takes_days: true,
             takes_dry_run: true,
-            options: &["to", "from", "sample"],
+            options: &["to", "from", "sample", "tz", "day_start_hour"],
             required: &[],
         };
         Arc::new(Self {
             declared: DeclaredJobs::new(
-                ["verify", "backup", "retention", "vacuum", "drill"]
+                ["verify", "backup", "retention", "vacuum", "drill", "recut"]
                     .map(kind)
                     .to_vec(),
             ),
@@ -604,4 +605,61 @@ async fn nights_that_are_waited_for_are_planned_anew_only_when_the_day_has_chang
     // Whoever computes them, the next look knows.
     shop.recompute().await;
     assert_eq!(undone(now + 61_000).await, None);
+}
+
+#[tokio::test]
+async fn a_decided_recut_without_a_job_gets_one_and_others_do_not() {
+    let world = World::at("2026-11-20T00:00:00Z").await;
+    let documents = world.stores.documents.as_ref();
+    let venue = VenueKey::new(world.tenant.clone(), VenueId::new("madrid").unwrap());
+    let calendar = |zone| VenueCalendar::from_names(zone, 0).unwrap();
+    let wish = Wish {
+        job: "0".to_owned(),
+        from: calendar("Europe/Madrid"),
+        to: calendar("Europe/Lisbon"),
+        by: "operator".to_owned(),
+        at: 1,
+    };
+    let now = world.clock.shared().now_ms();
+    recuts::ask(documents, &venue, &wish).await.unwrap();
+    recuts::begin_staging(documents, &venue, 1, "a", now, now + 1_000)
+        .await
+        .unwrap();
+    let look = async || world.after(Duration::ZERO).await;
+    assert_eq!(
+        (look().await, world.jobs().await.len()),
+        (0, 0),
+        "it is not decided"
+    );
+    recuts::decide(documents, &venue, 1, "a", now, &[]).await.unwrap();
+    // As after a restore: a backup has the recut and no jobs. One asks, whoever looks how often.
+    look().await;
+    look().await;
+    let asked = world.jobs().await;
+    let job = |reason: &str| {
+        let venues = json!(["madrid"]);
+        (
+            "recut".to_owned(),
+            "scheduler".to_owned(),
+            reason.to_owned(),
+            venues,
+        )
+    };
+    assert_eq!(asked, [job("")]);
+    let stored = world.stores.jobs.list(None, None, 10).await.unwrap().remove(0);
+    assert_eq!(
+        (&stored.spec["tz"], &stored.spec["day_start_hour"]),
+        (&json!("Europe/Lisbon"), &json!(0))
+    );
+    let stands = recuts::load(documents, &venue).await.unwrap().unwrap().value;
+    assert_eq!(stands.job, stored.id);
+    // That one ended without having published all of it.
+    world.end_jobs(JobState::Failed).await;
+    world.clock.advance(HOUR);
+    look().await;
+    assert_eq!(world.jobs().await, [job(""), job("")]);
+    recuts::finish(documents, &venue, 1).await.unwrap();
+    world.end_jobs(JobState::Succeeded).await;
+    look().await;
+    assert_eq!(world.jobs().await.len(), 2, "there is nothing left to do");
 }

@@ -7,6 +7,7 @@ use dwell_model::ids::{TenantId, VenueKey};
 use dwell_storage::access::Principal;
 use dwell_storage::api::documents::{self, Stored};
 use dwell_storage::api::periods::{self, ClosedPeriod, Opened};
+use dwell_storage::api::recuts::Recut;
 use dwell_storage::api::{AuditEntry, StoredVenue, audit};
 use serde_json::json;
 
@@ -46,7 +47,8 @@ pub(crate) async fn list(
 }
 
 /// Closes a period: what runs compute for its days from now on is proposed, and published only when it is approved
-/// (a job `approve`). Days of which nothing final is published are not held back.
+/// (a job `approve`). Days of which nothing final is published are not held back. 409 while a venue's days are being
+/// published in another cut.
 #[utoipa::path(
     post, path = "/v1/periods", tag = "periods", request_body = NewPeriod,
     responses((status = 201, description = "Closed", body = PeriodDto)),
@@ -91,6 +93,18 @@ pub(crate) async fn close(
             new.to, open.venue.id
         );
         return Err(Problem::new(problem::BAD_RANGE, detail).about("to"));
+    }
+    let recuts = documents::all::<Recut>(state.stores().documents.as_ref(), &caller.tenant).await?;
+    let is_of = |recut: &Stored<Recut>| closed.iter().any(|venue| venue.venue.id.as_str() == recut.id);
+    if let Some(recut) = recuts
+        .iter()
+        .find(|recut| recut.value.is_decided() && is_of(recut))
+    {
+        let detail = format!(
+            "the days of {} are being cut anew, and all their numbers change: close the period when that is done",
+            recut.id
+        );
+        return Err(Problem::new(problem::CONFLICT, detail));
     }
     let period = ClosedPeriod {
         venues: new

@@ -6,8 +6,8 @@ use axum::response::Response;
 use dwell_model::ids::{TenantId, VenueKey};
 use dwell_model::layout::{Venue, VenueSpec};
 use dwell_model::time::{LocalDay, MAX_TS, MIN_TS, VenueCalendar};
-use dwell_storage::api::recuts::{self, Asked, Wish};
-use dwell_storage::api::{Flip, Job, StoredVenue};
+use dwell_storage::api::recuts::{self, Asked, Recut, Wish};
+use dwell_storage::api::{Flip, StoredVenue};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
@@ -16,10 +16,9 @@ use crate::dto::{
     AffectedDaysDto, AppliedDto, AppliedVenueDto, RecutDto, VenueDetailDto, VenueDto, VenuesDto,
 };
 use crate::extract::{ApiPath, ApiQuery, Caller, JsonBytes};
-use crate::ids;
-use crate::job_catalogue::JobRequest;
 use crate::problem::{self, Problem, clip};
 use crate::query::text;
+use crate::recutting;
 use crate::respond::{self, Caching};
 use crate::routes::audit;
 use crate::state::AppState;
@@ -226,40 +225,26 @@ async fn ask_for_recut(
     by: &str,
 ) -> Result<String, Problem> {
     let (documents, jobs) = (state.stores().documents.as_ref(), &state.stores().jobs);
+    let now = state.now_ms();
+    let is_busy = || {
+        let detail = format!(
+            "the days of {:?} are being cut anew as another file has it; apply this one again when that is done",
+            clip(venue.venue.as_str())
+        );
+        Problem::new(problem::CONFLICT, detail)
+    };
     let known = recuts::load(documents, venue).await?.map(|stored| stored.value);
-    if let Some(known) = known.filter(|known| known.is_pending() && known.to == to) {
-        let job = jobs.get(&venue.tenant, &known.job).await?;
-        if job.is_some_and(|job| !job.state.is_final()) {
+    if let Some(known) = known.filter(Recut::is_pending) {
+        if known.is_decided() {
+            let jobs = jobs.as_ref();
+            let job = recutting::go_on(documents, jobs, state.jobs(), venue, &known, by, now).await?;
+            return if known.to == to { Ok(job) } else { Err(is_busy()) };
+        }
+        if known.to == to && recutting::has_job(jobs.as_ref(), venue, &known).await? {
             return Ok(known.job);
         }
     }
-    let now = state.now_ms();
-    let request = JobRequest {
-        tenant: venue.tenant.clone(),
-        kind: recuts::JOB_KIND.to_owned(),
-        venues: Some(vec![venue.venue.clone()]),
-        from: None,
-        to: None,
-        dry_run: false,
-        reason: None,
-        lane: None,
-        options: serde_json::Map::from_iter([
-            ("tz".to_owned(), json!(to.tz().name())),
-            ("day_start_hour".to_owned(), json!(to.day_start_hour())),
-        ]),
-    };
-    let refused = |refusal: crate::job_catalogue::JobRefusal| Problem::new(problem::BAD_BODY, refusal.0);
-    let spec = state.jobs().decide(&request).map_err(refused)?;
-    let job = Job::queued(
-        ids::new_job_id(now)?,
-        venue.tenant.clone(),
-        recuts::JOB_KIND,
-        spec,
-        by.to_owned(),
-        None,
-        now,
-    )
-    .in_lane(state.jobs().lane(&request));
+    let job = recutting::queued(state.jobs(), venue, to, by, now)?;
     let wish = Wish {
         job: job.id.clone(),
         from,
@@ -269,13 +254,7 @@ async fn ask_for_recut(
     };
     match recuts::ask(documents, venue, &wish).await? {
         Asked::New(_) | Asked::Standing(_) => {}
-        Asked::Superseded(_) | Asked::Flipping(_) => {
-            let detail = format!(
-                "the days of {:?} are being cut anew as another file has it; apply this one again when that is done",
-                clip(venue.venue.as_str())
-            );
-            return Err(Problem::new(problem::CONFLICT, detail));
-        }
+        Asked::Superseded(_) | Asked::Flipping(_) => return Err(is_busy()),
     }
     jobs.create(&job).await?;
     state.jobs().created(&job);
@@ -294,8 +273,10 @@ async fn planned_recut(
 ) -> Result<Option<RecutDto>, Problem> {
     if before.calendar == after.calendar {
         let recut = recuts::load(state.stores().documents.as_ref(), venue).await?;
-        let is_pending =
-            recut.is_some_and(|recut| recut.value.is_pending() && recut.value.to != after.calendar);
+        // Of a decided one the registry may have the new cut already: it is pending until all of it is published.
+        let is_pending = recut.is_some_and(|recut| {
+            recut.value.is_decided() || (recut.value.is_pending() && recut.value.to != after.calendar)
+        });
         return Ok(is_pending.then(|| RecutDto::new(None, after.calendar)));
     }
     let is_needed = has_days || !state.stores().archive.days(venue).await?.is_empty();

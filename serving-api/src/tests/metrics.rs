@@ -2,11 +2,13 @@
 
 use axum::body::Body;
 use axum::http::{Method, StatusCode, header};
-use dwell_model::time::{HOUR_MS, parse_ts};
-use dwell_storage::api::Role;
+use dwell_model::layout::Venue;
+use dwell_model::time::{HOUR_MS, VenueCalendar, parse_ts};
+use dwell_storage::api::recuts::{self, Wish};
+use dwell_storage::api::{Flip, Jobs, Registry, Role};
 use serde_json::{Value, json};
 
-use super::harness::{Api, NOW, Point, venue_spec};
+use super::harness::{Api, NOW, Point, venue_key, venue_spec};
 
 /// Monday: `a` stays 10 s in the left zone, then 10 s in the right one; an hour and a half later `b` stays 5 s left.
 pub(super) const MONDAY: &[Point<'static>] = &[
@@ -494,4 +496,81 @@ async fn a_corrected_time_zone_is_answered_by_the_former_cut_until_a_job_has_mad
         "Europe/Madrid",
         "the job stores the other"
     );
+}
+
+#[tokio::test]
+async fn a_decided_recut_whose_job_is_gone_is_gone_on_with_when_the_file_is_applied_again() {
+    let api = Api::start().await;
+    api.write_raw("v1", MONDAY, "monday", 5).await;
+    api.publish("v1", "2026-10-26", MONDAY).await;
+    let (documents, venue) = (api.stores.documents.as_ref(), venue_key("v1"));
+    let lisbon = VenueCalendar::from_names("Europe/Lisbon", 0).unwrap();
+    let wish = Wish {
+        job: "0".to_owned(),
+        from: api.venue("v1").await.calendar,
+        to: lisbon,
+        by: "operator".to_owned(),
+        at: 1,
+    };
+    recuts::ask(documents, &venue, &wish).await.unwrap();
+    recuts::begin_staging(documents, &venue, 1, "a", 0, 1)
+        .await
+        .unwrap();
+    recuts::decide(documents, &venue, 1, "a", 0, &[]).await.unwrap();
+    let apply = async |tz: &str| {
+        let mut spec = venue_spec("v1");
+        spec["tz"] = json!(tz);
+        api.send_json(Method::PUT, "/v1/venues", Role::Admin, &json!([spec]))
+            .await
+    };
+    // What is decided comes first; another cut has to wait, but not for a job that nobody has.
+    assert_eq!(apply("Europe/Madrid").await.problem(), "conflict");
+    let applied = apply("Europe/Lisbon").await;
+    assert_eq!(applied.status, StatusCode::OK, "{}", applied.text());
+    let job = applied.json()["venues"][0]["recut"]["job"].clone();
+    let jobs = async || {
+        api.send_json(Method::GET, "/v1/jobs", Role::Operator, &Value::Null)
+            .await
+            .json()["jobs"]
+            .clone()
+    };
+    let listed = jobs().await;
+    assert_eq!(
+        (
+            listed.as_array().map(Vec::len),
+            &listed[0]["id"],
+            &listed[0]["state"]
+        ),
+        (Some(1), &job, &json!("queued"))
+    );
+    let period = json!({ "venues": ["v1"], "from": "2026-10-26", "to": "2026-10-26", "reason": "invoiced" });
+    let close = api
+        .send_json(Method::POST, "/v1/periods", Role::Operator, &period)
+        .await;
+    assert_eq!(close.problem(), "conflict", "all its numbers are about to change");
+    // The registry has the new cut, and the job is lost before the rest is published: the file says nothing new.
+    let stored = api.stores.registry.venue(&venue).await.unwrap().unwrap();
+    let flipped = Venue {
+        calendar: lisbon,
+        ..stored.venue
+    };
+    let put = api
+        .stores
+        .registry
+        .put_venue(&venue.tenant, &flipped, Some(stored.version))
+        .await;
+    assert_eq!(put.unwrap(), Flip::Done);
+    let id = job.as_str().unwrap().to_owned();
+    api.stores
+        .jobs
+        .request_cancel(&venue.tenant, &id, 1)
+        .await
+        .unwrap();
+    let again = apply("Europe/Lisbon").await.json()["venues"][0]["recut"]["job"].clone();
+    assert!(again.is_string() && again != job, "{again}");
+    assert_eq!(
+        apply("Europe/Lisbon").await.json()["venues"][0]["recut"]["job"],
+        again
+    );
+    assert_eq!(jobs().await.as_array().map(Vec::len), Some(2));
 }

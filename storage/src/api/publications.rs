@@ -32,6 +32,8 @@ use crate::error::{ErrorKind, Result, StorageError};
 pub const BLOCK: u64 = 1 << 10;
 /// Most announced generations that are not settled. Each is one worker's day, or one that died.
 const PENDING_MAX: usize = 500;
+/// Days that are listed anew at a time.
+const LISTED_ANEW_AT_ONCE: usize = 100;
 /// What the numbers jump to after a restore: above every number that was given after the backup was made.
 const JUMP: u64 = 1 << 20;
 
@@ -338,13 +340,51 @@ pub async fn skip_ahead(documents: &dyn Documents, venue: &VenueKey) -> Result<(
     skipped.await.map(|_| ())
 }
 
+/// After a backup was restored, and the numbers [skipped ahead](skip_ahead): lists each day's published generation once more,
+/// in the place of the day as a whole, so that a reader who had followed further learns which numbers went back. Repeating it
+/// lists them again. Returns how many entries it listed.
+pub async fn list_anew(
+    documents: &dyn Documents,
+    days: &dyn VenueDaysReader,
+    venue: &VenueKey,
+    now: TsMs,
+) -> Result<u64> {
+    let id = venue.venue.as_str();
+    let known = documents::load::<FeedHead>(documents, &venue.tenant, id).await?;
+    if known.is_none() {
+        return Ok(0);
+    }
+    let (first, last) = LocalDay::first_and_last();
+    let rows = days.list(venue, first, last).await?;
+    let published: Vec<(LocalDay, Generation)> = rows
+        .into_iter()
+        .filter_map(|row| Some((row.day, row.published?.generation)))
+        .collect();
+    let mut listed = settle(documents, days, venue, now).await?;
+    for some in published.chunks(LISTED_ANEW_AT_ONCE) {
+        documents::update::<FeedHead>(documents, &venue.tenant, id, |head| {
+            let mut head = head.cloned()?;
+            head.pending.extend(some.iter().map(|&(day, generation)| Pending {
+                day,
+                generation,
+                before: None,
+                entry: None,
+            }));
+            Some(head)
+        })
+        .await?;
+        listed += settle(documents, days, venue, now).await?;
+    }
+    Ok(listed)
+}
+
 /// What became of an announced generation.
 enum Fate {
     Published {
         info: Box<GenerationInfo>,
         before: Option<Box<GenerationInfo>>,
     },
-    /// Its worker may still publish it.
+    /// Somebody may still publish it.
     Open,
     /// Nobody can publish it any more.
     Never,
@@ -353,14 +393,17 @@ enum Fate {
 async fn fate(days: &dyn VenueDaysReader, venue: &VenueKey, pending: &Pending) -> Result<Fate> {
     // The fence before the history: once it has passed the generation, the history can no longer get it.
     let row = days.get(venue, pending.day).await?;
-    let is_passed = row.is_some_and(|row| row.fence > pending.generation);
+    let is_passed = row.as_ref().is_some_and(|row| row.fence > pending.generation);
+    let published = row.and_then(|row| row.published).map(|info| info.generation);
     let history = days.history(venue, pending.day).await?;
     let find = |generation| history.iter().find(|info| info.generation == generation);
     Ok(match find(pending.generation) {
-        Some(info) => Fate::Published {
+        Some(info) if published >= Some(pending.generation) => Fate::Published {
             info: Box::new(info.clone()),
             before: pending.before.and_then(find).cloned().map(Box::new),
         },
+        // Staged, and its pointer may still follow; or published since the row was read.
+        Some(_) => Fate::Open,
         None if is_passed => Fate::Never,
         None => Fate::Open,
     })

@@ -104,6 +104,11 @@ impl Recut {
         )
     }
 
+    /// Whether it is decided and not all of it published: nothing can stop it, and everybody else waits for its end.
+    pub fn is_decided(&self) -> bool {
+        matches!(self.phase, RecutPhase::Flipping { .. })
+    }
+
     /// Whether a lease for `holder` would be in its way.
     pub fn keeps_away(&self, holder: &str, now: TsMs) -> bool {
         match &self.phase {
@@ -295,6 +300,24 @@ pub async fn date_flip(
     .await
 }
 
+/// Gives a decided recut to the job `to`, as long as it is the job `from`'s, which has ended or is lost: nobody else would
+/// go on with it. Returns what stands then.
+pub async fn hand_over(
+    documents: &dyn Documents,
+    venue: &VenueKey,
+    number: u64,
+    from: &str,
+    to: &str,
+) -> Result<Option<Recut>> {
+    change(documents, venue, number, |there| {
+        (there.is_decided() && there.job == from).then(|| Recut {
+            job: to.to_owned(),
+            ..there.clone()
+        })
+    })
+    .await
+}
+
 /// All of it is published.
 pub async fn finish(documents: &dyn Documents, venue: &VenueKey, number: u64) -> Result<Option<Recut>> {
     change(documents, venue, number, |there| match there.phase {
@@ -396,8 +419,11 @@ pub struct CutDayInput {
     pub layout: u64,
     /// Version of the metric definitions.
     pub definitions: u32,
-    /// Fingerprint of the exclusions.
+    /// Fingerprint of the exclusions that were known to have a part in the day.
     pub exclusions: u64,
+    /// Fingerprint of all exclusions of the venue that were in force: those that were looked for.
+    #[serde(default)]
+    pub in_force: u64,
     /// Number of the last entry of the ledger of erasures.
     pub erasures: u64,
     /// Marks read before anything else.

@@ -237,6 +237,27 @@ pub(super) async fn entries_come_by_number_and_by_time(store: Arc<dyn Documents>
     assert_eq!(after.len(), 1);
     assert!(after[0].number > 1_000 * BLOCK, "{after:?}");
     assert_eq!(follow(store.as_ref(), 900 * BLOCK).await, after);
+    // And what is published then is listed once more, each day as a whole.
+    let anew = publications::list_anew(store.as_ref(), &days, &shop(), 7_000).await;
+    assert_eq!(anew.unwrap(), 3);
+    let told: Vec<_> = follow(store.as_ref(), after[0].number)
+        .await
+        .into_iter()
+        .map(|entry| {
+            (
+                entry.day.to_string(),
+                entry.generation,
+                entry.before,
+                entry.listed_at,
+            )
+        })
+        .collect();
+    let expected = [
+        (DAYS[0].to_owned(), 2, None, 7_000),
+        (DAYS[2].to_owned(), 1, None, 7_000),
+        (DAYS[1].to_owned(), 2, None, 7_000),
+    ];
+    assert_eq!(told, expected);
 }
 
 pub(super) async fn a_venue_of_before_begins_with_what_is_published(store: Arc<dyn Documents>) {

@@ -132,8 +132,30 @@ pub(super) async fn only_who_stages_decides_and_nobody_takes_that_back(store: Ar
         stands(&*store).await.phase,
         RecutPhase::Flipping { at: 1_500, days }
     );
+    // Another job may go on with it, once: where its own is lost.
+    let handed = async |from: &str, to: &str| {
+        let stands = recuts::hand_over(&*store, &shop(), 1, from, to).await.unwrap();
+        stands.unwrap().job
+    };
+    assert_eq!(handed("job-1", "job-2").await, "job-2");
+    assert_eq!(
+        handed("job-1", "job-3").await,
+        "job-2",
+        "it is not job-1's any more"
+    );
+    assert_eq!(
+        recuts::ask(&*store, &shop(), &wish("job-2", "Europe/Lisbon"))
+            .await
+            .unwrap(),
+        Asked::Standing(stands(&*store).await)
+    );
     recuts::finish(&*store, &shop(), 1).await.unwrap();
     recuts::finish(&*store, &shop(), 1).await.unwrap();
+    assert_eq!(
+        handed("job-2", "job-3").await,
+        "job-2",
+        "there is nothing left to do"
+    );
     let done = stands(&*store).await;
     assert_eq!(done.phase, RecutPhase::Done { at: 1_500 });
     assert_eq!(done.former.len(), 1, "twice is once");
@@ -180,6 +202,7 @@ pub(super) async fn of_a_staged_day_the_highest_fence_stands(store: Arc<dyn Docu
             layout: u64::MAX,
             definitions: 3,
             exclusions: u64::MAX - 1,
+            in_force: u64::MAX - 2,
             erasures: 4,
             marks: Marks::default(),
         },

@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod copies;
+mod reverts;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -288,6 +291,11 @@ async fn whoever_dies_anywhere_leaves_one_cut_to_readers_and_the_next_try_ends_r
                     )
                     .await;
                 assert_eq!(found[0].outcome, Outcome::Skipped, "{point}: {:?}", found[0]);
+                // So does the look at the feed that it begins with.
+                let (documents, days) = (&*shop.stores.documents, shop.stores.venue_days.as_ref());
+                publications::settle(documents, days, &shop.venue, shop.now())
+                    .await
+                    .unwrap();
                 shop.advance(PAST_THE_LEASE);
                 recut(&shop, "1", lisbon).await;
             }
@@ -464,6 +472,29 @@ async fn a_second_correction_takes_the_place_of_the_first() {
         .unwrap();
     let cuts: Vec<VenueCalendar> = known.value.former.iter().map(|former| former.calendar).collect();
     assert_eq!(cuts, [calendar("Europe/Madrid", 0), athens, lisbon]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_job_with_the_same_wish_ends_a_recut_that_is_decided() {
+    let _alone = ALONE.lock().await;
+    let lisbon = calendar("Europe/Lisbon", 0);
+    for point in ["recut.after_decision", "recut.after_flip"] {
+        let (shop, delivered) = small_shop().await;
+        let guard = failpoints::set(point, "1*error:died").unwrap();
+        recut_by(&shop.layer, &shop, &wish("1", lisbon))
+            .await
+            .unwrap_err();
+        drop(guard);
+        recut(&shop, "2", lisbon).await;
+        assert_eq!(read(&shop).await.2, expected(&delivered, &lisbon), "{point}");
+        let known = recuts::load(&*shop.stores.documents, &shop.venue)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(known.value.number, 1, "{point}: there was no second wish");
+        assert!(matches!(known.value.phase, RecutPhase::Done { .. }), "{point}");
+        assert_clean(&shop, point).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,9 +2,9 @@
 //!
 //! A mark may be old by the time that it is swept, so nothing of it is believed but what may go: the day is looked at
 //! again (held? dirty by now? still old enough, by the policy as it is now?), what people forbid is asked again before
-//! each window of rows, since a large day takes long, and each row is compared with the archive once more, in the step that removes it. A row
-//! that came meanwhile keeps its slot for the next sweep. Sessions go after as fresh a comparison of the whole day: what
-//! their rows' sweep has just compared is not read again.
+//! each window of rows, since a large day takes long, and each row is compared with the archive once more, in the step
+//! that removes it. A row that came meanwhile keeps its slot for the next sweep. Sessions go after as fresh a
+//! comparison of the whole day: what their rows' sweep has just compared is not read again.
 //!
 //! A slot goes as a whole. One that two venue-days share (where a zone is off the full ten minutes, or a cut was changed)
 //! goes when each of its rows was found in the archive of its day, and both days may go.

@@ -1,7 +1,8 @@
 //! Whom a backup must not hold, and a restored one not bring back: those whom the ledger of erasures names.
 //!
-//! A backup taken before an erasure holds the visitor: in sessions, in refused lines. They are left out as the backup is
-//! read, and of later ones as they are taken. What the restored tables do not know to be proven is carried out once more, by jobs that follow the restore.
+//! A backup taken before an erasure holds the visitor: in sessions, in refused lines. They are left out as the backup
+//! is read, and of later ones as they are taken. What the restored tables do not know to be proven is carried out once
+//! more, by jobs that follow the restore.
 
 use std::sync::Arc;
 

@@ -398,9 +398,9 @@ pub trait ArchiveKeeper: Send + Sync {
     async fn unnamed_files(&self, tenant: &TenantId, older_than: TsMs) -> Result<Vec<UnnamedFile>>;
 
     /// Removes such files for good; one that its table names by now is left. Returns those that are gone, whoever
-    /// removed them. A file that is being staged is named by nothing yet: removing it makes its day stale in its commit or,
-    /// when another process commits at that moment, name a file that is not there, so take only what [`unnamed_files`](Self::unnamed_files) gave for an age of days, or
-    /// what your own commit has replaced.
+    /// removed them. A file that is being staged is named by nothing yet: removing it makes its day stale in its commit
+    /// or, when another process commits at that moment, name a file that is not there, so take only what
+    /// [`unnamed_files`](Self::unnamed_files) gave for an age of days, or what your own commit has replaced.
     async fn remove_unnamed(&self, tenant: &TenantId, files: &[UnnamedFile]) -> Result<Vec<UnnamedFile>>;
 
     /// Where the tables of a tenant stand. Each is read for itself, in the order in which rows are committed: superseded

@@ -315,6 +315,7 @@ fn a_revert_killed_at_any_step_is_done_by_the_next_worker() {
     recompute(&data_dir);
     for failpoint in [
         "revert.after_store=kill",
+        "batch.before_covered_days=kill",
         "revert.before_recompute=kill",
         "batch.before_publish=kill",
     ] {

@@ -113,6 +113,18 @@ async fn a_table_that_is_away_is_named_and_gets_the_newest_state_when_it_is_back
 }
 
 #[tokio::test]
+async fn whoever_loses_its_only_venue_while_the_table_is_away_is_ready_again() {
+    let showing = Showing::start(MemoryLiveTable::default());
+    showing.table.set_away(true);
+    showing.queue.offer(state("v", 1, 1), true, seconds(1));
+    let check = || showing.readiness.report().checks[0].state.clone();
+    showing.until("not ready", || !check().ok).await;
+    showing.queue.forget(&key("v"), 1);
+    showing.until("ready", || check().ok).await;
+    assert!(showing.table.row(&key("v")).is_none());
+}
+
+#[tokio::test]
 async fn closing_shows_what_waits_and_then_ends() {
     let showing = Showing::start(MemoryLiveTable::default());
     for n in 0..50 {

@@ -324,6 +324,16 @@ async fn whoever_dies_anywhere_leaves_one_cut_to_readers_and_the_next_try_ends_r
     }
 }
 
+/// Begins the recut of the job `1` in a task of its own.
+fn begin_recut(shop: &Shop, to: VenueCalendar) -> tokio::task::JoinHandle<Result<RecutReport, Error>> {
+    let (layer, venue) = (shop.layer.clone(), shop.venue.clone());
+    #[allow(clippy::disallowed_methods, reason = "a test's own task, which it joins")]
+    tokio::spawn(async move {
+        let cancel = CancellationToken::new();
+        layer.recut(&venue, &wish("1", to), None, &|_| {}, &cancel).await
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn while_days_are_cut_anew_nobody_else_works_on_them_and_late_events_are_not_lost() {
     let _alone = ALONE.lock().await;
@@ -336,14 +346,7 @@ async fn while_days_are_cut_anew_nobody_else_works_on_them_and_late_events_are_n
     ] {
         let (shop, mut delivered) = small_shop().await;
         let gate = Gate::at(point);
-        let (layer, venue) = (shop.layer.clone(), shop.venue.clone());
-        #[allow(clippy::disallowed_methods, reason = "a test's own task, joined below")]
-        let working = tokio::spawn(async move {
-            let cancel = CancellationToken::new();
-            layer
-                .recut(&venue, &wish("1", lisbon), None, &|_| {}, &cancel)
-                .await
-        });
+        let working = begin_recut(&shop, lisbon);
         gate.reached().await;
         // At half past eleven in Lisbon on the 8th: on the 9th in Madrid.
         let late = visit("late", shop.local("2026-03-09", 0.4), 30);

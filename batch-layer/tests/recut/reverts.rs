@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::common::Shop;
 use super::common::gate::Gate;
 use super::{
-    ALONE, PAST_THE_LEASE, assert_clean, calendar, expected, read, recut, recut_by, small_shop, wish,
+    ALONE, PAST_THE_LEASE, assert_clean, begin_recut, calendar, expected, read, recut, recut_by, small_shop,
+    wish,
 };
 
 /// What the job `revert` stores at first, of a receipt.
@@ -82,14 +83,7 @@ async fn what_is_reverted_while_days_are_cut_anew_counts_in_no_day_of_the_new_cu
     for ends_after_the_flip in [false, true] {
         let (shop, delivered) = small_shop().await;
         let gate = Gate::at("recut.before_decision");
-        let (layer, venue) = (shop.layer.clone(), shop.venue.clone());
-        #[allow(clippy::disallowed_methods, reason = "a test's own task, joined below")]
-        let working = tokio::spawn(async move {
-            let cancel = CancellationToken::new();
-            layer
-                .recut(&venue, &wish("1", lisbon), None, &|_| {}, &cancel)
-                .await
-        });
+        let working = begin_recut(&shop, lisbon);
         gate.reached().await;
         let exclusion = exclude(&shop, 2).await;
         let search_gate = Gate::at("batch.before_covered_days");

@@ -193,13 +193,13 @@ async fn wait_for_recuts(client: &Client, answer: &mut Value, output: Output) ->
     Ok(())
 }
 
-/// Has the affected days of venues that no recut computed computed anew, and waits; null when there are none. Fails when not
-/// all of them could be.
+/// Has the affected days of venues that no recut has cut anew computed, and waits; null when there are none. Fails when
+/// not all of them could be.
 async fn recompute_affected(client: &Client, answer: &Value, output: Output) -> Result<Value> {
     let venues = answer["venues"].as_array().map(Vec::as_slice).unwrap_or_default();
     let ids: Vec<&Value> = venues
         .iter()
-        .filter(|venue| is_dirty(venue) || (is_affected(venue) && !is_cut_anew(venue)))
+        .filter(|venue| is_affected(venue) && !is_cut_anew(venue))
         .map(|venue| &venue["id"])
         .collect();
     if ids.is_empty() {

@@ -1,7 +1,8 @@
 //! Carries out jobs: takes one that waits, does it, and records what came of it; some at a time ([`Places`]). Which is
 //! next says [`queue`].
 //!
-//! A job is claimed for a while and renewed while it runs; one whose worker died is claimed again by another. One that
+//! A job is claimed for a while and renewed while it runs; one whose worker died is claimed again by another, and a worker
+//! that goes down in order hands its job back. One that
 //! failed for a reason that may pass by itself keeps its claim until it is to be tried again ([`retry_after`]); so does one
 //! that others wait for ([`kinds::JobKind::must_go_on`]). What kinds there are stands in [`kinds`].
 
@@ -55,6 +56,8 @@ use crate::importing::Importer;
 const LEASE_MS: i64 = 10_000;
 /// How often a running job stores its progress, renews its claim and looks whether it shall stop.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// How long a worker that goes down waits for its job to come to a place where it can be handed back.
+const HAND_BACK_WITHIN: Duration = Duration::from_secs(4);
 /// How often a worker looks for jobs that nobody told it of.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Most unfinished jobs that a worker looks at.
@@ -174,13 +177,36 @@ impl JobWorker {
         self.shared.places.all
     }
 
-    /// Works until shutdown, on one job at a time; what runs then is left to be claimed again.
+    /// For a command: works from the moment when this process asks for a job, or waits for one that is there for a while.
+    /// A command that only looks at something is over before.
+    pub(crate) async fn run_when_asked(self, shutdown: ShutdownToken) -> Result<()> {
+        tokio::select! {
+            biased;
+            () = shutdown.requested() => return Ok(()),
+            () = self.wake.notified() => {}
+            () = self.clock.sleep(LOOK_EVERY) => {}
+        }
+        self.run(shutdown).await
+    }
+
+    /// Works until shutdown, on one job at a time; what runs then is handed back.
     pub(crate) async fn run(self, shutdown: ShutdownToken) -> Result<()> {
         loop {
+            if shutdown.is_requested() {
+                return Ok(());
+            }
+            // Long steps do not look whether they shall stop.
+            let too_late = async {
+                shutdown.requested().await;
+                self.clock.sleep(HAND_BACK_WITHIN).await;
+            };
             let worked = tokio::select! {
                 biased;
-                () = shutdown.requested() => return Ok(()),
                 worked = self.run_once(&shutdown) => worked,
+                () = too_late => {
+                    tracing::info!("what runs is left to be claimed again");
+                    return Ok(());
+                }
             };
             match worked {
                 Ok(true) => continue,
@@ -280,15 +306,16 @@ impl JobWorker {
                 }
             }
         };
+        let last = progress.borrow().clone();
+        let is_cancelled = |outcome: &Outcome| outcome.state == JobState::Cancelled;
         if shutdown.is_requested()
-            && outcome
-                .as_ref()
-                .is_ok_and(|outcome| outcome.state == JobState::Cancelled)
+            && outcome.as_ref().is_ok_and(is_cancelled)
+            && !self.is_unwanted(&job).await?
         {
-            // Not cancelled by anybody but our own end: the next worker takes it when the claim has run out.
+            // Cancelled by nobody but our own end.
+            self.hand_back(job, last).await?;
             return Ok(true);
         }
-        let last = progress.borrow().clone();
         self.finish(job, last, outcome).await?;
         Ok(true)
     }
@@ -338,11 +365,26 @@ impl JobWorker {
         job.progress = progress;
         job.leased_until = Some(self.clock.now_ms() + LEASE_MS);
         let flip = self.stores.jobs.update(job).await?;
-        let stored = self.stores.jobs.get(&job.tenant, &job.id).await?;
-        if stored.is_some_and(|stored| stored.cancel_requested) {
+        if self.is_unwanted(job).await? {
             cancel.cancel();
         }
         Ok(flip)
+    }
+
+    /// Whether somebody asked for the job to be cancelled.
+    async fn is_unwanted(&self, job: &Job) -> Result<bool> {
+        let stored = self.stores.jobs.get(&job.tenant, &job.id).await?;
+        Ok(stored.is_some_and(|stored| stored.cancel_requested))
+    }
+
+    /// Lets go of a job that was begun, so that another worker goes on with it at once. What it did not fail at is no
+    /// attempt.
+    async fn hand_back(&self, mut job: Job, progress: JobProgress) -> Result<()> {
+        job.progress = progress;
+        job.leased_until = Some(self.clock.now_ms());
+        job.attempts = job.attempts.saturating_sub(1);
+        tracing::info!(job = job.id, "job is handed back");
+        self.store(&job).await
     }
 
     async fn finish(&self, mut job: Job, progress: JobProgress, outcome: Result<Outcome>) -> Result<()> {

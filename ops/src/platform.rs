@@ -234,8 +234,14 @@ impl Platform {
             for place in 1..=worker.count() {
                 let name = format!("job worker {place}");
                 let token = base.controller.register(Phase::StopJobs, name.as_str());
-                base.tasks
-                    .spawn(name.as_str(), TaskPolicy::Essential, worker.clone().run(token));
+                let worker = worker.clone();
+                let working = async move {
+                    match roles == Roles::Command {
+                        true => worker.run_when_asked(token).await,
+                        false => worker.run(token).await,
+                    }
+                };
+                base.tasks.spawn(name.as_str(), TaskPolicy::Essential, working);
             }
         }
         if roles.has(Role::Batch) {

@@ -1,7 +1,7 @@
 //! `kill -9` in the middle: what was acknowledged is there, what was not is sent again, and no number changes.
 
-use crate::harness::{Instance, json, place, raw_writer};
-use crate::oracle::{assert_equal, compute, exported, utc_day};
+use crate::harness::{Instance, eventually, json, place, raw_writer};
+use crate::oracle::{Days, assert_equal, compute, exported, utc_day};
 use crate::walkers::{Dice, apply_venues, arrival, ndjson, walk, zones};
 
 #[test]
@@ -48,6 +48,50 @@ fn kill_9_at_random_moments_loses_nothing_acknowledged_and_counts_nothing_twice(
         &data_dir,
     );
     assert_eq!(job["state"], "succeeded", "{job}");
+    let out = data_dir.join("out");
+    json(&["export", "--out", out.to_str().expect("a path")], &data_dir);
+    assert_equal(&exported(&out), &expected);
+}
+
+/// A new version is rolled out while a job runs, as often as one likes: it goes on at once, and no attempt is lost.
+#[test]
+fn what_a_process_that_is_stopped_was_at_goes_on_with_the_next_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = folder.path().join("d");
+    apply_venues(&data_dir, "Etc/UTC");
+    let days: Days = [4, 3, 2].into_iter().flat_map(utc_day).collect();
+    let (start, end) = (days[0].1, days[2].2);
+    let clean = walk("v1", 40, start, end, 51);
+    let expected = compute(&clean, &zones(), &days);
+    let slow = [("DWELL_FAILPOINTS", "batch.after_lease=1*pause:2s")];
+    let instance = Instance::start_with(&data_dir, &slow);
+    for batch in clean.chunks(500) {
+        assert!(instance.try_post("/v1/events", ndjson(batch).as_bytes()));
+    }
+    let (status, asked) = instance.post(
+        "/v1/jobs",
+        "application/json",
+        br#"{"kind":"recompute","venues":"all"}"#,
+    );
+    assert!((200..300).contains(&status), "{asked}");
+    let id = asked["id"].as_str().expect("an id");
+    let job = || json(&["jobs", "show", id], &data_dir);
+    eventually("somebody is at the job", || job()["state"] == "running");
+    assert!(instance.stop(), "in order");
+    let left = job();
+    assert_eq!(
+        (&left["state"], &left["attempts"]),
+        (&"running".into(), &0.into()),
+        "{left}"
+    );
+    let _instance = Instance::start(&data_dir);
+    eventually("the next one has done it", || job()["state"] != "running");
+    let done = job();
+    assert_eq!(
+        (&done["state"], &done["attempts"]),
+        (&"succeeded".into(), &1.into()),
+        "{done}"
+    );
     let out = data_dir.join("out");
     json(&["export", "--out", out.to_str().expect("a path")], &data_dir);
     assert_equal(&exported(&out), &expected);

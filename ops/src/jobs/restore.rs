@@ -21,8 +21,8 @@ use super::{JobWorker, Progress, spec_of};
 
 /// Days that a report tells one by one.
 const DAYS_TOLD: usize = 1_000;
-/// Marks that one attempt makes of a day: before and after.
-const MARKS_PER_ATTEMPT: i64 = 2;
+/// Marks that one claim of the job makes of a day: before and after.
+const MARKS_PER_CLAIM: i64 = 2;
 /// Days that a report names as not restored, one by one: those that a retry takes up.
 const FAILED_DAYS_TOLD: usize = 10_000;
 /// How long it is waited before days that others hold are tried again.
@@ -100,7 +100,7 @@ impl JobKind for Restore {
                     .map(Some),
                 false => {
                     let source = MarkSource::job(&job.id);
-                    let position = i64::from(job.attempts) * MARKS_PER_ATTEMPT;
+                    let position = i64::try_from(job.fence)? * MARKS_PER_CLAIM;
                     retention
                         .restore_day(&venue, &calendar, day, &source, position, &cancel)
                         .await

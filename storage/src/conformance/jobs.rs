@@ -24,6 +24,7 @@ where
             jobs_are_listed_newest_first_in_pages,
             the_oldest_queued_job_is_claimed_first,
             a_running_job_is_claimed_again_when_its_lease_has_expired,
+            a_job_that_is_handed_back_is_claimed_at_once,
             a_job_leased_by_a_clock_that_was_set_back_is_claimed_again,
             workers_at_the_same_time_get_different_jobs,
             an_update_needs_the_fence,
@@ -156,6 +157,22 @@ async fn a_running_job_is_claimed_again_when_its_lease_has_expired(store: Arc<dy
     );
     assert_eq!(second.leased_until, Some(DAY_START + 3 * TTL));
     assert_eq!(store.update(&first).await.unwrap(), Flip::Lost);
+}
+
+async fn a_job_that_is_handed_back_is_claimed_at_once(store: Arc<dyn Jobs>) {
+    store.create(&job("01", "acme")).await.unwrap();
+    let first = store.claim(DAY_START, TTL).await.unwrap().unwrap();
+    let handed_back = Job {
+        leased_until: Some(DAY_START + 7),
+        attempts: 0,
+        ..first.clone()
+    };
+    assert_eq!(store.update(&handed_back).await.unwrap(), Flip::Done);
+    assert_eq!(get(&*store, "01").await, handed_back);
+    let second = store.claim(DAY_START + 7, TTL).await.unwrap().unwrap();
+    assert!(second.fence > first.fence);
+    assert_eq!(second.attempts, 1);
+    assert_eq!(store.update(&handed_back).await.unwrap(), Flip::Lost);
 }
 
 async fn a_job_leased_by_a_clock_that_was_set_back_is_claimed_again(store: Arc<dyn Jobs>) {

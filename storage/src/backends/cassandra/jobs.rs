@@ -329,6 +329,7 @@ impl Jobs for CassandraJobs {
             let updated = Job {
                 spec: update.spec,
                 state: update.state,
+                attempts: update.attempts,
                 progress: update.progress,
                 report: update.report,
                 error: update.error,

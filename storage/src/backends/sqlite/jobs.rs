@@ -123,6 +123,7 @@ impl Jobs for SqliteJobs {
                 let updated = Job {
                     spec: job.spec,
                     state: job.state,
+                    attempts: job.attempts,
                     progress: job.progress,
                     report: job.report,
                     error: job.error,

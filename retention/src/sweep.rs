@@ -81,6 +81,7 @@ impl Retention {
                 held,
                 cancel,
                 began_at: self.now_ms(),
+                spared_from: self.spared_from().await?,
                 mark,
                 default,
                 policy: self.policy(venue, default).await?,
@@ -168,11 +169,21 @@ struct Sweeper<'a> {
     cancel: &'a CancellationToken,
     /// Before any row was read.
     began_at: TsMs,
+    /// What was written since then stays where a store deletes by time.
+    spared_from: TsMs,
     mark: &'a Mark,
     /// The installation's policy.
     default: &'a Policy,
     /// The policy in force when the sweep of the day began.
     policy: Policy,
+}
+
+impl Retention {
+    /// From when on writes are spared that a comparison which begins now may not see, by the clock that dates them.
+    async fn spared_from(&self) -> Result<TsMs> {
+        let now_ms = self.stores().raw.now_ms().await;
+        Ok(now_ms.doing("ask the raw store for its time")? - self.settings().clock_skew_ms)
+    }
 }
 
 impl Sweeper<'_> {
@@ -312,7 +323,7 @@ impl Sweeper<'_> {
                     venue: self.venue.clone(),
                     slot,
                     rows: part(&rows, start, end),
-                    written_before: self.began_at - self.retention.settings().clock_skew_ms,
+                    written_before: self.spared_from,
                 };
                 let removed = self.retention.stores().raw.delete_compared(slot).await;
                 removed.doing("remove compared raw events")?;

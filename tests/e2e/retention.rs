@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+#[cfg(target_os = "linux")]
+use crate::faults::machine::Machine;
 use crate::harness::{DWELL, Instance, eventually, json, on_engines, place, raw_writer, run};
 use crate::oracle::{Days, Tables, assert_equal, compute, exported, utc_day};
 use crate::walkers::{Event, apply_venues, arrival, ndjson, walk, zones};
@@ -197,6 +199,58 @@ fn what_is_proven_goes_and_comes_back_row_by_row() {
     let job = place.sweep();
     assert_eq!(job["report"]["removed"]["raw_rows"], late_payloads, "{job}");
     drop(instance);
+}
+
+/// In Cassandra rows go, and stay, by the times of writes: those of machines whose clocks are wrong must not count.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_comes_late_is_there_whatever_the_clocks_of_sweeper_and_writer_say() {
+    // S3 refuses who is a quarter of an hour off.
+    const WRONG_MS: i64 = 10 * 60_000;
+    let place = Place::new();
+    let (mut events, posted) = batches(&place.days, 10, 91);
+    let instance = Instance::start(&place.data_dir);
+    post(&instance, &posted);
+    place.recompute(false);
+    instance.kill();
+    let machine = Machine::new();
+
+    // The sweeper's is ahead.
+    place.settle();
+    let raw_writer = raw_writer(&place.data_dir);
+    machine.set_clock(WRONG_MS);
+    let swept = std::process::Command::new(DWELL)
+        .args(["jobs", "run", "retention", "--now", &place.later(), "--wait"])
+        .args(crate::harness::place(&place.data_dir))
+        .arg("--json")
+        .envs(machine.env())
+        .output()
+        .expect("dwell runs");
+    let said = String::from_utf8_lossy(&swept.stderr).into_owned();
+    assert!(swept.status.success(), "{said}");
+    let job: Value = serde_json::from_slice(&swept.stdout).expect("a job");
+    assert_eq!(job["report"]["removed"]["raw_rows"], counted(&posted).0, "{job}");
+    drop(raw_writer);
+    let late = |instance: Instance, seed: u64, events: &mut Vec<Event>| {
+        let (late, posted) = batches(&place.days, 6, seed);
+        post(&instance, &posted);
+        place.recompute(false);
+        events.extend(late);
+        assert_equal(&place.export(), &compute(events, &zones(), &place.days));
+        assert_eq!(place.plan()[0]["raw"]["position"]["rows"], counted(&posted).0);
+    };
+    late(Instance::start(&place.data_dir), 92, &mut events);
+
+    // The writer's is behind.
+    let job = place.sweep();
+    assert_eq!(job["state"], "succeeded", "{job}");
+    assert_eq!(place.plan(), Vec::<Value>::new());
+    machine.set_clock(-WRONG_MS);
+    late(
+        Instance::start_with(&place.data_dir, &machine.env()),
+        93,
+        &mut events,
+    );
 }
 
 #[test]

@@ -612,6 +612,9 @@ impl RawEventsReader for Flaky {
     async fn marked_at(&self, venue: &VenueKey, range: Range<TsMs>) -> StorageResult<Vec<(i64, TsMs)>> {
         self.raw.marked_at(venue, range).await
     }
+    async fn now_ms(&self) -> StorageResult<TsMs> {
+        self.raw.now_ms().await
+    }
     async fn position(
         &self,
         consumer: &str,

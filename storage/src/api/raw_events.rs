@@ -137,7 +137,8 @@ pub struct ComparedSlot {
     /// What a scan of the whole slot gave.
     pub rows: RawRows,
     /// Nothing that was written at or after this instant is touched where a store deletes by time: an hour (or whatever
-    /// is allowed between clocks, and for a write on its way) before the comparison began. The scan came after that.
+    /// is allowed between clocks, and for a write on its way) before the comparison began, by the store's clock
+    /// ([`RawEventsReader::now_ms`]). The scan came after that.
     pub written_before: TsMs,
 }
 
@@ -198,6 +199,10 @@ pub trait RawEventsReader: Send + Sync {
     /// When each slot of a venue was last marked, ascending by slot: every mark counts, one that did not rise too. Slots
     /// last marked by a Dwell that did not write this down are left out.
     async fn marked_at(&self, venue: &VenueKey, range: Range<TsMs>) -> Result<Vec<(i64, TsMs)>>;
+
+    /// What time it is by the clock that dates this store's writes and marks: on a cluster the nodes' clock, which this
+    /// process's may be far from.
+    async fn now_ms(&self) -> Result<TsMs>;
 
     /// Where a reader of the log stands; `None` when it never stored a position of this epoch.
     async fn position(&self, consumer: &str, epoch: u64, partition: Partition) -> Result<Option<Position>>;

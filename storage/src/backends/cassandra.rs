@@ -21,6 +21,7 @@ mod imports;
 mod jobs;
 mod live_view;
 mod migrations;
+mod node_clocks;
 mod pseudonym_keys;
 mod quarantine;
 mod raw_events;
@@ -30,7 +31,7 @@ mod sessions;
 mod several;
 mod values;
 mod venue_days;
-mod write_times;
+mod write_clock;
 
 pub use aggregates::CassandraAggregates;
 pub use checkpoints::CassandraCheckpoints;

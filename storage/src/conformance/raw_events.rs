@@ -48,6 +48,7 @@ where
             deletion::a_large_slot_goes_as_a_whole,
             deletion::rows_outside_the_slot_are_refused,
             deletion::slots_remember_when_they_were_marked,
+            deletion::marks_are_dated_by_the_clock_that_is_asked,
         ]
     );
 }

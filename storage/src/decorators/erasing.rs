@@ -157,6 +157,10 @@ impl RawEventsReader for ErasingRawEvents {
         self.inner.marked_at(venue, range).await
     }
 
+    async fn now_ms(&self) -> Result<TsMs> {
+        self.inner.now_ms().await
+    }
+
     async fn position(&self, consumer: &str, epoch: u64, partition: Partition) -> Result<Option<Position>> {
         self.inner.position(consumer, epoch, partition).await
     }

@@ -330,6 +330,10 @@ impl RawEventsReader for Failing<dyn RawEvents> {
             .await
     }
 
+    async fn now_ms(&self) -> Result<TsMs> {
+        self.faults.call("raw_events.now_ms", self.inner.now_ms()).await
+    }
+
     async fn position(&self, consumer: &str, epoch: u64, partition: Partition) -> Result<Option<Position>> {
         self.faults
             .call(

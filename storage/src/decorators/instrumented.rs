@@ -204,6 +204,10 @@ impl RawEventsReader for InstrumentedRawEvents {
         measured(RAW, "marked_at", self.inner.marked_at(venue, range)).await
     }
 
+    async fn now_ms(&self) -> Result<TsMs> {
+        measured(RAW, "now_ms", self.inner.now_ms()).await
+    }
+
     async fn position(&self, consumer: &str, epoch: u64, partition: Partition) -> Result<Option<Position>> {
         measured(RAW, "position", self.inner.position(consumer, epoch, partition)).await
     }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use dwell_model::event::{Column, Delivery, EventBatch, Kind, NO_TEXT, RawRows};
 use dwell_model::ids::VenueKey;
 use dwell_model::time::{DAY_MS, SLOT_MS, TsMs};
-use dwell_runtime::clock::SystemClock;
+use dwell_runtime::clock::{Clock, ManualClock, SystemClock};
 use dwell_storage::api::{
-    ConsumerPosition, Mark, MarkSource, Marks, RawApplied, RawEventsReader, RawEventsWriter, RawWrite,
+    ComparedSlot, ConsumerPosition, Mark, MarkSource, Marks, RawApplied, RawEventsReader, RawEventsWriter,
+    RawWrite,
 };
 use dwell_storage::backends::cassandra::{CassandraConfig, CassandraStores};
 use dwell_storage::conformance::samples::{
@@ -294,6 +295,44 @@ async fn a_small_bound_on_requests_in_flight_slows_and_does_not_fail() {
         assert!(all.iter().all(Result::is_ok));
         let counts = raw.count(&shop(), DAY_START..DAY_START + DAY_MS).await.unwrap();
         assert_eq!(counts, [(Kind::Count, 40 * 300)]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_after_a_deletion_is_there_whatever_the_clocks_of_both_say() {
+    in_fresh_keyspace(async |keyspace| {
+        let opened = async |off_ms: i64| {
+            let clock = ManualClock::at_ms(SystemClock::new().now_ms() + off_ms);
+            let stores = CassandraStores::open(&keyspace.config, clock.shared()).await;
+            stores.unwrap().raw
+        };
+        let (ahead, behind) = (opened(DAY_MS).await, opened(-DAY_MS).await);
+        let rows = delivered(events(Kind::Count, DAY_START, 20, 0), delivery(1, 1));
+        ahead.apply(write_of(rows.clone())).await.unwrap();
+        // A manual clock stands still, and so does the time that is counted by it.
+        SystemClock::new()
+            .sleep(std::time::Duration::from_millis(20))
+            .await;
+        let deleter = opened(DAY_MS).await;
+        let written_before = deleter.now_ms().await.unwrap();
+        let now = SystemClock::new().now_ms();
+        assert!(
+            (now - 5_000..=now + 1_000).contains(&written_before),
+            "{written_before} {now}"
+        );
+        let slot = ComparedSlot {
+            venue: shop(),
+            slot: DAY_START.div_euclid(SLOT_MS),
+            rows: rows.clone(),
+            written_before,
+        };
+        deleter.delete_compared(slot).await.unwrap();
+        let all = DAY_START..DAY_START + DAY_MS;
+        assert_eq!(behind.count(&shop(), all.clone()).await.unwrap(), []);
+        let behind = opened(-DAY_MS).await;
+        behind.apply(write_of(rows)).await.unwrap();
+        assert_eq!(behind.count(&shop(), all).await.unwrap(), [(Kind::Count, 20)]);
     })
     .await;
 }

@@ -29,6 +29,7 @@
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/uio.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -85,6 +86,14 @@ static int path_of(int fd, char *path)
 
 /* ---- the clock ---- */
 
+static void move(struct timespec *at, int64_t offset_ms)
+{
+    at->tv_sec += offset_ms / 1000;
+    at->tv_nsec += offset_ms % 1000 * 1000000;
+    if (at->tv_nsec >= 1000000000) { at->tv_nsec -= 1000000000; at->tv_sec++; }
+    if (at->tv_nsec < 0) { at->tv_nsec += 1000000000; at->tv_sec--; }
+}
+
 int clock_gettime(clockid_t clock, struct timespec *at)
 {
     static __typeof__(&clock_gettime) ask;
@@ -92,10 +101,7 @@ int clock_gettime(clockid_t clock, struct timespec *at)
     int outcome = ask(clock, at);
     int64_t offset = control ? control->clock_offset_ms : 0;
     if (outcome == 0 && offset && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) {
-        at->tv_sec += offset / 1000;
-        at->tv_nsec += offset % 1000 * 1000000;
-        if (at->tv_nsec >= 1000000000) { at->tv_nsec -= 1000000000; at->tv_sec++; }
-        if (at->tv_nsec < 0) { at->tv_nsec += 1000000000; at->tv_sec--; }
+        move(at, offset);
     }
     return outcome;
 }
@@ -116,6 +122,16 @@ time_t time(time_t *at)
     clock_gettime(CLOCK_REALTIME, &now);
     if (at) *at = now.tv_sec;
     return now.tv_sec;
+}
+
+/* The kernel waits by its own clock. librdkafka waits by this one; nobody else by the wall clock. */
+int cnd_timedwait(cnd_t *restrict condition, mtx_t *restrict mutex, const struct timespec *restrict until)
+{
+    static __typeof__(&cnd_timedwait) wait;
+    if (!wait) wait = REAL(cnd_timedwait);
+    struct timespec moved = *until;
+    if (control) move(&moved, -control->clock_offset_ms);
+    return wait(condition, mutex, &moved);
 }
 
 /* ---- room ---- */

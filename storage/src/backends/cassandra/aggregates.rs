@@ -2,10 +2,9 @@
 //!
 //! In a partition the family comes first, so that a query for zones does not read the heat maps beside them; rows are
 //! put in the contract's order here. Writing a generation again replaces it: a deletion just before the new rows takes
-//! the former ones (see [`write_times`](super::write_times)).
+//! the former ones (see [`write_clock`](super::write_clock)).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use dwell_model::ids::VenueKey;
@@ -21,7 +20,6 @@ use super::errors;
 use super::rows::{self, SizedRow};
 use super::several;
 use super::values::{damaged_value, date, day as day_from, from_stored, to_stored};
-use super::write_times::WriteTimes;
 use crate::api::{AggregatesReader, AggregatesWriter, Generation, RowFilter};
 use crate::error::Result;
 
@@ -84,7 +82,6 @@ const READS_AT_ONCE: usize = 16;
 #[derive(Debug)]
 pub struct CassandraAggregates {
     cluster: Cluster,
-    write_times: WriteTimes,
 }
 
 /// Rows of the generations that were asked for.
@@ -92,8 +89,7 @@ type Found = BTreeMap<(LocalDay, Generation), Vec<AggregateRow>>;
 
 impl CassandraAggregates {
     pub(super) fn new(cluster: Cluster) -> Self {
-        let write_times = WriteTimes::new(Arc::clone(cluster.clock()));
-        Self { cluster, write_times }
+        Self { cluster }
     }
 
     async fn delete_before(
@@ -198,7 +194,7 @@ impl AggregatesWriter for CassandraAggregates {
         generation: Generation,
         rows: Vec<AggregateRow>,
     ) -> Result<()> {
-        let time = self.write_times.next();
+        let time = self.cluster.write_clock().await?.replacement();
         self.delete_before(venue, day, generation, time.deletion_us)
             .await?;
         let (tenant, venue, month, day) =
@@ -251,7 +247,7 @@ impl AggregatesWriter for CassandraAggregates {
     }
 
     async fn delete(&self, venue: &VenueKey, day: LocalDay, generation: Generation) -> Result<()> {
-        let time = self.write_times.next();
+        let time = self.cluster.write_clock().await?.replacement();
         self.delete_before(venue, day, generation, time.rows_us).await
     }
 }

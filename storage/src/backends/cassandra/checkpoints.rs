@@ -5,8 +5,6 @@
 //! the owner's fence is still the highest. So a state is replaced at one time however large it is, and an owner that
 //! was paused leaves at most chunks that nobody finds; the next state removes them, and all older ones.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use futures::{TryStreamExt, stream};
 
@@ -14,7 +12,6 @@ use super::chunks::{self, Outline};
 use super::cluster::{Cluster, Cql};
 use super::contention::{Contention, is_stamp, stamp};
 use super::values::{damaged_value, from_stored, to_stored};
-use super::write_times::WriteTimes;
 use crate::api::{Checkpoint, Checkpoints};
 use crate::error::{ErrorKind, Result, StorageError};
 
@@ -66,8 +63,6 @@ const LOADS_MAX: u32 = 5;
 #[derive(Debug)]
 pub struct CassandraCheckpoints {
     cluster: Cluster,
-    /// Numbers of states: they only grow within a process, and a fence is owned by one process.
-    numbers: WriteTimes,
 }
 
 struct Owner {
@@ -78,8 +73,7 @@ struct Owner {
 
 impl CassandraCheckpoints {
     pub(super) fn new(cluster: Cluster) -> Self {
-        let numbers = WriteTimes::new(Arc::clone(cluster.clock()));
-        Self { cluster, numbers }
+        Self { cluster }
     }
 
     async fn owner(&self, cql: Cql, name: &str) -> Result<Option<Owner>> {
@@ -174,7 +168,8 @@ impl Checkpoints for CassandraCheckpoints {
         {
             return Err(taken_over(name, fence, owner.fence));
         }
-        let state = self.numbers.next().rows_us;
+        // Numbers of states only grow within a process, and a fence is owned by one process.
+        let state = self.cluster.write_clock().await?.replacement().rows_us;
         let outline = Outline::of(&checkpoint.bytes)?;
         self.write_chunks(name, fence, state, &checkpoint.bytes).await?;
         let mut contention = Contention::new(&self.cluster, STORE.doing());

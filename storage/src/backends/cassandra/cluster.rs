@@ -29,7 +29,6 @@ use scylla::frame::Compression;
 use scylla::policies::load_balancing::{DefaultPolicy, LoadBalancingPolicy};
 use scylla::policies::retry::{DefaultRetryPolicy, FallthroughRetryPolicy};
 use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
-use scylla::policies::timestamp_generator::MonotonicTimestampGenerator;
 use scylla::response::PagingState;
 use scylla::response::query_result::{QueryResult, QueryRowsResult};
 use scylla::serialize::batch::BatchValues;
@@ -38,10 +37,12 @@ use scylla::statement::batch::{Batch, BatchStatement, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::unprepared::Statement;
 use scylla::statement::{Consistency, SerialConsistency};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use super::config::{CassandraConfig, WireCompression};
 use super::errors::{self, Outcome};
+use super::node_clocks;
+use super::write_clock::{Due, WriteClock};
 use crate::error::{ErrorKind, Result, StorageError};
 
 /// Stands for the keyspace in the text of statements.
@@ -54,6 +55,10 @@ const PAGE_ROWS: i32 = 5_000;
 /// (`cas_contention_timeout` and `write_request_timeout`, 1 s and 2 s by default), so that a SERIAL read finds its
 /// last word.
 const CONDITIONAL_SETTLES_AFTER: Duration = Duration::from_secs(4);
+
+/// How long a write waits for the nodes to say their time, where what they said before will do. Without any it waits as
+/// long as a request may take.
+const CLOCKS_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Times that a SERIAL read is sent. Each one has the servers' `cas_contention_timeout`, 1 s.
 const SERIAL_READS_MAX: u32 = 6;
@@ -144,6 +149,9 @@ struct Inner {
     statements: RwLock<HashMap<(&'static str, Manner), PreparedStatement, foldhash::fast::FixedState>>,
     profiles: Profiles,
     clock: SharedClock,
+    write_clock: Arc<WriteClock>,
+    /// Held by who asks the nodes for their time.
+    comparing_clocks: Mutex<()>,
 }
 
 struct Profiles {
@@ -170,7 +178,8 @@ impl Cluster {
             .check()
             .map_err(|error| StorageError::new(ErrorKind::Invalid, error.to_string()))?;
         let points = config.contact_points.join(", ");
-        let builder = session_builder(config);
+        let write_clock = Arc::new(WriteClock::new(Arc::clone(&clock)));
+        let builder = session_builder(config, &write_clock);
         let connecting = clock::timeout(&*clock, config.connect_timeout(), builder.build());
         let session = match connecting.await {
             Ok(built) => built.map_err(|error| errors::not_connected(&points, error))?,
@@ -196,6 +205,8 @@ impl Cluster {
             statements: RwLock::default(),
             profiles,
             clock,
+            write_clock,
+            comparing_clocks: Mutex::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -222,6 +233,32 @@ impl Cluster {
         &self.inner.clock
     }
 
+    /// What dates writes, compared with the nodes' clocks where that is due. Every write goes by here.
+    pub(super) async fn write_clock(&self) -> Result<&WriteClock> {
+        let inner = &*self.inner;
+        let _comparing = match inner.write_clock.due() {
+            Due::No => return Ok(&inner.write_clock),
+            Due::Soon => match inner.comparing_clocks.try_lock() {
+                Ok(comparing) => comparing,
+                // Somebody is at it.
+                Err(_) => return Ok(&inner.write_clock),
+            },
+            Due::Now => inner.comparing_clocks.lock().await,
+        };
+        let limit = match inner.write_clock.due() {
+            Due::No => return Ok(&inner.write_clock),
+            Due::Soon => inner.request_timeout.min(CLOCKS_WAIT_MAX),
+            Due::Now => inner.request_timeout,
+        };
+        let readings = node_clocks::read_all(self, limit).await;
+        if readings.is_empty() && inner.write_clock.due() == Due::Now {
+            let why = "compare clocks with Cassandra: no node said its time, so a write cannot be dated";
+            return Err(StorageError::new(ErrorKind::Unavailable, why));
+        }
+        inner.write_clock.compare(&readings);
+        Ok(&inner.write_clock)
+    }
+
     /// Writes.
     pub(super) async fn execute(&self, cql: Cql, values: impl SerializeRow) -> Result<()> {
         debug_assert!(
@@ -229,6 +266,7 @@ impl Cluster {
             "{}",
             cql.text
         );
+        self.write_clock().await?;
         self.run(cql, values)
             .await?
             .map_err(|error| errors::failed(cql.doing, error))?;
@@ -325,6 +363,7 @@ impl Cluster {
         batch: &Batch,
         values: impl BatchValues,
     ) -> Result<()> {
+        self.write_clock().await?;
         let _permit = self.permit(doing).await?;
         let done = self.inner.session.batch(batch, values).await;
         done.map_err(|error| errors::failed(doing, error))?;
@@ -481,7 +520,7 @@ fn nearby(datacenter: &str) -> Arc<dyn LoadBalancingPolicy> {
         .build()
 }
 
-fn session_builder(config: &CassandraConfig) -> SessionBuilder {
+fn session_builder(config: &CassandraConfig, write_clock: &Arc<WriteClock>) -> SessionBuilder {
     let compression = match config.compression {
         WireCompression::None => None,
         WireCompression::Lz4 => Some(Compression::Lz4),
@@ -500,7 +539,7 @@ fn session_builder(config: &CassandraConfig) -> SessionBuilder {
         .schema_agreement_interval(Duration::from_millis(50))
         .schema_agreement_timeout(Duration::from_secs(60))
         // Writes of this process take effect in the order in which it made them, whichever nodes they go through.
-        .timestamp_generator(Arc::new(MonotonicTimestampGenerator::new()));
+        .timestamp_generator(Arc::<WriteClock>::clone(write_clock));
     if let (Some(user), Some(password)) = (&config.user, &config.password) {
         builder = builder.user(user, password);
     }

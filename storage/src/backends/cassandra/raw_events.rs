@@ -109,6 +109,10 @@ impl RawEventsReader for CassandraRawEvents {
         marks::marked_at(&self.cluster, &self.index, venue, range).await
     }
 
+    async fn now_ms(&self) -> Result<TsMs> {
+        Ok(self.cluster.write_clock().await?.now_ms())
+    }
+
     async fn position(&self, consumer: &str, epoch: u64, partition: Partition) -> Result<Option<Position>> {
         marks::position(&self.cluster, consumer, epoch, partition).await
     }

@@ -1,9 +1,7 @@
 //! Sessions of each generation in Cassandra, by start and id; beside them a table from ids to starts.
 //!
 //! Writing a generation again replaces it: a deletion just before the new rows takes the former ones (see
-//! [`write_times`](super::write_times)).
-
-use std::sync::Arc;
+//! [`write_clock`](super::write_clock)).
 
 use async_trait::async_trait;
 use dwell_model::ids::VenueKey;
@@ -15,7 +13,6 @@ use super::cluster::{Cluster, Cql};
 use super::encoding::{from_blob, to_blob};
 use super::rows::{self, SizedRow};
 use super::values::{date, to_stored};
-use super::write_times::WriteTimes;
 use crate::api::{Generation, SessionCursor, SessionsReader, SessionsWriter, StoredSession};
 use crate::error::Result;
 
@@ -70,13 +67,11 @@ const GET: Cql = Cql::read(
 #[derive(Debug)]
 pub struct CassandraSessions {
     cluster: Cluster,
-    write_times: WriteTimes,
 }
 
 impl CassandraSessions {
     pub(super) fn new(cluster: Cluster) -> Self {
-        let write_times = WriteTimes::new(Arc::clone(cluster.clock()));
-        Self { cluster, write_times }
+        Self { cluster }
     }
 
     async fn delete_before(
@@ -105,7 +100,7 @@ impl SessionsWriter for CassandraSessions {
         generation: Generation,
         sessions: Vec<StoredSession>,
     ) -> Result<()> {
-        let time = self.write_times.next();
+        let time = self.cluster.write_clock().await?.replacement();
         self.delete_before(venue, day, generation, time.deletion_us)
             .await?;
         let (tenant, venue, day) = (venue.tenant.as_str(), venue.venue.as_str(), date(day));
@@ -146,7 +141,7 @@ impl SessionsWriter for CassandraSessions {
         let (tenant, venue, day) = (venue.tenant.as_str(), venue.venue.as_str(), date(day));
         let generation = to_stored(generation)?;
         for SessionCursor { start, id } in &sessions {
-            let time_us = self.write_times.next().rows_us;
+            let time_us = self.cluster.write_clock().await?.replacement().rows_us;
             let (start, id) = (CqlTimestamp(*start), id.as_str());
             futures::try_join!(
                 self.cluster
@@ -159,7 +154,7 @@ impl SessionsWriter for CassandraSessions {
     }
 
     async fn delete(&self, venue: &VenueKey, day: LocalDay, generation: Generation) -> Result<()> {
-        let time = self.write_times.next();
+        let time = self.cluster.write_clock().await?.replacement();
         self.delete_before(venue, day, generation, time.rows_us).await
     }
 }

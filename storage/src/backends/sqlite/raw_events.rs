@@ -149,6 +149,10 @@ impl RawEventsReader for SqliteRawEvents {
             .await
     }
 
+    async fn now_ms(&self) -> Result<TsMs> {
+        Ok(self.clock.now_ms())
+    }
+
     async fn position(&self, consumer: &str, epoch: u64, partition: Partition) -> Result<Option<Position>> {
         let consumer = consumer.to_owned();
         self.data

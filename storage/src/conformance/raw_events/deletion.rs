@@ -250,3 +250,18 @@ pub(super) async fn slots_remember_when_they_were_marked(store: Arc<dyn RawEvent
         assert_eq!(store.marked_at(&stranger, ALL_TIME).await.unwrap(), []);
     }
 }
+
+pub(super) async fn marks_are_dated_by_the_clock_that_is_asked(store: Arc<dyn RawEvents>) {
+    let before = store.now_ms().await.unwrap();
+    let write = RawWrite {
+        marks: vec![mark(&shop(), SLOT, &MarkSource::job("restore-1"), 5)],
+        ..RawWrite::default()
+    };
+    store.apply(write).await.unwrap();
+    let after = store.now_ms().await.unwrap();
+    let marked_at = store.marked_at(&shop(), ALL_TIME).await.unwrap();
+    let [(SLOT, at)] = marked_at[..] else {
+        panic!("{marked_at:?}");
+    };
+    assert!((before..=after).contains(&at), "{before} {at} {after}");
+}

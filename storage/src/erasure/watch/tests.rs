@@ -163,6 +163,10 @@ impl RawEventsReader for Stopped {
         self.inner.marked_slots(venue, range).await
     }
 
+    async fn now_ms(&self) -> Result<TsMs> {
+        self.inner.now_ms().await
+    }
+
     async fn position(&self, consumer: &str, epoch: u64, partition: Partition) -> Result<Option<Position>> {
         self.inner.position(consumer, epoch, partition).await
     }

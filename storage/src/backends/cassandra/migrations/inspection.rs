@@ -1,22 +1,18 @@
 //! What `dwell doctor` says about a cluster.
 
-use std::sync::Arc;
-
 use dwell_runtime::clock::SharedClock;
-use scylla::cluster::Node;
-use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
-use scylla::statement::Consistency;
 use scylla::statement::unprepared::Statement;
 
 use super::super::cluster::Cluster;
 use super::super::config::CassandraConfig;
 use super::super::errors;
+use super::super::node_clocks::{self, local_nodes};
 use super::{SCHEMA_VERSION, version};
 use crate::error::Result;
 
 /// Copies below which the loss of one node stops reads or writes.
 const REPLICATION_MIN: u32 = 3;
-/// A clock this far off is worth a look: deletions allow for an hour, conditional writes suffer from seconds.
+/// A clock this far off is worth a look: writes are dated by the nodes' clocks then, conditional writes suffer.
 const CLOCK_SKEW_MS_MAX: i64 = 500;
 
 /// One thing looked at.
@@ -146,7 +142,8 @@ impl Findings {
         let mut worst = 0_i64;
         for node in local_nodes(cluster).iter().filter(|node| node.is_connected()) {
             let address = node.address.ip();
-            match clock_skew_ms(cluster, node).await {
+            let read = node_clocks::read(cluster, node).await;
+            match read.map(|reading| reading.ahead_ms()) {
                 Err(error) => self.warning(format!("the clock of {address} could not be read: {error}")),
                 Ok(skew_ms) if skew_ms.abs() > CLOCK_SKEW_MS_MAX => self.warning(format!(
                     "the clock of {address} is {skew_ms} ms off this machine's: keep clocks together by NTP"
@@ -176,12 +173,6 @@ impl Findings {
     }
 }
 
-fn local_nodes(cluster: &Cluster) -> Vec<Arc<Node>> {
-    let state = cluster.session().get_cluster_state();
-    let local = |node: &&Arc<Node>| node.datacenter.as_deref() == Some(cluster.local_datacenter());
-    state.get_nodes_info().iter().filter(local).cloned().collect()
-}
-
 /// Copies that the keyspace keeps in the local datacenter.
 async fn local_replication(cluster: &Cluster) -> Result<Option<u32>> {
     use std::collections::HashMap;
@@ -207,23 +198,4 @@ async fn local_replication(cluster: &Cluster) -> Result<Option<u32>> {
     // Cassandra writes transient copies behind a slash.
     let copies = copies.and_then(|text| text.split('/').next()?.parse().ok());
     Ok(Some(copies.unwrap_or(0)))
-}
-
-/// How far a node's clock is ahead of this machine's.
-async fn clock_skew_ms(cluster: &Cluster, node: &Arc<Node>) -> Result<i64> {
-    let doing = "read a node's clock";
-    let mut select = Statement::new("SELECT toUnixTimestamp(now()) FROM system.local");
-    select.set_consistency(Consistency::LocalOne);
-    let only = SingleTargetLoadBalancingPolicy::new(NodeIdentifier::Node(Arc::clone(node)), None);
-    select.set_load_balancing_policy(Some(only));
-    let before_ms = cluster.clock().now_ms();
-    let rows = cluster.run_once(doing, select).await?;
-    let after_ms = cluster.clock().now_ms();
-    let rows = rows
-        .into_rows_result()
-        .map_err(|error| errors::not_rows(doing, error))?;
-    let (theirs_ms,) = rows
-        .first_row::<(i64,)>()
-        .map_err(|error| errors::damaged(doing, error))?;
-    Ok(theirs_ms - (before_ms + after_ms) / 2)
 }

@@ -79,7 +79,7 @@ pub(super) async fn raise(cluster: &Cluster, marks: &[Mark]) -> Result<()> {
 }
 
 async fn note_times(cluster: &Cluster, marks: &[Mark]) -> Result<()> {
-    let now = cluster.clock().now_ms();
+    let now = cluster.write_clock().await?.now_ms();
     let slots: BTreeSet<(&VenueKey, i64)> = marks.iter().map(|mark| (&mark.venue, mark.slot)).collect();
     stream::iter(slots)
         .map(Ok)

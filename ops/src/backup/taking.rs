@@ -11,6 +11,7 @@
 //! again it finds them.
 
 mod days;
+mod moment;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
@@ -81,6 +82,9 @@ pub(crate) async fn take(side: &Side<'_>, id: &str, with_archive: bool) -> Resul
         }
         false => {
             let previous = Previous::load(side.place, &ids).await?;
+            for tenant in &tenants {
+                moment::until_nothing_is_half_published(side, tenant).await?;
+            }
             let forgotten = Forgotten::read(side.stores.erasures.as_ref()).await?;
             let taking = Taking::new(side, previous, forgotten);
             taking.run(id, &installation.id, &tenants, with_archive).await?

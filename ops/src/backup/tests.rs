@@ -1,6 +1,7 @@
 //! Backups on real files. Failpoints are the process's, so these tests run one after the other.
 
 mod erased;
+mod recuts;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -63,7 +63,7 @@ fn what_a_process_that_is_stopped_was_at_goes_on_with_the_next_one() {
     let (start, end) = (days[0].1, days[2].2);
     let clean = walk("v1", 40, start, end, 51);
     let expected = compute(&clean, &zones(), &days);
-    let slow = [("DWELL_FAILPOINTS", "batch.after_lease=1*pause:2s")];
+    let slow = [("DWELL_FAILPOINTS", "batch.after_lease=1*pause:1s")];
     let instance = Instance::start_with(&data_dir, &slow);
     for batch in clean.chunks(500) {
         assert!(instance.try_post("/v1/events", ndjson(batch).as_bytes()));
@@ -76,7 +76,9 @@ fn what_a_process_that_is_stopped_was_at_goes_on_with_the_next_one() {
     assert!((200..300).contains(&status), "{asked}");
     let id = asked["id"].as_str().expect("an id");
     let job = || json(&["jobs", "show", id], &data_dir);
-    eventually("somebody is at the job", || job()["state"] == "running");
+    eventually("somebody is at the job", || {
+        instance.get(&format!("/v1/jobs/{id}")).1["state"] == "running"
+    });
     assert!(instance.stop(), "in order");
     let left = job();
     assert_eq!(

@@ -4,6 +4,7 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use axum::Router;
@@ -13,6 +14,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tower::ServiceExt;
 
+use crate::jobs::Awaited;
+
 /// Largest answer that is read into memory; downloads go to files.
 const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
@@ -21,7 +24,11 @@ enum Transport {
     /// By another process.
     Http { base: String, agent: ureq::Agent },
     /// By this process.
-    InProcess(Router),
+    InProcess {
+        router: Router,
+        /// Told for which jobs this process is to work.
+        awaited: Arc<Awaited>,
+    },
 }
 
 /// A caller of the API with its key.
@@ -54,10 +61,18 @@ impl Client {
     }
 
     /// A client of a router in this process.
-    pub(crate) fn in_process(router: Router, key: &str) -> Self {
+    pub(crate) fn in_process(router: Router, awaited: Arc<Awaited>, key: &str) -> Self {
         Self {
-            transport: Transport::InProcess(router),
+            transport: Transport::InProcess { router, awaited },
             key: key.to_owned(),
+        }
+    }
+
+    /// Says that a job is waited for: inside this process it is then worked on.
+    pub(crate) fn awaits(&self, job: &str) {
+        match &self.transport {
+            Transport::InProcess { awaited, .. } => awaited.add(job),
+            Transport::Http { .. } => {}
         }
     }
 
@@ -84,7 +99,7 @@ impl Client {
             request = request.header(header::CONTENT_TYPE, content_type);
         }
         match &self.transport {
-            Transport::InProcess(router) => {
+            Transport::InProcess { router, .. } => {
                 let request = request.uri(path).body(Body::from(bytes))?;
                 let response = router.clone().oneshot(request).await?;
                 let status = response.status().as_u16();
@@ -260,7 +275,8 @@ mod tests {
                 other => json!({"asked": other}),
             })
         };
-        let client = Client::in_process(Router::new().route("/list", routing::get(pages)), "key");
+        let awaited = Arc::new(Awaited::new(Arc::default()));
+        let client = Client::in_process(Router::new().route("/list", routing::get(pages)), awaited, "key");
         let whole = client.get_all("/list?limit=2", "days").await.unwrap();
         assert_eq!(
             whole,

@@ -28,6 +28,7 @@ pub(crate) use queue::Places;
 pub(crate) use uploads::ImportJob;
 pub(crate) use vacuum::REPLACED_FILES_KEPT;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -94,21 +95,56 @@ pub(crate) struct JobWorker {
 pub(crate) struct Shared {
     places: Places,
     queue: Mutex<Queue>,
+    /// Of a command: what it works for.
+    awaited: Option<Arc<Awaited>>,
     /// Held by the one that looks for a job.
     looking: tokio::sync::Mutex<()>,
 }
 
 impl Shared {
-    pub(crate) fn new(places: Places) -> Self {
+    pub(crate) fn new(places: Places, awaited: Option<Arc<Awaited>>) -> Self {
         Self {
             places,
             queue: Mutex::default(),
+            awaited,
             looking: tokio::sync::Mutex::default(),
         }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The jobs that a command waits for. Its process takes jobs until these have ended: it is gone then, and what it began
+/// besides would be another's to do again. A command that only looks at something takes none.
+#[derive(Debug)]
+pub(crate) struct Awaited {
+    ids: Mutex<BTreeSet<String>>,
+    wake: Arc<Notify>,
+}
+
+impl Awaited {
+    /// None yet; `wake` tells the workers when there is one.
+    pub(crate) fn new(wake: Arc<Notify>) -> Self {
+        Self {
+            ids: Mutex::default(),
+            wake,
+        }
+    }
+
+    /// Somebody waits for a job from now on.
+    pub(crate) fn add(&self, id: &str) {
+        self.ids
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id.to_owned());
+        self.wake.notify_one();
+    }
+
+    fn are_among(&self, unfinished: &[Job]) -> bool {
+        let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        unfinished.iter().any(|job| ids.contains(&job.id))
     }
 }
 
@@ -177,18 +213,6 @@ impl JobWorker {
         self.shared.places.all
     }
 
-    /// For a command: works from the moment when this process asks for a job, or waits for one that is there for a while.
-    /// A command that only looks at something is over before.
-    pub(crate) async fn run_when_asked(self, shutdown: ShutdownToken) -> Result<()> {
-        tokio::select! {
-            biased;
-            () = shutdown.requested() => return Ok(()),
-            () = self.wake.notified() => {}
-            () = self.clock.sleep(LOOK_EVERY) => {}
-        }
-        self.run(shutdown).await
-    }
-
     /// Works until shutdown, on one job at a time; what runs then is handed back.
     pub(crate) async fn run(self, shutdown: ShutdownToken) -> Result<()> {
         loop {
@@ -236,6 +260,11 @@ impl JobWorker {
         let (jobs, places) = (&self.stores.jobs, &self.shared.places);
         let now = self.clock.now_ms();
         let unfinished = jobs.unfinished(now, LOOKED_AT_MAX).await?;
+        if let Some(awaited) = &self.shared.awaited
+            && !awaited.are_among(&unfinished)
+        {
+            return Ok(None);
+        }
         let is_alone = |job: &Job| kind_of(job).is_some_and(|kind| kind.runs_alone());
         let mut waiting = Waiting::of(&unfinished, now, is_alone);
         loop {

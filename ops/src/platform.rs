@@ -44,6 +44,7 @@ use dwell_storage::paths::DataPaths;
 use dwell_storage::usage::{UsageCounter, UsageWriter};
 use tokio::sync::Notify;
 
+use crate::client::Client;
 use crate::config::Config;
 use crate::erasing::Eraser;
 use crate::importing::Importer;
@@ -72,6 +73,7 @@ pub(crate) struct Platform {
     tenant: TenantId,
     admin_key: String,
     importer: Importer,
+    awaited: Arc<jobs::Awaited>,
     router: Router,
     /// Given back last.
     hold: Hold,
@@ -179,6 +181,7 @@ impl Platform {
             usage.clone(),
         );
         let wake = Arc::new(Notify::new());
+        let awaited = Arc::new(jobs::Awaited::new(Arc::clone(&wake)));
         let kinds: Arc<dyn JobCatalogue> = Arc::new(jobs::Catalogue::new(Arc::clone(&wake)));
         if roles.has(Role::Scheduler) {
             let scheduler = Scheduler {
@@ -202,9 +205,9 @@ impl Platform {
         let intake = Intake::new(config.intake(), intake_stores, Arc::clone(&base.clock)).counting(&usage);
         let replayer = intake.replayer().honouring(watch.clone());
         if roles.has(Role::Batch) || roles == Roles::Command {
-            let places = match roles == Roles::Command {
-                true => jobs::Places::of_command(),
-                false => config.jobs.clone(),
+            let (places, awaited) = match roles == Roles::Command {
+                true => (jobs::Places::of_command(), Some(Arc::clone(&awaited))),
+                false => (config.jobs.clone(), None),
             };
             let worker = JobWorker {
                 stores: stores.clone(),
@@ -229,19 +232,13 @@ impl Platform {
                     replaced_files_kept: config.retention.replaced_files,
                 }),
                 wake: Arc::clone(&wake),
-                shared: Arc::new(jobs::Shared::new(places)),
+                shared: Arc::new(jobs::Shared::new(places, awaited)),
             };
             for place in 1..=worker.count() {
                 let name = format!("job worker {place}");
                 let token = base.controller.register(Phase::StopJobs, name.as_str());
-                let worker = worker.clone();
-                let working = async move {
-                    match roles == Roles::Command {
-                        true => worker.run_when_asked(token).await,
-                        false => worker.run(token).await,
-                    }
-                };
-                base.tasks.spawn(name.as_str(), TaskPolicy::Essential, working);
+                base.tasks
+                    .spawn(name.as_str(), TaskPolicy::Essential, worker.clone().run(token));
             }
         }
         if roles.has(Role::Batch) {
@@ -300,12 +297,18 @@ impl Platform {
             tenant,
             admin_key,
             importer,
+            awaited,
             hold,
         })
     }
 
     pub(crate) fn router(&self) -> Router {
         self.router.clone()
+    }
+
+    /// A caller of its API with a key, inside this process.
+    pub(crate) fn client(&self, key: &str) -> Client {
+        Client::in_process(self.router(), Arc::clone(&self.awaited), key)
     }
 
     pub(crate) fn stores(&self) -> &Stores {

@@ -264,6 +264,9 @@ pub(crate) fn further_options(given: &[String]) -> Result<Map<String, Value>> {
 pub(crate) async fn wait_for(client: &Client, mut job: Value, output: Output) -> Result<Value> {
     let clock = SystemClock::shared();
     let bar = progress_bar(output);
+    if let Some(id) = job["id"].as_str() {
+        client.awaits(id);
+    }
     loop {
         let view: JobView = serde_json::from_value(job.clone()).context("the answer is not a job")?;
         bar.set_length(view.progress["total"].as_u64().unwrap_or(0));

@@ -27,7 +27,7 @@ impl Target {
         }
         let config = args.load_config()?;
         let platform = Platform::open_for_command(config).await?;
-        let client = Client::in_process(platform.router(), platform.admin_key());
+        let client = platform.client(platform.admin_key());
         Ok(Target::Opened {
             client,
             platform: Box::new(platform),

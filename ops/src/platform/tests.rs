@@ -9,7 +9,6 @@ use dwell_model::time::{DAY_MS, LocalDay};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::client::Client;
 
 /// An opened platform, and clients with an admin's and an operator's key.
 struct Opened {
@@ -30,8 +29,8 @@ async fn open() -> Opened {
     let (key, text) = access::issue(platform.tenant().clone(), KeyRole::Operator, None, None, now).unwrap();
     platform.stores().registry.put_key(&key).await.unwrap();
     Opened {
-        admin: Client::in_process(platform.router(), platform.admin_key()),
-        operator: Client::in_process(platform.router(), text.reveal()),
+        admin: platform.client(platform.admin_key()),
+        operator: platform.client(text.reveal()),
         platform,
         _folder: folder,
     }
@@ -119,6 +118,7 @@ async fn jobs_on_the_same_days_at_the_same_time_wait_for_each_other_and_all_succ
     }
     let clock = opened.platform.clock();
     for id in &ids {
+        opened.operator.awaits(id);
         let job = loop {
             let job: Value = opened.operator.get(&format!("/v1/jobs/{id}")).await.unwrap();
             if job["finished_at"].is_string() {

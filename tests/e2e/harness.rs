@@ -11,7 +11,7 @@ use serde_json::Value;
 pub(crate) const DWELL: &str = env!("CARGO_BIN_EXE_dwell");
 
 /// How long anything may take before the test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Names the configuration of running engines (see `deploy/local/up`); with it every installation of the suite lies on
 /// them, and each role is a process of its own. Without it everything is embedded in a folder.

@@ -236,6 +236,10 @@ impl Cluster {
     /// What dates writes, compared with the nodes' clocks where that is due. Every write goes by here.
     pub(super) async fn write_clock(&self) -> Result<&WriteClock> {
         let inner = &*self.inner;
+        let undated = || {
+            let why = "compare clocks with Cassandra: no node said its time, so a write cannot be dated";
+            StorageError::new(ErrorKind::Unavailable, why)
+        };
         let _comparing = match inner.write_clock.due() {
             Due::No => return Ok(&inner.write_clock),
             Due::Soon => match inner.comparing_clocks.try_lock() {
@@ -243,7 +247,12 @@ impl Cluster {
                 // Somebody is at it.
                 Err(_) => return Ok(&inner.write_clock),
             },
-            Due::Now => inner.comparing_clocks.lock().await,
+            // Who waits behind those that wait for an answer in vain waits no longer than they do.
+            Due::Now => {
+                let turn = inner.comparing_clocks.lock();
+                let turn = clock::timeout(&*inner.clock, inner.request_timeout, turn).await;
+                turn.map_err(|_| undated())?
+            }
         };
         let limit = match inner.write_clock.due() {
             Due::No => return Ok(&inner.write_clock),
@@ -252,8 +261,7 @@ impl Cluster {
         };
         let readings = node_clocks::read_all(self, limit).await;
         if readings.is_empty() && inner.write_clock.due() == Due::Now {
-            let why = "compare clocks with Cassandra: no node said its time, so a write cannot be dated";
-            return Err(StorageError::new(ErrorKind::Unavailable, why));
+            return Err(undated());
         }
         inner.write_clock.compare(&readings);
         Ok(&inner.write_clock)

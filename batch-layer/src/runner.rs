@@ -54,10 +54,10 @@ impl BatchLayer {
         let tally = Tally::new(progress);
         let outcome = match spec.what {
             What::Verify => self.verify_all(&venues, spec, &tally, cancel).await,
-            What::Archive | What::Recompute => {
-                wait_for_raw_writer(self, &venues, cancel).await?;
-                self.work_until_clean(&venues, spec, &tally, cancel).await
-            }
+            What::Archive | What::Recompute => match wait_for_raw_writer(self, &venues, cancel).await {
+                Ok(()) => self.work_until_clean(&venues, spec, &tally, cancel).await,
+                Err(error) => Err(error),
+            },
         };
         match outcome {
             Ok(()) | Err(Error::Cancelled) => {}

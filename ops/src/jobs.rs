@@ -36,6 +36,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use dwell_batch_layer::BatchLayer;
 use dwell_ingest::quarantine::Replayer;
+use dwell_model::time::TsMs;
 use dwell_retention::{Policy, Retention};
 use dwell_runtime::clock::SharedClock;
 use dwell_runtime::limits::HumanDuration;
@@ -116,8 +117,8 @@ impl Shared {
     }
 }
 
-/// The jobs that a command waits for. Its process takes jobs until these have ended: it is gone then, and what it began
-/// besides would be another's to do again. A command that only looks at something takes none.
+/// The jobs that a command waits for. Its process takes jobs only while one of these waits for a worker: it is gone when
+/// they have ended, and what it began besides would be another's to do again. A command that only looks takes none.
 #[derive(Debug)]
 pub(crate) struct Awaited {
     ids: Mutex<BTreeSet<String>>,
@@ -142,9 +143,11 @@ impl Awaited {
         self.wake.notify_one();
     }
 
-    fn are_among(&self, unfinished: &[Job]) -> bool {
+    /// Whether any waits for a worker; what is in front of it is to be done first.
+    fn may_be_taken(&self, unfinished: &[Job], now: TsMs) -> bool {
         let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        unfinished.iter().any(|job| ids.contains(&job.id))
+        let mut awaited = unfinished.iter().filter(|job| ids.contains(&job.id));
+        awaited.any(|job| job.is_claimable(now, LEASE_MS))
     }
 }
 
@@ -255,13 +258,14 @@ impl JobWorker {
     }
 
     /// Takes the job whose turn it is, if a place is free for one.
-    async fn take(&self) -> Result<Option<(Job, Place<'_>)>> {
+    async fn take(&self, shutdown: &ShutdownToken) -> Result<Option<(Job, Place<'_>)>> {
         let _looking = self.shared.looking.lock().await;
         let (jobs, places) = (&self.stores.jobs, &self.shared.places);
         let now = self.clock.now_ms();
         let unfinished = jobs.unfinished(now, LOOKED_AT_MAX).await?;
         if let Some(awaited) = &self.shared.awaited
-            && !awaited.are_among(&unfinished)
+            && unfinished.len() < LOOKED_AT_MAX
+            && !awaited.may_be_taken(&unfinished, now)
         {
             return Ok(None);
         }
@@ -271,6 +275,9 @@ impl JobWorker {
             let Some(next) = self.shared.queue().next(&waiting, places).cloned() else {
                 return Ok(None);
             };
+            if shutdown.is_requested() {
+                return Ok(None);
+            }
             let claimed = jobs.claim_one(&next.tenant, &next.id, now, LEASE_MS).await?;
             if let Some(job) = claimed {
                 self.shared.queue().begun(&next, &waiting, places);
@@ -294,7 +301,7 @@ impl JobWorker {
 
     /// Takes a job that waits and does it; whether there was one.
     async fn run_once(&self, shutdown: &ShutdownToken) -> Result<bool> {
-        let Some((mut job, _place)) = self.take().await? else {
+        let Some((mut job, _place)) = self.take(shutdown).await? else {
             return Ok(false);
         };
         tracing::info!(
@@ -304,6 +311,8 @@ impl JobWorker {
             "job begins"
         );
         let cancel = CancellationToken::new();
+        // Whether it was our own end that cancelled it, and nobody who asked for that.
+        let mut is_stopped = false;
         let (sender, progress) = watch::channel(job.progress.clone());
         let claimed = job.clone();
         let (spec, mut respecs) = mpsc::channel(1);
@@ -331,17 +340,17 @@ impl JobWorker {
                             return Ok(true);
                         }
                     },
-                    () = shutdown.requested(), if !cancel.is_cancelled() => cancel.cancel(),
+                    () = shutdown.requested(), if !cancel.is_cancelled() => {
+                        is_stopped = true;
+                        cancel.cancel();
+                    }
                 }
             }
         };
         let last = progress.borrow().clone();
-        let is_cancelled = |outcome: &Outcome| outcome.state == JobState::Cancelled;
-        if shutdown.is_requested()
-            && outcome.as_ref().is_ok_and(is_cancelled)
-            && !self.is_unwanted(&job).await?
-        {
-            // Cancelled by nobody but our own end.
+        let is_done = |outcome: &Outcome| outcome.state == JobState::Succeeded;
+        if is_stopped && !outcome.as_ref().is_ok_and(is_done) {
+            // What our own end has made of it, or may have: the next worker finds out. It also sees who cancelled it.
             self.hand_back(job, last).await?;
             return Ok(true);
         }
@@ -394,16 +403,11 @@ impl JobWorker {
         job.progress = progress;
         job.leased_until = Some(self.clock.now_ms() + LEASE_MS);
         let flip = self.stores.jobs.update(job).await?;
-        if self.is_unwanted(job).await? {
+        let stored = self.stores.jobs.get(&job.tenant, &job.id).await?;
+        if stored.is_some_and(|stored| stored.cancel_requested) {
             cancel.cancel();
         }
         Ok(flip)
-    }
-
-    /// Whether somebody asked for the job to be cancelled.
-    async fn is_unwanted(&self, job: &Job) -> Result<bool> {
-        let stored = self.stores.jobs.get(&job.tenant, &job.id).await?;
-        Ok(stored.is_some_and(|stored| stored.cancel_requested))
     }
 
     /// Lets go of a job that was begun, so that another worker goes on with it at once. What it did not fail at is no

@@ -127,7 +127,13 @@ impl Retention {
         }
         let mark = Mark {
             job: job.to_owned(),
-            made_at: self.now_ms(),
+            // Compared with the times of marks.
+            made_at: self
+                .stores()
+                .raw
+                .now_ms()
+                .await
+                .doing("ask the raw store for its time")?,
             now,
             policy: policy.clone(),
             through: decided.through,

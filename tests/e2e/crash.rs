@@ -56,6 +56,13 @@ fn kill_9_at_random_moments_loses_nothing_acknowledged_and_counts_nothing_twice(
 /// A new version is rolled out while a job runs, as often as one likes: it goes on at once, and no attempt is lost.
 #[test]
 fn what_a_process_that_is_stopped_was_at_goes_on_with_the_next_one() {
+    // In the midst of its days, and while it waits for what is not copied yet.
+    for slowly in ["batch.after_lease=1*pause:1s", "raw_writer.before_apply=error"] {
+        stopped_while(slowly);
+    }
+}
+
+fn stopped_while(slowly: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let data_dir = folder.path().join("d");
     apply_venues(&data_dir, "Etc/UTC");
@@ -63,8 +70,7 @@ fn what_a_process_that_is_stopped_was_at_goes_on_with_the_next_one() {
     let (start, end) = (days[0].1, days[2].2);
     let clean = walk("v1", 40, start, end, 51);
     let expected = compute(&clean, &zones(), &days);
-    let slow = [("DWELL_FAILPOINTS", "batch.after_lease=1*pause:1s")];
-    let instance = Instance::start_with(&data_dir, &slow);
+    let instance = Instance::start_with(&data_dir, &[("DWELL_FAILPOINTS", slowly)]);
     for batch in clean.chunks(500) {
         assert!(instance.try_post("/v1/events", ndjson(batch).as_bytes()));
     }
@@ -84,7 +90,7 @@ fn what_a_process_that_is_stopped_was_at_goes_on_with_the_next_one() {
     assert_eq!(
         (&left["state"], &left["attempts"]),
         (&"running".into(), &0.into()),
-        "{left}"
+        "{slowly}: {left}"
     );
     let _instance = Instance::start(&data_dir);
     eventually("the next one has done it", || job()["state"] != "running");
@@ -92,7 +98,7 @@ fn what_a_process_that_is_stopped_was_at_goes_on_with_the_next_one() {
     assert_eq!(
         (&done["state"], &done["attempts"]),
         (&"succeeded".into(), &1.into()),
-        "{done}"
+        "{slowly}: {done}"
     );
     let out = data_dir.join("out");
     json(&["export", "--out", out.to_str().expect("a path")], &data_dir);

@@ -11,7 +11,7 @@
 //! again it finds them.
 
 mod days;
-mod moment;
+pub(super) mod moment;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
@@ -27,6 +27,7 @@ use dwell_storage::backup::parts::{self, DestroyedKeyPart, DocumentPart, LiveKey
 use dwell_storage::backup::{BackupManifest, ObjectRef, TenantBackup};
 use serde::Serialize;
 
+use self::moment::Cuts;
 use super::forgetting::Forgotten;
 use super::pruning::{Previous, destroy_expired_keys};
 use super::{Side, quarantine_keys, several, state, utc_day, whole_calendar};
@@ -82,12 +83,15 @@ pub(crate) async fn take(side: &Side<'_>, id: &str, with_archive: bool) -> Resul
         }
         false => {
             let previous = Previous::load(side.place, &ids).await?;
+            let mut tenants_and_cuts = Vec::new();
             for tenant in &tenants {
-                moment::until_nothing_is_half_published(side, tenant).await?;
+                tenants_and_cuts.push((tenant, moment::settled(side, tenant).await?));
             }
             let forgotten = Forgotten::read(side.stores.erasures.as_ref()).await?;
             let taking = Taking::new(side, previous, forgotten);
-            taking.run(id, &installation.id, &tenants, with_archive).await?
+            taking
+                .run(id, &installation.id, &tenants_and_cuts, with_archive)
+                .await?
         }
     };
     failpoint!("backup.after_manifest");
@@ -198,14 +202,15 @@ impl<'a> Taking<'a> {
         &self,
         id: &str,
         installation: &str,
-        tenants: &[TenantId],
+        tenants: &[(&TenantId, Cuts)],
         with_archive: bool,
     ) -> Result<Taken> {
         let side = self.side;
         let mut backed_up = Vec::new();
         let mut live_keys = Vec::new();
-        for tenant in tenants {
+        for (tenant, cuts) in tenants {
             let of_tenant = self.tenant(tenant, with_archive, &mut live_keys).await;
+            moment::check_unchanged(side, tenant, cuts).await?;
             backed_up.push(of_tenant.with_context(|| format!("tenant {tenant}"))?);
         }
         let mut keys = Vec::new();

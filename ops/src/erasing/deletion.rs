@@ -177,7 +177,8 @@ impl Deletion<'_> {
     /// Marks the days as touched, so that they are computed anew whoever comes first.
     async fn mark(&self, days: &BTreeSet<LocalDay>) -> Result<()> {
         let source = MarkSource::job(&self.entry.erasure.id);
-        let position = self.eraser.clock.now_ms();
+        // It must grow, whichever process does it again.
+        let position = self.eraser.bare.raw.now_ms().await?;
         let marks = days
             .iter()
             .map(|day| Mark {

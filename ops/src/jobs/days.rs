@@ -263,6 +263,7 @@ async fn dry_run(
         }
         let mut difference = match worker.batch.what_if(venue, *day, what_if, cancel).await {
             Ok(difference) => serde_json::to_value(&difference)?,
+            Err(dwell_batch_layer::Error::Cancelled) => return Ok(Outcome::cancelled(report)),
             Err(error) if error.is_retryable() => return Err(error.into()),
             Err(error) => serde_json::json!({ "day": day, "error": error.to_string() }),
         };

@@ -51,6 +51,11 @@ pub(super) async fn repair(
             .await
         {
             Ok(files) => repaired.extend(files),
+            Err(dwell_batch_layer::Error::Cancelled) => {
+                return Ok(Outcome::cancelled(
+                    json!({ "verified": report, "files": repaired }),
+                ));
+            }
             Err(error) => {
                 still.push(format!("{venue} {day}: {error}"));
                 continue;

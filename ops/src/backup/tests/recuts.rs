@@ -57,3 +57,28 @@ async fn a_backup_waits_for_what_is_being_published_and_not_for_ever() {
     let (taken, ()) = tokio::join!(take(&world, &place, "b"), passing(60));
     assert_eq!(taken.taken_at, NOW + 64_000);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_during_which_days_are_cut_anew_is_begun_anew() {
+    let ground = Ground::new().await;
+    let (world, place) = (ground.original().await, ground.place());
+    let documents = world.stores.documents.as_ref();
+    let taken = with_side(&world, &world.archive, &place, "job", async |side| {
+        let cuts = taking::moment::settled(side, world.tenant()).await.unwrap();
+        taking::moment::check_unchanged(side, world.tenant(), &cuts)
+            .await
+            .unwrap();
+        let number = decided(&world, "recut-1").await;
+        let half = taking::moment::check_unchanged(side, world.tenant(), &cuts).await;
+        recuts::finish(documents, &world.venue, number).await.unwrap();
+        let whole = taking::moment::check_unchanged(side, world.tenant(), &cuts).await;
+        [half, whole]
+    });
+    for refused in taken.await {
+        let error = refused.unwrap_err();
+        let of_store = error
+            .downcast_ref::<dwell_storage::error::StorageError>()
+            .unwrap();
+        assert!(of_store.kind().is_retryable(), "{error}");
+    }
+}

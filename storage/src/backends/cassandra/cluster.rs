@@ -56,7 +56,7 @@ const PAGE_ROWS: i32 = 5_000;
 /// last word.
 const CONDITIONAL_SETTLES_AFTER: Duration = Duration::from_secs(4);
 
-/// How long a write waits for the nodes to say their time, where what they said before will do. Without any it waits as
+/// How long a write waits for the nodes to say their time. Where they did not, nor ever have, it waits once more, as
 /// long as a request may take.
 const CLOCKS_WAIT_MAX: Duration = Duration::from_millis(500);
 
@@ -254,17 +254,19 @@ impl Cluster {
                 turn.map_err(|_| undated())?
             }
         };
-        let limit = match inner.write_clock.due() {
-            Due::No => return Ok(&inner.write_clock),
-            Due::Soon => inner.request_timeout.min(CLOCKS_WAIT_MAX),
-            Due::Now => inner.request_timeout,
-        };
-        let readings = node_clocks::read_all(self, limit).await;
-        if readings.is_empty() && inner.write_clock.due() == Due::Now {
-            return Err(undated());
+        // A node that hangs keeps writes waiting only where the others do not suffice.
+        for limit in [inner.request_timeout.min(CLOCKS_WAIT_MAX), inner.request_timeout] {
+            if inner.write_clock.due() == Due::No {
+                break;
+            }
+            let began_ms = inner.write_clock.origin_ms();
+            let (readings, nodes) = node_clocks::read_all(self, limit).await;
+            inner.write_clock.compare(&readings, nodes, began_ms);
         }
-        inner.write_clock.compare(&readings);
-        Ok(&inner.write_clock)
+        match inner.write_clock.due() {
+            Due::Now => Err(undated()),
+            _ => Ok(&inner.write_clock),
+        }
     }
 
     /// Writes.

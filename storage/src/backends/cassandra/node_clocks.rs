@@ -24,8 +24,8 @@ pub(super) fn local_nodes(cluster: &Cluster) -> Vec<Arc<Node>> {
     state.get_nodes_info().iter().filter(local).cloned().collect()
 }
 
-/// What the connected ones of these nodes say that the time is, those that answer within `limit`.
-pub(super) async fn read_all(cluster: &Cluster, limit: Duration) -> Vec<Reading> {
+/// What the local nodes say that the time is, those that answer within `limit`, and how many nodes there are.
+pub(super) async fn read_all(cluster: &Cluster, limit: Duration) -> (Vec<Reading>, usize) {
     let nodes = local_nodes(cluster);
     let asked = nodes.iter().filter(|node| node.is_connected()).map(async |node| {
         match clock::timeout(&**cluster.clock(), limit, read(cluster, node)).await {
@@ -40,7 +40,8 @@ pub(super) async fn read_all(cluster: &Cluster, limit: Duration) -> Vec<Reading>
             }
         }
     });
-    future::join_all(asked).await.into_iter().flatten().collect()
+    let answers = future::join_all(asked).await;
+    (answers.into_iter().flatten().collect(), nodes.len())
 }
 
 /// What a node says that the time is.

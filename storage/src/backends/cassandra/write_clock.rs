@@ -128,14 +128,28 @@ impl WriteClock {
         }
     }
 
-    /// Counts by the middle one of the nodes' clocks from now on; without any, as before.
-    pub(super) fn compare(&self, readings: &[Reading]) {
-        let mut offsets: Vec<i64> = readings.iter().map(Reading::offset_ms).collect();
-        offsets.sort_unstable();
+    /// By what a jump of this machine's clock is noticed: the same as long as it goes as it should.
+    pub(super) fn origin_ms(&self) -> i64 {
+        self.monotonic().1
+    }
+
+    /// Counts by the middle one of the clocks of `nodes` nodes from now on. With fewer readings than a majority, or when
+    /// this machine's clock has jumped since `began_ms` ([`origin_ms`](Self::origin_ms) before they were asked), nothing is
+    /// known; what was, counts for another while.
+    pub(super) fn compare(&self, readings: &[Reading], nodes: usize, began_ms: i64) {
         let (at, origin_ms) = self.monotonic();
+        if (origin_ms - began_ms).abs() > TOLERANCE_MS {
+            return;
+        }
         let mut state = self.state();
         let before_ms = state.offset_ms();
-        let offset_ms = offsets.get(offsets.len() / 2).copied().unwrap_or(before_ms);
+        let Some(offset_ms) = middle(readings).filter(|_| readings.len() * 2 > nodes) else {
+            let same = |compared: &&mut Compared| (compared.origin_ms - origin_ms).abs() <= TOLERANCE_MS;
+            if let Some(compared) = state.compared.as_mut().filter(same) {
+                compared.at = at;
+            }
+            return;
+        };
         state.compared = Some(Compared {
             offset_ms,
             at,
@@ -179,6 +193,20 @@ impl WriteClock {
     }
 }
 
+/// The middle offset; of two in the middle the one with which this machine is least wrong.
+fn middle(readings: &[Reading]) -> Option<i64> {
+    let mut offsets: Vec<i64> = readings.iter().map(Reading::offset_ms).collect();
+    offsets.sort_unstable();
+    let upper = *offsets.get(offsets.len() / 2)?;
+    match offsets.len() % 2 {
+        0 => {
+            let lower = offsets[offsets.len() / 2 - 1];
+            Some(if lower.abs() < upper.abs() { lower } else { upper })
+        }
+        _ => Some(upper),
+    }
+}
+
 impl State {
     fn offset_ms(&self) -> i64 {
         self.compared.map_or(0, |compared| compared.offset_ms)
@@ -214,10 +242,14 @@ mod tests {
         }
     }
 
+    fn compare(times: &WriteClock, readings: &[Reading]) {
+        times.compare(readings, readings.len(), times.origin_ms());
+    }
+
     #[test]
     fn a_later_replacement_deletes_what_an_earlier_one_wrote_on_a_clock_set_back_too() {
         let (clock, times) = write_clock(5_000);
-        times.compare(&[ahead(&clock, 0)]);
+        compare(&times, &[ahead(&clock, 0)]);
         let first = times.replacement();
         assert_eq!((first.deletion_us, first.rows_us), (5_000_000, 5_000_001));
         let second = times.replacement();
@@ -234,12 +266,12 @@ mod tests {
             // Nothing is written before the clocks were compared; statements that read ask for a time as well.
             times.next_timestamp();
             let readings = [0, 700, -900].map(|apart| ahead(&clock, apart - wrong_ms));
-            times.compare(&readings);
+            compare(&times, &readings);
             assert_eq!(times.now_ms(), 10_000_000);
             assert_eq!(times.next_timestamp(), 10_000_000_000);
             // Set right, and compared again.
             clock.set_ms(10_000_100);
-            times.compare(&[ahead(&clock, 0)]);
+            compare(&times, &[ahead(&clock, 0)]);
             assert_eq!(times.next_timestamp(), 10_000_100_000);
         }
     }
@@ -252,26 +284,32 @@ mod tests {
             theirs_ms: 996_100,
             answered_ms: 1_000_000,
         };
-        times.compare(&[slow]);
+        compare(&times, &[slow]);
         assert_eq!(times.now_ms(), 1_000_000);
-        times.compare(&[ahead(&clock, 499)]);
+        compare(&times, &[ahead(&clock, 499)]);
         assert_eq!(times.now_ms(), 1_000_000);
-        times.compare(&[ahead(&clock, 501)]);
+        compare(&times, &[ahead(&clock, 501)]);
         assert_eq!(times.now_ms(), 1_000_501);
-        times.compare(&[]);
-        assert_eq!(times.now_ms(), 1_000_501, "nobody answered: as before");
+        let two = [ahead(&clock, 7_200_000), ahead(&clock, 600)];
+        compare(&times, &two);
+        assert_eq!(
+            times.now_ms(),
+            1_000_600,
+            "of two the one with which less is wrong"
+        );
     }
 
     #[test]
     fn clocks_are_compared_at_first_from_time_to_time_and_after_a_jump() {
         let (clock, times) = write_clock(1_000_000);
         assert_eq!(times.due(), Due::Now);
-        times.compare(&[ahead(&clock, 0)]);
+        compare(&times, &[ahead(&clock, 0)]);
         assert_eq!(times.due(), Due::No);
         clock.advance(COMPARED_EVERY);
         assert_eq!(times.due(), Due::Soon);
-        times.compare(&[]);
-        assert_eq!(times.due(), Due::No);
+        // One of three that is wrong is not believed.
+        times.compare(&[ahead(&clock, 7_200_000)], 3, times.origin_ms());
+        assert_eq!((times.due(), times.now_ms()), (Due::No, 1_030_000));
         // Its monotonic clock goes on.
         let last_us = times.next_timestamp();
         clock.set_ms(400_000);
@@ -281,7 +319,14 @@ mod tests {
             last_us + 1,
             "nobody knows what time it is"
         );
-        times.compare(&[ahead(&clock, 630_000)]);
-        assert_eq!(times.due(), Due::No);
+        times.compare(&[ahead(&clock, 630_000)], 3, times.origin_ms());
+        assert_eq!(times.due(), Due::Now, "one of three says too little");
+        let began_ms = times.origin_ms();
+        let readings = [ahead(&clock, 630_000)];
+        clock.set_ms(100_000);
+        times.compare(&readings, 1, began_ms);
+        assert_eq!(times.due(), Due::Now, "it has jumped while they were asked");
+        compare(&times, &[ahead(&clock, 930_000)]);
+        assert_eq!((times.due(), times.now_ms()), (Due::No, 1_030_000));
     }
 }

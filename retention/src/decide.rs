@@ -128,12 +128,7 @@ impl Retention {
         let mark = Mark {
             job: job.to_owned(),
             // Compared with the times of marks.
-            made_at: self
-                .stores()
-                .raw
-                .now_ms()
-                .await
-                .doing("ask the raw store for its time")?,
+            made_at: self.raw_now_ms().await?,
             now,
             policy: policy.clone(),
             through: decided.through,

@@ -11,6 +11,8 @@ use dwell_runtime::clock::SharedClock;
 use dwell_storage::api::{Generation, Stores};
 use dwell_storage::error::Result as StorageResult;
 
+use crate::error::{Doing, Result};
+
 /// How steps are taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -121,6 +123,12 @@ impl Retention {
 
     pub(crate) fn now_ms(&self) -> TsMs {
         self.inner.clock.now_ms()
+    }
+
+    /// The time by the clock that dates raw rows and marks.
+    pub(crate) async fn raw_now_ms(&self) -> Result<TsMs> {
+        let now_ms = self.stores().raw.now_ms().await;
+        now_ms.doing("ask the raw store for its time")
     }
 
     pub(crate) fn guard(&self) -> &dyn GenerationGuard {

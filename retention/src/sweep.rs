@@ -181,8 +181,7 @@ struct Sweeper<'a> {
 impl Retention {
     /// From when on writes are spared that a comparison which begins now may not see, by the clock that dates them.
     async fn spared_from(&self) -> Result<TsMs> {
-        let now_ms = self.stores().raw.now_ms().await;
-        Ok(now_ms.doing("ask the raw store for its time")? - self.settings().clock_skew_ms)
+        Ok(self.raw_now_ms().await? - self.settings().clock_skew_ms)
     }
 }
 

@@ -353,10 +353,16 @@ fn read(mut response: ureq::http::Response<ureq::Body>) -> (u16, Value) {
 
 /// Runs a command to its end.
 pub(crate) fn run(args: &[&str], data_dir: &Path) -> Output {
+    run_with(args, data_dir, &[])
+}
+
+/// The same with environment variables.
+pub(crate) fn run_with(args: &[&str], data_dir: &Path, env: &[(&str, &str)]) -> Output {
     Command::new(DWELL)
         .args(args)
         .args(place(data_dir))
         .env("DWELL_LOG__FILTER", "warn")
+        .envs(env.iter().copied())
         .output()
         .expect("dwell runs")
 }

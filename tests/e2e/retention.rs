@@ -9,7 +9,7 @@ use serde_json::Value;
 
 #[cfg(target_os = "linux")]
 use crate::faults::machine::Machine;
-use crate::harness::{DWELL, Instance, eventually, json, on_engines, place, raw_writer, run};
+use crate::harness::{Instance, eventually, json, on_engines, place, raw_writer, run, run_with};
 use crate::oracle::{Days, Tables, assert_equal, compute, exported, utc_day};
 use crate::walkers::{Event, apply_venues, arrival, ndjson, walk, zones};
 
@@ -219,13 +219,9 @@ fn what_comes_late_is_there_whatever_the_clocks_of_sweeper_and_writer_say() {
     place.settle();
     let raw_writer = raw_writer(&place.data_dir);
     machine.set_clock(WRONG_MS);
-    let swept = std::process::Command::new(DWELL)
-        .args(["jobs", "run", "retention", "--now", &place.later(), "--wait"])
-        .args(crate::harness::place(&place.data_dir))
-        .arg("--json")
-        .envs(machine.env())
-        .output()
-        .expect("dwell runs");
+    let later = place.later();
+    let sweep = ["jobs", "run", "retention", "--now", &later, "--wait", "--json"];
+    let swept = run_with(&sweep, &place.data_dir, &machine.env());
     let said = String::from_utf8_lossy(&swept.stderr).into_owned();
     assert!(swept.status.success(), "{said}");
     let job: Value = serde_json::from_slice(&swept.stdout).expect("a job");
@@ -371,12 +367,7 @@ fn a_job_that_is_taken_up_again_says_all_that_it_did_and_what_stayed() {
 }
 
 fn dies(data_dir: &Path, args: &[&str], failpoint: &str) {
-    let died = std::process::Command::new(DWELL)
-        .args(args)
-        .args(place(data_dir))
-        .env("DWELL_FAILPOINTS", failpoint)
-        .output()
-        .expect("dwell runs");
+    let died = run_with(args, data_dir, &[("DWELL_FAILPOINTS", failpoint)]);
     assert!(!died.status.success(), "{failpoint} did not kill");
     let said = String::from_utf8_lossy(&died.stderr).into_owned();
     assert!(!said.contains("ended as"), "{failpoint} did not kill: {said}");

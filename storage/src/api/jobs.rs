@@ -240,7 +240,8 @@ pub trait Jobs: Send + Sync {
     }
 
     /// Stores a claimed job's parameters, state, attempts, progress, report and lease, conditional on its fence;
-    /// `cancel_requested` is kept as stored. A lease that ends now hands the job back. A final state ends the lease, and of the parameters leaves what [may stay](Job::spec_to_keep).
+    /// `cancel_requested` is kept as stored. A lease that ends now hands the job back. A final state ends the lease, and of
+    /// the parameters leaves what [may stay](Job::spec_to_keep).
     async fn update(&self, job: &Job) -> Result<Flip>;
 
     /// Asks a job to stop: a queued one is cancelled at once, which is a final state. `NotFound` when there is none.
